@@ -131,7 +131,7 @@ def test_in_use(tmp_path: Path, tool: Tool, change: Callable[[MemoryDisk], objec
     disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -O mmp")
     put_sequence(disk, 7)
     start = bytes(disk.data)
-    with pytest.raises(FileSystemError, match="its ext file system is in use, says its multiple mount protection"):
+    with pytest.raises(FileSystemError, match="its multiple mount protection says that its ext file system is in use"):
         change(disk)
     assert bytes(disk.data) == start
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """POSIX ACLs as ext4 stores them, and as the attribute that Linux shows (fs/ext4/acl.h, linux/posix_acl_xattr.h).
 
-The attribute has another version and an id in each entry, all ones where the tag needs none; ext4 leaves these out.
+The attribute has another version number, and an id in each entry (all ones if the tag has none); ext4 omits unused ids.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def stored_acl(attribute: bytes) -> bytes:
 
 
 def acl_with_mode(stored: bytes, mode: int) -> bytes:
-    """Return a stored ACL with the permission bits of a mode, as chmod(2) changes it. Raises ValueError."""
+    """Return a stored ACL with its permission bits set from a mode, as chmod(2) does. Raises ValueError."""
     acl = acl_attribute(stored)
     pieces = [acl[: ACL_ATTRIBUTE_HEADER.size]]
     shifts = _shifts(acl)
@@ -74,7 +74,7 @@ def acl_with_mode(stored: bytes, mode: int) -> bytes:
 
 
 def mode_of_acl(stored: bytes) -> int:
-    """Return the nine permission bits that a stored ACL means. Raises ValueError."""
+    """Return the nine permission bits that a stored ACL corresponds to. Raises ValueError."""
     acl, mode = acl_attribute(stored), 0
     shifts = _shifts(acl)
     for at in range(ACL_ATTRIBUTE_HEADER.size, len(acl), layout.ACL_ENTRY.size):
@@ -85,13 +85,15 @@ def mode_of_acl(stored: bytes) -> int:
 
 
 def is_minimal_acl(stored: bytes) -> bool:
-    """True for a stored ACL that says no more than the permission bits do. Raises ValueError."""
+    """True for a stored ACL that adds nothing to the permission bits. Raises ValueError."""
     acl = acl_attribute(stored)
     return (len(acl) - ACL_ATTRIBUTE_HEADER.size) // layout.ACL_ENTRY.size <= _MINIMAL
 
 
 def _shifts(acl: bytes) -> dict[int, int]:
-    """Return the entries whose bits are those of the mode, and where there: of the group the mask, if there is one."""
+    """Return the entries whose bits are the mode's, with their offsets; for the group that is the mask, if there is
+    one.
+    """
     tags = {
         layout.ACL_ENTRY.unpack(acl, at)["e_tag"]
         for at in range(ACL_ATTRIBUTE_HEADER.size, len(acl), layout.ACL_ENTRY.size)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Whether what every ext file system begins with is there: root directory, reserved inodes, a copy of the superblock.
+"""Check the structures that every ext file system begins with: root directory, reserved inodes, superblock copy.
 
-Who takes a disk over may leave the superblock as it is. It is in force only with the rest of what it describes.
+A new owner of the disk may leave an old superblock intact. It is valid only with the other structures that it
+describes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _TYPE = 0xF000  # of i_mode
 _RESERVED_INODES = 10  # in use from the first day on
 _MOST_BLOCKS = 4096  # of the root directory, whose locations are checked
 _MOST_PIECES = 256
-# What neither growing nor tune2fs changes in one copy of the superblock alone.
+# Fields that neither growing nor tune2fs changes in only one copy of the superblock.
 _SHARED = ("s_uuid", "s_log_block_size", "s_first_data_block", "s_blocks_per_group", "s_inodes_per_group")
 
 
 def check_beginning(fs: FileSystem) -> None:
-    """Raise NotBelievedError where the beginning of a file system contradicts its superblock; as reading does."""
+    """Raise NotBelievedError if the beginning of a file system contradicts its superblock; or as reading does."""
     problem = _inode_bitmap_problem(fs) or _root_problem(fs) or _copy_problem(fs)
     if problem is not None:
         raise fs.not_believed(problem)
@@ -41,7 +42,7 @@ def _inode_bitmap_problem(fs: FileSystem) -> str | None:
 
 
 def _root_problem(fs: FileSystem) -> str | None:
-    """Judge the root directory by its inode, the locations of its blocks, and its entry for itself."""
+    """Check the root directory: its inode, the locations of its blocks, and its entry for itself."""
     inode, block_size = read_inode(fs, layout.ROOT_INODE), fs.geometry.block_size
     mode, links, size = (int(inode.fields[name]) for name in ("i_mode", "i_links_count", "i_size_lo"))
     if mode & _TYPE != layout.DIRECTORY or not links:
@@ -61,7 +62,7 @@ def _root_problem(fs: FileSystem) -> str | None:
 
 
 def _copy_problem(fs: FileSystem) -> str | None:
-    """Judge the superblock by its first copy, where it has one."""
+    """Check the superblock against its first copy, if it has one."""
     group = next(iter(fs.geometry.copies), None)
     if group is None:
         return None

@@ -10,7 +10,7 @@ Run = tuple[int, int]
 
 
 def bitmap(runs: Iterable[Run], count: int, block_size: int) -> bytes:
-    """Return a bitmap block with the bits of runs set, and those from count on, which stand for nothing."""
+    """Return a bitmap block with the bits of runs set, and also all bits from count on, which have no block."""
     bits = 0
     for first, last in runs:
         bits |= (1 << last) - (1 << first)
@@ -23,7 +23,7 @@ def bitmap_of(bits: int, count: int, block_size: int) -> bytes:
 
 
 def bits_in_use(data: bytes, count: int) -> int | None:
-    """Return the first count bits of a bitmap block (bit 0 is the first); None where one from count on is not set."""
+    """Return the first count bits of a bitmap block (bit 0 is the first); None if a bit from count on is not set."""
     bits = int.from_bytes(data, "little")
     if bits >> count != (1 << 8 * len(data) - count) - 1:
         return None
@@ -49,12 +49,12 @@ def clipped(runs: Iterable[Run], start: int, end: int) -> list[Run]:
 
 
 def total(runs: Iterable[Run]) -> int:
-    """Return how many blocks disjoint runs have."""
+    """Return the number of blocks in disjoint runs."""
     return sum(last - first for first, last in runs)
 
 
 def insert(runs: list[Run], start: int, end: int) -> None:
-    """Add the run [start, end), which is in none of them, to ascending disjoint runs and join neighbours."""
+    """Add the run [start, end), which overlaps none of them, to ascending disjoint runs and join neighbours."""
     at = 0
     while at < len(runs) and runs[at][1] < start:
         at += 1
@@ -66,7 +66,7 @@ def insert(runs: list[Run], start: int, end: int) -> None:
 
 
 def find(runs: list[Run], start: int, before: int, length: int, limit: int) -> int | None:
-    """Return the first block from start on, below before, that begins length free blocks ending by limit."""
+    """Return the first block in [start, before) that begins length free blocks ending by limit."""
     for first, last in runs:
         if last <= start:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from pydiskimg.protocols import Buffer, Disk
 
-_LONGEST_RUN = 1 << 20  # bytes, beside which the contents themselves are in memory
+_LONGEST_RUN = 1 << 20  # bytes, in addition to the contents themselves
 
 
 class BlockWriter:
@@ -33,13 +33,13 @@ class BlockWriter:
             self.write(block, data)
 
     def zero(self, block: int, count: int) -> None:
-        """Make count blocks read as zero; nothing is done where a disk reads as zero by itself."""
+        """Make count blocks read as zero; nothing is written if the disk already reads as zero."""
         if not self._disk.reads_as_zero:
             self._disk.zero(block * self._block_size, count * self._block_size)
 
 
 def joined(blocks: Mapping[int, Buffer], block_size: int) -> Iterator[tuple[int, bytes]]:
-    """Join the contents of neighbouring blocks, so that each run is one write; ascending, a run at a time."""
+    """Join the contents of neighbouring blocks, so that each run is one write; ascending, one run at a time."""
     start = end = -1
     parts: list[Buffer] = []
     for block, data in sorted(blocks.items()):

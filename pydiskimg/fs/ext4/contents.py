@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The contents of a file as a Source: sparse where the file is, read at any offset."""
+"""The contents of a file as a Source: sparse if the file is, readable at any offset."""
 
 from __future__ import annotations
 
-from _bisect import bisect_right  # bisect.py only passes it on, and takes 0.1 ms
+from _bisect import bisect_right  # bisect.py only re-exports it, and takes 0.1 ms
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.file_system import FileSystem
@@ -27,7 +27,7 @@ _Numbers: TypeAlias = "MutableSequence[int]"
 
 
 class FileSource(Source):
-    """The bytes of a file that lie in blocks of its file system. Raises NotBelievedError when its map is damaged."""
+    """The bytes of a file in blocks of its file system. Raises NotBelievedError when its map is damaged."""
 
     name: str
     size: int
@@ -40,14 +40,14 @@ class FileSource(Source):
         self._map: tuple[_Numbers, _Numbers, _Numbers] | None = None
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (offset in the file, offset in the file system's source, length) of what is stored, in bytes."""
+        """Yield (offset in the file, offset in the file system's source, length) of the stored parts, in bytes."""
         size = self._fs.geometry.block_size
         for first, at, count in file_pieces(self._fs, self._inode, -(-self.size // size)):
             start = first * size
             yield start, at * size, min(count * size, self.size - start)
 
     def stored_pieces(self, buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
-        """Yield (offset, bytes) of what is stored, ascending, each in the buffer and valid until the next one."""
+        """Yield (offset, bytes) of the stored parts, ascending, each in the buffer and valid until the next one."""
         most, read_into = len(buffer), self._fs.source.read_into
         for start, at, length in self.runs():
             for done in range(0, length, most):
@@ -72,9 +72,9 @@ class FileSource(Source):
         return found if due == end else None
 
     def extents(self) -> Iterator[Extent]:
-        from pydiskimg.extents import Extent, Kind  # only here: a file that is read as a whole needs none
+        from pydiskimg.extents import Extent, Kind  # imported here: a file that is read as a whole does not need it
 
-        end, pending = 0, 0  # what was yielded, and up to where what is stored goes on
+        end, pending = 0, 0  # the end of the bytes yielded so far, and the end of the stored part
         for start, _, length in zip(*self._read_map(), strict=True):
             if start > pending:
                 if pending > end:
@@ -92,7 +92,7 @@ class FileSource(Source):
         end = offset + len(buffer)
         starts, stored, lengths = self._read_map()
         beginning = bisect_right(starts, offset) - 1
-        if beginning >= 0 and end <= starts[beginning] + lengths[beginning]:  # as with most files, which are one piece
+        if beginning >= 0 and end <= starts[beginning] + lengths[beginning]:  # most files have one piece
             self._fs.source.read_into(stored[beginning] + offset - starts[beginning], buffer)
             return
         view, done = memoryview(buffer), offset
@@ -118,7 +118,7 @@ class FileSource(Source):
                 stored.append(at)
                 lengths.append(length)
                 if len(starts) == _FEW_PIECES:
-                    from array import array  # only here: it imports collections.abc, which takes 2 ms
+                    from array import array  # imported here: it imports collections.abc, which takes 2 ms
 
                     starts, stored, lengths = (array("Q", numbers) for numbers in (starts, stored, lengths))
                 elif len(starts) > _MAX_PIECES:
@@ -129,7 +129,7 @@ class FileSource(Source):
 
 
 class InlineSource(Source):
-    """The bytes of a file that its inode holds."""
+    """The bytes of a file that are in its inode."""
 
     name: str
     size: int
@@ -146,7 +146,7 @@ class InlineSource(Source):
             yield Extent(0, self.size, Kind.DATA)
 
     def stored_pieces(self, buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
-        """As FileSource.stored_pieces(); the buffer is not needed, as the bytes are here."""
+        """As FileSource.stored_pieces(); the buffer is not used, because the bytes are in memory."""
         del buffer
         if self.size:
             yield 0, memoryview(self._data)
@@ -157,20 +157,20 @@ class InlineSource(Source):
 
 
 def file_size(fs: FileSystem, inode: StoredInode) -> int:
-    """Return a file's size in bytes. Raises NotBelievedError for one that cannot be."""
+    """Return a file's size in bytes. Raises NotBelievedError for an impossible size."""
     if inode.size >= _MAX_SIZE:
         raise fs.not_believed(f"{inode_name(inode.number)}: it has {inode.size} bytes, more than a file can have")
     return inode.size
 
 
 def file_contents(fs: FileSystem, inode: StoredInode, inline_data: bytes, *, name: str) -> FileSource | InlineSource:
-    """Return the contents of a file; inline_data is what its inode holds beyond i_block.
+    """Return the contents of a file; inline_data is the part in its inode after i_block.
 
-    Raises NotBelievedError when the size is not a possible one, as does reading it where its map is damaged.
+    Raises NotBelievedError for an impossible size; reading the contents raises it if the map is damaged.
     """
     if not inode.flags & layout.INLINE_DATA_FLAG:
         return FileSource(fs, inode, name=name)
     size = file_size(fs, inode)
     if size > fs.geometry.block_size:
-        raise fs.not_believed(f"{inode_name(inode.number)}: it has {size} bytes inside of the inode")
+        raise fs.not_believed(f"{inode_name(inode.number)}: it has {size} bytes inside the inode")
     return InlineSource((inode.i_block + inline_data)[:size].ljust(size, b"\0"), name=name)

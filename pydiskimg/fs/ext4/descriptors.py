@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The group descriptors as they are read, one after another, and the fields of new ones (group_descr.rst)."""
+"""Read the group descriptors one after another, and define the fields of new ones (group_descr.rst)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BLOCKS_AT_ONCE = 32
 
 
 class Descriptor:
-    """What a descriptor says; block_bitmap, inode_bitmap and inode_table are blocks, free_blocks counts clusters.
+    """The fields of a descriptor; block_bitmap, inode_bitmap and inode_table are blocks, free_blocks counts clusters.
 
-    is_intact is False when its checksum does not hold: then nothing it says is to be relied on.
+    is_intact is False if its checksum is wrong; no field can be relied on then.
     """
 
     __slots__ = (
@@ -30,7 +30,7 @@ class Descriptor:
     )
 
     def __init__(self, group: int, fields: Mapping[str, Any], *, is_intact: bool, has_flags: bool) -> None:
-        """fields are those of the record; has_flags says whether its flags, and what depends on them, count."""
+        """fields are the record's; has_flags says whether its flags, and the fields that depend on them, are used."""
         self.group = group
         self.block_bitmap = _joined(fields, "bg_block_bitmap", 32)
         self.inode_bitmap = _joined(fields, "bg_inode_bitmap", 32)
@@ -46,13 +46,13 @@ class Descriptor:
 
 
 def descriptor_record(geometry: Geometry) -> Record:
-    """Return the record of the file system's descriptors; they may be longer, with zeros."""
+    """Return the record of the file system's descriptors; they may be longer, with zeros at the end."""
     is_long = geometry.desc_size >= layout.GROUP_DESCRIPTOR_64.size
     return layout.GROUP_DESCRIPTOR_64 if is_long else layout.GROUP_DESCRIPTOR_32
 
 
 def halves(record: Record, name: str, number: int) -> dict[str, Value]:
-    """Return a number as the fields of a descriptor that hold it, its low bits in the first."""
+    """Return a number as the fields of a descriptor that hold it, the low bits first."""
     bits = _HALF_BITS[record.codes[f"{name}_lo"]]
     fields: dict[str, Value] = {f"{name}_lo": number & (1 << bits) - 1}
     if f"{name}_hi" in record.offsets:
@@ -64,7 +64,7 @@ _HALF_BITS = {"I": 32, "H": 16}
 
 
 def read_descriptors(fs: FileSystem) -> Iterator[Descriptor]:
-    """Yield all descriptors in the order of their groups; a few blocks are held at a time. Raises as reading does."""
+    """Yield all descriptors in the order of their groups; a few blocks are held in memory. Raises as reading does."""
     geometry = fs.geometry
     group = 0
     for numbers in geometry.descriptor_pieces(_BLOCKS_AT_ONCE):
@@ -95,9 +95,9 @@ def _joined(fields: Mapping[str, Any], name: str, bits: int) -> int:
 
 
 def location_problem(geometry: Geometry, descriptor: Descriptor) -> str | None:
-    """Return why the blocks that a descriptor names cannot be right, or None."""
+    """Return why the blocks in a descriptor cannot be correct, or None."""
     if not descriptor.is_intact:
-        return "the checksum of its descriptor does not hold"
+        return "the checksum of its descriptor is wrong"
     first, end = geometry.first_data_block, geometry.blocks
     if Incompat.FLEX_BG not in geometry.features:
         first, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
@@ -108,7 +108,7 @@ def location_problem(geometry: Geometry, descriptor: Descriptor) -> str | None:
 
 
 def locations(geometry: Geometry, descriptor: Descriptor) -> tuple[tuple[str, int, int], ...]:
-    """Return what a group's own metadata is, at which block, of how many blocks."""
+    """Return the kinds of a group's own metadata, with their first blocks and their numbers of blocks."""
     return (
         ("block bitmap", descriptor.block_bitmap, 1),
         ("inode bitmap", descriptor.inode_bitmap, 1),

@@ -18,7 +18,7 @@ _LOST_FOUND_SIZE = 16 * KIB
 def make_directories(
     geometry: Geometry, allocator: Allocator, checksums: Checksums, inodes: NewInodes
 ) -> dict[int, bytearray]:
-    """Define / and /lost+found and return the contents of their blocks by number."""
+    """Define / and /lost+found and return the contents of their blocks by block number."""
     size, features, goal = geometry.block_size, geometry.features, geometry.first_data_block
     writer = DirectoryWriter(size, checksums)
     root = map_small(features, size, allocated(allocator, goal, 1))
@@ -34,5 +34,5 @@ def make_directories(
 
 
 def lost_found_blocks(block_size: int) -> int:
-    """Return how many blocks /lost+found has: e2fsck puts names there without allocating any."""
+    """Return how many blocks /lost+found has: e2fsck adds names there without allocating any."""
     return min(_LOST_FOUND_SIZE // block_size, layout.DIRECT_BLOCKS)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The entries of a directory in the order in which they are stored (directory.rst).
 
-A tree of hashes needs no walking: its leaves are blocks of entries as in any directory, and its other blocks look as if
-they had one entry that is not in use. Names that are compared without case are stored as they were given.
+The tree of hashes is not followed: its leaves are blocks of entries as in any directory, and its other blocks look like
+one unused entry. Names that are compared without case are stored as they were given.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NamedInode = tuple[bytes, int, int]
-"""The name of an entry, its inode's number, and its file type as the entry says it; 0: it says none."""
+"""The name of an entry, its inode's number, and the file type in the entry (0: not stored)."""
 
 _ENTRY = layout.DIRECTORY_ENTRY
 _SMALLEST = 12
 _OWN_NAMES = (b".", b"..")
-_INLINE_PARENT = 4  # bytes: the inode of the directory above
+_INLINE_PARENT = 4  # bytes: the inode of the parent directory
 _LARGE_BLOCK = 1 << 16
 
 
 def directory_entries(fs: FileSystem, inode: StoredInode, inline_data: bytes = b"") -> Iterator[NamedInode]:
-    """Yield the entries of a directory, but not "." and "..", a block at a time; as directory_blocks()."""
+    """Yield the entries of a directory except "." and "..", one block at a time; errors as for directory_blocks()."""
     for block in directory_blocks(fs, inode, inline_data):
         yield from block_entries(fs, inode, block)
 
@@ -36,7 +36,10 @@ def directory_entries(fs: FileSystem, inode: StoredInode, inline_data: bytes = b
 def block_entries(
     fs: FileSystem, inode: StoredInode, block: bytes, wanted: bytes | None = None
 ) -> Iterator[NamedInode]:
-    """Yield the entries in what directory_blocks() gave; wanted: those of this name alone. Raises NotBelievedError."""
+    """Yield the entries in the blocks of directory_blocks(); only those named wanted, if given.
+
+    Raises NotBelievedError.
+    """
     if wanted is not None and wanted not in block:
         return
     has_types = Incompat.FILETYPE in fs.geometry.features
@@ -44,7 +47,7 @@ def block_entries(
     position, size = 0, len(block)
     while position < size:
         if size - position < _ENTRY.size:
-            raise _damaged(fs, inode, "its last entry does not end where its block does")
+            raise _damaged(fs, inode, "its last entry does not end at the end of its block")
         number, length, name_length, kind = _ENTRY.values(block, position)
         if is_large:
             length = _LARGE_BLOCK if length in (0, 0xFFFF) else length & 0xFFFC | (length & 3) << 16
@@ -60,10 +63,11 @@ def block_entries(
 
 
 def directory_blocks(fs: FileSystem, inode: StoredInode, inline_data: bytes = b"") -> Iterator[bytes]:
-    """Yield what holds a directory's entries: its blocks, whose checksums hold, or the two parts of an inline one.
+    """Yield the areas with a directory's entries: its blocks, whose checksums are checked, or the two parts in the
+    inode.
 
-    inline_data is what the inode holds of an inline directory beyond i_block. Raises NotBelievedError where the
-    directory is damaged, and as reading does.
+    inline_data is the part of an inline directory after i_block. Raises NotBelievedError if the directory is damaged,
+    and as reading does.
     """
     if inode.flags & layout.INLINE_DATA_FLAG:
         if inode.size > len(inode.i_block) + len(inline_data):
@@ -86,8 +90,9 @@ def directory_blocks(fs: FileSystem, inode: StoredInode, inline_data: bytes = b"
 
 
 def checked_block(fs: FileSystem, inode: StoredInode, number: int, at: int) -> bytes:
-    """Return block number of a directory, which is block at of the file system. Raises NotBelievedError unless its
-    checksum holds.
+    """Return block number of a directory, which is block at of the file system.
+
+    Raises NotBelievedError if its checksum is wrong.
     """
     block = fs.read(at)
     table = hash_table(fs, inode, number, block)
@@ -98,12 +103,12 @@ def checked_block(fs: FileSystem, inode: StoredInode, number: int, at: int) -> b
         else checksums.index_block_holds(inode.seed, block, table)
     )
     if not holds:
-        raise _damaged(fs, inode, f"the checksum of block {number} of the directory does not hold")
+        raise _damaged(fs, inode, f"the checksum of block {number} of the directory is wrong")
     return block
 
 
 def hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) -> int | None:
-    """Return where in block number of a directory the table of hashes begins; None for a block of entries."""
+    """Return the byte of a directory's block where the table of hashes begins; None for a block of entries."""
     if not inode.flags & layout.INDEX_FLAG or Compat.DIR_INDEX not in fs.geometry.features:
         return None
     if not number:
@@ -114,9 +119,11 @@ def hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) ->
 
 def _check_name(fs: FileSystem, inode: StoredInode, name: bytes) -> None:
     if not name or b"/" in name or b"\0" in name:
-        from pydiskimg.text import quoted  # only here: nearly all directories are sound
+        from pydiskimg.text import quoted  # imported here: nearly all directories are intact
 
-        raise _damaged(fs, inode, f"it has an entry with the name {quoted(name, limit=64)}, which no file can have")
+        raise _damaged(
+            fs, inode, f"it has an entry with the name {quoted(name, limit=64)}, which is not a valid file name"
+        )
 
 
 def _damaged(fs: FileSystem, inode: StoredInode, what: str) -> NotBelievedError:

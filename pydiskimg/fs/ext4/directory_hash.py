@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The hashes by which a large directory's names are ordered (hash_index.rst; Linux, fs/ext4/hash.c).
+"""The hashes that order the names of a large directory (hash_index.rst; Linux, fs/ext4/hash.c).
 
-Half MD4 is what all have by default; TEA and the legacy hash are read and kept where a directory has them.
+Half MD4 is the default; in directories with TEA or the legacy hash, those are read and kept.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _ROUND_2, _ROUND_3 = 0x5A827999, 0x6ED9EBA1  # MD4's constants
 _ROUNDS_2, _ROUNDS_3 = ((1, 3, 5, 7), (0, 2, 4, 6)), ((3, 7, 2, 6), (1, 5, 0, 4))  # the order of a name's words
 _TEA_DELTA, _TEA_TURNS = 0x9E3779B9, 16
 _LEGACY_START, _LEGACY_FACTOR = (0x12A3FE2D, 0x37ABE8F9), 7152373
-_END_OF_DIRECTORY = 0xFFFFFFFE  # a position for readdir() that no name has
+_END_OF_DIRECTORY = 0xFFFFFFFE  # reserved by readdir(): the hash of no name
 
 State = tuple[int, int, int, int]
 
 
 class DirectoryHash:
-    """Hashes names with the seed of one file system; is_signed says how its bytes from 0x80 on are read."""
+    """Hashes names with the seed of one file system; is_signed tells how bytes from 0x80 on are read."""
 
     def __init__(self, seed: bytes, *, is_signed: bool, version: int = layout.HASH_HALF_MD4) -> None:
-        """Raises KeyError for a version that is not computed here."""
+        """Raises KeyError for a version that is not implemented here."""
         words: State = struct.unpack("<4I", seed)
         self.version = version
         self._start: State = words if any(words) else _START
@@ -70,8 +70,10 @@ def _half_md4(name: bytes, start: State, is_signed: bool) -> int:
 
 
 def _md4_turn(start: State, words: tuple[int, ...]) -> State:
-    """Return the state after eight words. Its three rounds of eight steps are written out: they are most of the time
-    that it takes to write a large directory."""
+    """Return the state after eight words.
+
+    The three rounds of eight steps are unrolled, because they take most of the time of writing a large directory.
+    """
     a, b, c, d = start
     for i in (0, 4):
         a = a + (d ^ b & (c ^ d)) + words[i] & _MASK
@@ -104,8 +106,10 @@ def _md4_turn(start: State, words: tuple[int, ...]) -> State:
 
 
 def _words(name: bytes, count: int, is_signed: bool) -> Iterator[tuple[int, ...]]:
-    """Yield words of four bytes, the first one highest, so many at a time. What follows the name's end, also within a
-    word, is the length that was left."""
+    """Yield tuples of so many words of four bytes, the first byte highest.
+
+    The space after the name's end, also within a word, is filled with the remaining length.
+    """
     form = _FORMS[count]
     for at in range(0, len(name), 4 * count):
         piece = name[at : at + 4 * count]
@@ -120,7 +124,7 @@ def _words(name: bytes, count: int, is_signed: bool) -> Iterator[tuple[int, ...]
 
 
 def _signed_words(piece: bytes, left: int, count: int) -> tuple[int, ...]:
-    """As _words() of one piece, whose bytes from 0x80 on are negative: each takes one away from those above it."""
+    """As _words() of one piece, with bytes from 0x80 on as negative numbers: each borrows one from those above it."""
     found = []
     for at in range(0, 4 * count, 4):
         word = left * 0x01010101
@@ -137,10 +141,10 @@ _HASHES: dict[int, Callable[[bytes, State, bool], int]] = {
     layout.HASH_TEA: _tea,
 }
 COMPUTED_HASHES = frozenset(_HASHES)
-"""The versions of hashes that are computed here; the kernel's casefolded and encrypted names have another one."""
+"""The hash versions that are implemented here; the kernel's casefolded and encrypted names have another one."""
 
 
 def table_limit(block_size: int, start: int, *, has_checksums: bool) -> int:
-    """Return how many entries a table of hashes has room for that begins at byte start of its block."""
+    """Return how many entries fit in a table of hashes that begins at byte start of its block."""
     tail = layout.DX_TAIL.size if has_checksums else 0
     return (block_size - start - tail) // layout.DX_ENTRY.size

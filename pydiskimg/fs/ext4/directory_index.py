@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The tree of hashes of a directory, in which a name is found without reading all of it (hash_index.rst).
+"""The tree of hashes of a directory, by which a name is found without reading the whole directory (hash_index.rst).
 
     | dx_root: ".", "..", table | dx_node: table ... | leaf | leaf | ...
 
-A table has (hash, block of the directory) in ascending order: names of this hash and above are in that block or below
-it. The lowest bit of a hash says that names of the same hash are in the block before, too.
+A table has entries (hash, block of the directory) in ascending order: names with this hash or higher ones are in that
+block or below it. The lowest bit of a hash says that the previous block also has names with the same hash.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _KEPT_TABLES = 64  # of a directory; 40 KB of memory each
 
 
 class DamagedIndexError(Exception):
-    """A directory's tree of hashes does not lead to a leaf."""
+    """A directory's tree of hashes is damaged and does not lead to a leaf."""
 
 
 class NoIndexError(DamagedIndexError):
-    """A directory has no tree of hashes, or one by a hash that is not computed here."""
+    """A directory has no tree of hashes, or one with a hash that is not implemented here."""
 
 
 @dataclass(slots=True)
@@ -43,13 +43,13 @@ class Table:
     blocks: list[int]
 
     def position(self, wanted: int) -> int:
-        """Return where the entry is that leads to a hash."""
+        """Return the index of the entry that leads to a hash."""
         return max(bisect_right(self.hashes, wanted) - 1, 0)
 
 
 @dataclass(slots=True)
 class TableStep:
-    """A table on the way down, by its block of the directory, and which of its entries is followed."""
+    """A table on the way down: its block of the directory, and the index of the entry that is followed."""
 
     number: int
     table: Table
@@ -60,14 +60,16 @@ Path = list[TableStep]
 
 
 class DirectoryIndex:
-    """The tree of hashes of the directory of inode. Every call raises DamagedIndexError where it is damaged,
-    NotBelievedError where the directory's map is, and as reading does.
+    """The tree of hashes of the directory of inode.
+
+    Every call raises DamagedIndexError if it is damaged, NotBelievedError if the directory's map is, and as reading
+    does.
     """
 
     def __init__(self, fs: FileSystem, inode: StoredInode, hashing: DirectoryHash, levels: int) -> None:
         self.hashing = hashing
         self.levels = levels
-        """How many tables there are below the root's on the way to a leaf."""
+        """The number of tables below the root's on the way to a leaf."""
         self._fs = fs
         self._inode = inode
         self.blocks = inode.size // fs.geometry.block_size
@@ -75,7 +77,7 @@ class DirectoryIndex:
         self._tables: dict[int, Table] = {}
 
     def where(self, number: int) -> int:
-        """Return the block of the file system that block number of the directory is."""
+        """Return the block of the file system for block number of the directory."""
         at = bisect_right(self._pieces, number, key=_first_block) - 1
         if at >= 0:
             first, start, count = self._pieces[at]
@@ -94,7 +96,7 @@ class DirectoryIndex:
         return steps
 
     def find(self, name: bytes) -> int | None:
-        """Return the inode that a name stands for."""
+        """Return the inode of a name."""
         for number in self.leaves(name):
             block = checked_block(self._fs, self._inode, number, self.where(number))
             found = next(block_entries(self._fs, self._inode, block, name), None)
@@ -103,17 +105,17 @@ class DirectoryIndex:
         return None
 
     def leaves(self, name: bytes) -> Iterator[int]:
-        """Yield the blocks of the directory that may have a name: more than one where names have the same hash."""
+        """Yield the blocks of the directory that may contain a name: several if names have the same hash."""
         wanted = self.hashing(name)
         steps = self.path(wanted)
         for _ in range(self.blocks):
             yield steps[-1].table.blocks[steps[-1].position]
             if not self._goes_on(steps, wanted):
                 return
-        raise DamagedIndexError("more blocks go on with one hash than the directory has")
+        raise DamagedIndexError("more blocks continue one hash than the directory has")
 
     def _goes_on(self, steps: Path, wanted: int) -> bool:
-        """Move to the next leaf; False unless it goes on with names of this hash."""
+        """Move to the next leaf; False unless it continues names with this hash."""
         for depth in range(len(steps) - 1, -1, -1):
             step = steps[depth]
             if step.position + 1 < len(step.table.hashes):
@@ -129,7 +131,7 @@ class DirectoryIndex:
         return True
 
     def table(self, number: int) -> Table:
-        """Return the table of a block of hashes; keep() it when it was changed."""
+        """Return the table of a block of hashes; call keep() after changing it."""
         found = self._tables.get(number)
         if found is None:
             if len(self._tables) >= _KEPT_TABLES:
@@ -138,11 +140,11 @@ class DirectoryIndex:
         return found
 
     def keep(self, number: int, table: Table) -> None:
-        """Have a block of hashes hold another table, which was written."""
+        """Note that another table was written to a block of hashes."""
         self._tables[number] = table
 
     def add(self, number: int, block: int) -> None:
-        """Let the directory have one block more, which is this one of the file system."""
+        """Append one block to the directory, given by its number in the file system."""
         self._pieces.append((number, block, 1))
         self.blocks = number + 1
 
@@ -155,19 +157,21 @@ class DirectoryIndex:
         if limit != self._limit(start) or not 0 < count <= limit:
             raise DamagedIndexError(f"block {number} has a table for {limit} entries with {count} in use")
         if not self._fs.checksums.index_block_holds(self._inode.seed, block, start):
-            raise DamagedIndexError(f"the checksum of block {number} does not hold")
+            raise DamagedIndexError(f"the checksum of block {number} is wrong")
         pairs = struct.unpack_from(f"<{2 * count - 2}I", block, start + layout.DX_ENTRY.size)
         blocks = [first & _BLOCK_BITS, *(block & _BLOCK_BITS for block in pairs[1::2])]
         return Table(start, [0, *pairs[::2]], blocks)
 
 
 def opened_index(fs: FileSystem, inode: StoredInode) -> DirectoryIndex:
-    """Return the tree of hashes of a directory. Raises NoIndexError where it has none, or one by a hash that is not
-    computed here, NotBelievedError where the directory's map is damaged, and as reading does.
+    """Return the tree of hashes of a directory.
+
+    Raises NoIndexError if it has none, or one with a hash that is not implemented here, NotBelievedError if the
+    directory's map is damaged, and as reading does.
     """
     is_hashed = inode.flags & layout.INDEX_FLAG and Compat.DIR_INDEX in fs.geometry.features
     if not is_hashed or inode.flags & (layout.INLINE_DATA_FLAG | layout.CASEFOLD_FLAG | layout.ENCRYPT_FLAG):
-        raise NoIndexError("the directory has no tree of hashes that is read here")
+        raise NoIndexError("the directory has no tree of hashes that can be read here")
     first = next(file_pieces(fs, inode, 1), None)
     if first is None or first[0]:
         raise NoIndexError("the directory has no first block")

@@ -3,7 +3,7 @@
 
     | dx_root: ".", "..", table | dx_node ... | leaf | leaf | ...
 
-The tree has one or two levels of tables; where that is not enough, the blocks have none, which is slow and correct.
+The tree has one or two levels of tables; if that is not enough, the directory has no tree, which is correct but slow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ DirectoryEntry = tuple[int, bytes, int]
 
 
 class Entries(Protocol):
-    """The entries of a directory, which need not be in memory: a list, or what makes each as it is taken."""
+    """The entries of a directory: a list, or an iterable that makes each entry on demand, so that they need not be in
+    memory.
+    """
 
     def __len__(self) -> int: ...
 
@@ -35,16 +37,17 @@ class Entries(Protocol):
 _ENTRY = struct.Struct("<IHBB")
 assert _ENTRY.size == layout.DIRECTORY_ENTRY.size
 _LONGEST = 0xFFFF  # rec_len of an entry of 64 KiB
-_LEAF_FILL = 4, 5  # the part of a leaf that is filled, so that a name can be added without splitting it
-_IN_MEMORY = 1 << 10  # entries that are made once, and not each time that they are taken
+_LEAF_FILL = 4, 5  # the share of a leaf that is filled, so that a name can be added without splitting it
+_IN_MEMORY = 1 << 10  # up to here, entries are kept instead of being made anew in each pass
 _SORTED_AT_ONCE = 1 << 15
-_INDEX = 0xFFFFFFFF  # of an entry, in the lower half of what orders it
+_INDEX = 0xFFFFFFFF  # bits of an entry's index, in the lower half of its sort key
 
 
 @dataclass(frozen=True, slots=True)
 class NewDirectory:
-    """The blocks of a directory, count of them in order, made as they are taken, and whether the first one is the root
-    of a tree of hashes."""
+    """The blocks of a directory, count of them in order, made on demand, and whether the first one is the root of a
+    tree of hashes.
+    """
 
     blocks: Iterator[bytearray]
     count: int
@@ -52,8 +55,8 @@ class NewDirectory:
 
 
 class DirectoryWriter:
-    """Makes directories of one file system; hashing is None where it has no trees of hashes, file_type what an entry
-    says of a directory (0 without the feature filetype).
+    """Makes directories of one file system; hashing is None if it has no trees of hashes, file_type is an entry's value
+    for a directory (0 without the feature filetype).
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class DirectoryWriter:
         file_type: int = layout.FILE_TYPE_DIRECTORY,
         most_levels: int = 1,
     ) -> None:
-        """most_levels is how many tables of hashes there may be below the root's on the way to a block of entries."""
+        """most_levels is the largest number of tables below the root's on the way to a block of entries."""
         self._most_levels = most_levels
         self._block_size = block_size
         self._checksums = checksums
@@ -76,8 +79,8 @@ class DirectoryWriter:
     def directory(self, number: int, parent: int, entries: Entries, seed: int | None = None) -> NewDirectory:
         """Return the directory with this inode; entries are those besides "." and "..", all of different names.
 
-        Each of them is taken several times, and takes twelve to twenty bytes of memory. seed is the inode's, for the
-        checksums; None: that of the first file that has the inode.
+        The entries are iterated several times, and each takes twelve to twenty bytes of memory. seed is the inode's,
+        for the checksums; None means the seed of an inode's first generation.
         """
         seed = self._checksums.for_inode(number) if seed is None else seed
         if len(entries) <= _IN_MEMORY:
@@ -91,15 +94,16 @@ class DirectoryWriter:
         return NewDirectory(self._leaves(chain(own, _each(entries)), counts, seed), len(counts), is_indexed=False)
 
     def linear(self, number: int, parent: int, entries: Entries, least: int) -> NewDirectory:
-        """Return the directory without a tree, of at least so many blocks."""
+        """Return the directory without a tree, with at least so many blocks."""
         seed, own = self._checksums.for_inode(number), self._own_entries(number, parent)
         counts = _counts(chain(own, _each(entries)), self._space)
         counts.extend([0] * (least - len(counts)))
         return NewDirectory(self._leaves(chain(own, _each(entries)), counts, seed), len(counts), is_indexed=False)
 
     def leaf(self, entries: Sequence[DirectoryEntry], seed: int) -> bytearray:
-        """Return one block of entries, which fit into it; its last one reaches to the end, and without entries an
-        unused one does. seed is the directory's."""
+        """Return one block with entries, which must fit; the last entry reaches to its end, or an unused one if there
+        are no entries. seed is the directory's.
+        """
         block = bytearray(self._block_size)
         at = 0
         last = len(entries) - 1
@@ -116,20 +120,20 @@ class DirectoryWriter:
         return block
 
     def _leaves(self, entries: Iterator[DirectoryEntry], counts: Iterable[int], seed: int) -> Iterator[bytearray]:
-        """Yield blocks with so many entries each."""
+        """Yield blocks with the given numbers of entries."""
         return (self.leaf([*islice(entries, count)], seed) for count in counts)
 
     def _indexed(
         self, own: tuple[int, int], entries: Entries, hashing: DirectoryHash, seed: int
     ) -> NewDirectory | None:
-        """Return the directory with a tree; None where the levels of tables are not enough."""
+        """Return the directory with a tree; None if there are not enough levels of tables."""
         order = _by_hashes(entries, hashing)
         filled = self._space * _LEAF_FILL[0] // _LEAF_FILL[1]
         counts = _counts((entries[key & _INDEX] for key in order), filled)
         sizes = self._sizes(len(counts))
         if sizes is None:
             return None
-        starts = [*accumulate(sizes, initial=1)]  # the blocks of each level lie together, the leaves last
+        starts = [*accumulate(sizes, initial=1)]  # the blocks of each level are neighbours, the leaves last
         table = [(value, starts[-2] + index) for index, value in enumerate(_first_hashes(order, counts))]
         tables: list[list[tuple[int, int]]] = []
         for size, start in zip(sizes[-2::-1], starts[-3::-1], strict=True):
@@ -143,13 +147,13 @@ class DirectoryWriter:
         return NewDirectory(blocks, starts[-1], is_indexed=True)
 
     def _sizes(self, leaves: int) -> list[int] | None:
-        """Return how many blocks each level below the root has, the leaves last; None for too many levels."""
+        """Return the number of blocks of each level below the root, the leaves last; None for too many levels."""
         root_limit, node_limit = self.limit(layout.DX_ROOT.size), self.limit(layout.DX_NODE.size)
         sizes = [leaves]
         while sizes[0] > root_limit:
             if len(sizes) > self._most_levels:
                 return None
-            each = -(-sizes[0] // -(-sizes[0] // node_limit))  # as many in each table
+            each = -(-sizes[0] // -(-sizes[0] // node_limit))  # the same number in each table
             sizes.insert(0, -(-sizes[0] // each))
         return sizes
 
@@ -157,11 +161,11 @@ class DirectoryWriter:
         return [(number, b".", self._file_type), (parent, b"..", self._file_type)]
 
     def limit(self, before: int) -> int:
-        """Return how many entries a table has room for, in a block with before bytes in front of it."""
+        """Return how many entries fit in a table, in a block with before bytes in front of it."""
         return table_limit(self._block_size, before, has_checksums=self._checksums.active)
 
     def _root(self, number: int, parent: int, levels: int, version: int) -> bytes:
-        """Return what the first block begins with, before its table."""
+        """Return the beginning of the first block, in front of its table."""
         own = layout.DIRECTORY_ENTRY.size + 4
         dot, dotdot = (
             layout.DIRECTORY_ENTRY.pack(inode=inode, rec_len=length, name_len=len(name), file_type=self._file_type)
@@ -192,13 +196,14 @@ class DirectoryWriter:
 
 
 def entry_length(name: bytes) -> int:
-    """Return the bytes that an entry needs."""
+    """Return the bytes that an entry takes."""
     return layout.DIRECTORY_ENTRY.size + -(-len(name) // 4) * 4
 
 
 def _by_hashes(entries: Entries, hashing: DirectoryHash) -> array[int]:
-    """Return hash << 32 | index of all entries in their order, sorted in parts that become one: as a list they would
-    take ten times as much memory."""
+    """Return hash << 32 | index of all entries, sorted; parts are sorted and merged, because a list would take ten
+    times as much memory.
+    """
     keys = (hashing(entry[1]) << 32 | index for index, entry in enumerate(_each(entries)))
     parts = []
     while part := sorted(islice(keys, _SORTED_AT_ONCE)):
@@ -211,7 +216,7 @@ def _each(entries: Entries) -> Iterator[DirectoryEntry]:
 
 
 def _counts(entries: Iterable[DirectoryEntry], space: int) -> array[int]:
-    """Divide entries into runs of at most space bytes each, none of them empty, and return how many each has."""
+    """Divide entries into non-empty runs of at most space bytes each, and return the number of entries of each."""
     counts = array("I")
     left = 0
     for _, name, _ in entries:
@@ -225,7 +230,7 @@ def _counts(entries: Iterable[DirectoryEntry], space: int) -> array[int]:
 
 
 def _first_hashes(order: array[int], counts: array[int]) -> Iterator[int]:
-    """Yield the hash from which each leaf on holds names; the lowest bit says that those of the one before go on."""
+    """Yield the first hash of each leaf; the lowest bit says that it continues the previous leaf's last hash."""
     at = 0
     for count in counts:
         goes_on = at > 0 and order[at - 1] >> 32 == order[at] >> 32

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The feature flags of ext2, ext3 and ext4 (super.rst, "Feature Sets"), and what each table below says of them.
+"""The feature flags of ext2, ext3 and ext4 (super.rst, "Feature Sets"), and which operations support them.
 
-KNOWN_TO_BITMAPS and KNOWN_TO_FILES say with which flags a file system is taken on, by purpose: add one to the first
-only when it changes neither what a block bitmap means nor where the metadata lies, or when geometry.py and usage.py
-know how. The tables are FEATURES (what is made), NOT_GROWN, NOT_CHANGED and those of the drivers, by which ext2, ext3
-and ext4 are told apart.
+KNOWN_TO_BITMAPS and KNOWN_TO_FILES are the flags with which a file system is accepted for these purposes. Add a flag to
+the first only if it changes neither the meaning of a block bitmap nor the location of metadata, or if geometry.py and
+usage.py handle it. The other tables are FEATURES (for new file systems), NOT_GROWN, NOT_CHANGED and those of the
+drivers, which distinguish ext2, ext3 and ext4.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Feature(int):
-    """A flag of the set in whose class it is declared. Not an IntFlag: the module enum takes 4 ms to import."""
+    """A flag; its class is its set. Not an IntFlag, because importing enum takes 4 ms."""
 
     name: str
     field: str
@@ -29,7 +29,7 @@ class Feature(int):
 
 
 class Compat:
-    """A reader or writer that does not know the bit may go on."""
+    """Software that does not know the bit may read and write."""
 
     field = "compat"
 
@@ -44,13 +44,13 @@ class Compat:
 
 
 class Incompat:
-    """Software that does not know the bit must not touch the file system."""
+    """Software that does not know the bit must not read or change the file system."""
 
     field = "incompat"
 
     FILETYPE = Feature(0x2)
     RECOVER = Feature(0x4)
-    JOURNAL_DEV = Feature(0x8)  # not a file system but the journal of one, which is not read
+    JOURNAL_DEV = Feature(0x8)  # the journal of a file system, not a file system; it is not read
     META_BG = Feature(0x10)
     EXTENTS = Feature(0x40)
     BIT64 = Feature(0x80)
@@ -65,7 +65,7 @@ class Incompat:
 
 
 class RoCompat:
-    """Software that does not know the bit may read only."""
+    """Software that does not know the bit may only read."""
 
     field = "ro_compat"
 
@@ -88,14 +88,14 @@ class RoCompat:
 
 _ALL = 0xFFFFFFFF
 
-# What the drivers of ext2 and ext3 understand; anything else makes it ext4.
+# The features that the drivers of ext2 and ext3 support; any other makes it ext4.
 _OLD_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_DIR
 _EXT2_INCOMPAT = Incompat.FILETYPE | Incompat.META_BG
 _EXT3_INCOMPAT = _EXT2_INCOMPAT | Incompat.RECOVER
 
 
 class Features(ValueObject):
-    """One file system's three sets of features, as its superblock has them: bits that are not known here stay."""
+    """The three feature sets of a file system, as in its superblock; bits that are unknown here are kept."""
 
     __slots__ = ("compat", "incompat", "ro_compat")
 
@@ -124,12 +124,14 @@ class Features(ValueObject):
         return {f"s_feature_{name}": getattr(self, name) for name in self.__slots__}
 
     def beyond(self, known: Features) -> tuple[int, int]:
-        """Return the bits of incompat and of ro_compat that are not among those of known."""
+        """Return the bits of incompat and of ro_compat that are not in known."""
         return self.incompat & ~known.incompat, self.ro_compat & ~known.ro_compat
 
     @property
     def kind(self) -> str | None:
-        """The first of ext2, ext3 and ext4 whose driver understands them, as libblkid tells them; None: not one."""
+        """The first of ext2, ext3 and ext4 whose driver supports the features, as libblkid chooses; None if there is
+        none.
+        """
         if Incompat.JOURNAL_DEV in self:
             return None
         if self.ro_compat & ~_OLD_RO_COMPAT or self.incompat & ~_EXT3_INCOMPAT:
@@ -140,13 +142,13 @@ class Features(ValueObject):
 
 
 def every(flags: type[FeatureSet]) -> int:
-    """Return the bits of all flags that are known of a set."""
+    """Return the bits of all known flags of a set."""
     return sum(flag for flag in vars(flags).values() if isinstance(flag, Feature))
 
 
 _READ_INCOMPAT = every(Incompat) & ~Incompat.JOURNAL_DEV
 
-# To say what is in use by the bitmaps, and to read files: who only reads need not know what ro_compat says.
+# For reading bitmaps and files: a reader may ignore unknown flags of ro_compat.
 KNOWN_TO_BITMAPS = Features(_ALL, _READ_INCOMPAT, every(RoCompat) & ~RoCompat.SHARED_BLOCKS)
 KNOWN_TO_FILES = Features(_ALL, _READ_INCOMPAT, _ALL)
 
@@ -167,10 +169,10 @@ FEATURES = {
     ),
 }
 
-# What a file system is not grown with, by the name that tune2fs has for it. Pairs: flags of two sets may be equal.
+# Features of file systems that are not grown, by their names in tune2fs. Pairs: flags of two sets may be equal.
 NOT_GROWN: tuple[tuple[Feature, str], ...] = ((RoCompat.READONLY, "read-only"),)
 
-# What files are not changed with, likewise.
+# Features of file systems whose files are not changed, likewise.
 NOT_CHANGED: tuple[tuple[Feature, str], ...] = (
     (RoCompat.READONLY, "read-only"),
     (RoCompat.SHARED_BLOCKS, "shared_blocks"),

@@ -15,10 +15,10 @@ from pydiskimg.startup import Protocol
 
 
 class Allocator(Protocol):
-    """What hands out free blocks."""
+    """An allocator of free blocks."""
 
     def allocate(self, goal: int, length: int) -> Run:
-        """Take at least one and at most length blocks, the first free ones at or after the block goal."""
+        """Allocate at least one and at most length blocks, the first free ones at or after the block goal."""
 
 
 def pointer_block(numbers: Sequence[int], size: int) -> bytes:
@@ -30,9 +30,9 @@ def pointer_block(numbers: Sequence[int], size: int) -> bytes:
 class FileMap:
     """The map of one new file.
 
-    i_block holds the root (60 bytes), runs the blocks taken (with those of the map itself where they lie between the
-    data), blocks how many blocks all that is, and nodes the contents of the map's own blocks, whole, by number; their
-    checksums are still to be filled in.
+    i_block is the root (60 bytes), runs the allocated blocks (including the map's own if they are between the data),
+    blocks the number of all blocks, and nodes the contents of the map's own blocks by number; their checksums are not
+    yet set.
     """
 
     i_block: bytes
@@ -47,7 +47,7 @@ class FileMap:
 
 
 def allocated(allocator: Allocator, goal: int, length: int) -> list[Run]:
-    """Take length blocks from goal on in as few runs as the free space has; errors as for allocate()."""
+    """Allocate length blocks from goal on, in as few runs as the free space allows; errors as for allocate()."""
     runs = []
     while length:
         start, end = allocator.allocate(goal, length)
@@ -80,7 +80,7 @@ def map_by_extents(allocator: Allocator, block_size: int, goal: int, blocks: int
 
 
 def extent_map(runs: list[Run], block_size: int, leaf: int | None) -> FileMap:
-    """Map runs that are already allocated; leaf is the block for the extents when the inode has no room for them."""
+    """Map allocated runs; leaf is the block for the extents if the inode has no room for them."""
     blocks = total(runs)
     if leaf is None:
         assert len(runs) <= layout.EXTENTS_IN_INODE
@@ -109,7 +109,9 @@ def _extents(runs: list[Run]) -> Iterator[bytes]:
 
 
 def map_by_pointers(allocator: Allocator, block_size: int, goal: int, blocks: int) -> FileMap:
-    """Allocate blocks for a file from goal on and map them by pointers; each pointer block lies before what it maps."""
+    """Allocate blocks for a file from goal on and map them by pointers; a pointer block precedes the blocks that it
+    maps.
+    """
     pointers = pointer_blocks(blocks, block_size // 4)
     return pointer_map(allocated(allocator, goal, blocks + pointers), block_size, blocks)
 
@@ -127,7 +129,7 @@ def pointer_blocks(blocks: int, per_block: int) -> int:
 
 
 def pointer_map(runs: list[Run], block_size: int, blocks: int) -> FileMap:
-    """Map runs that are already allocated and have room for the data blocks and the blocks of pointers."""
+    """Map allocated runs, which have room for the data blocks and the blocks of pointers."""
     builder = _PointerTree(runs, block_size, blocks)
     root = builder.data(layout.DIRECT_BLOCKS)
     root += [0] * (layout.DIRECT_BLOCKS - len(root))

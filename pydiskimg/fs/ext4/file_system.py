@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """An existing file system: its source, superblock, geometry and checksums, read once and believed (super.rst).
 
-A guest has written it, so nothing is taken over that another number does not confirm. Only what this module
-understands in full is accepted, and everything else raises NotBelievedError.
+A guest has written it, so each number must be confirmed by another. Only features that this module fully supports are
+accepted; all others raise NotBelievedError.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pydiskimg.fs.ext4.superblock import MAX_LOG_BLOCK_SIZE, Superblock, parse_s
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.startup import ValueObject
 
-_MAX_LOG_CLUSTER_SIZE = 19  # 512 MiB, the kernel's bound
-_MAX_LOG_FLEX_SIZE = 31  # the kernel takes more for none
+_MAX_LOG_CLUSTER_SIZE = 19  # 512 MiB, the kernel's limit
+_MAX_LOG_FLEX_SIZE = 31  # the kernel rejects more
 _MIN_BLOCKS_PER_GROUP = 256  # mke2fs makes no smaller ones
 MAX_GROUPS = 1 << 22  # 16 TiB in groups of half the smallest usual size
 
 
 class NotBelievedError(FileSystemError):
-    """What is in use cannot be told; everything must be taken for in use.
+    """The used space of the file system cannot be determined, so all of it counts as in use.
 
-    where names the file system, which may be one of several, and reason is a clause for the log.
+    where names the file system; reason is a clause for the log.
     """
 
     def __init__(self, where: str, reason: str) -> None:
@@ -35,7 +35,7 @@ class NotBelievedError(FileSystemError):
 
 
 class FileSystem(ValueObject):
-    """A sound ext2, ext3 or ext4 that source holds from its first byte on."""
+    """A sound ext2, ext3 or ext4 at the beginning of source."""
 
     __slots__ = ("checksums", "geometry", "source", "superblock")
 
@@ -58,7 +58,7 @@ class FileSystem(ValueObject):
         return Incompat.RECOVER in self.geometry.features
 
     def read(self, block: int, count: int = 1) -> bytes:
-        """Return the contents of blocks, as reading the source does."""
+        """Return the contents of blocks; errors as for reading the source."""
         size = self.geometry.block_size
         return read_bytes(self.source, block * size, count * size)
 
@@ -67,10 +67,10 @@ class FileSystem(ValueObject):
 
 
 def read_file_system(source: Source, known: Features = KNOWN_TO_BITMAPS) -> FileSystem:
-    """Return the file system that begins where source begins.
+    """Return the file system at the beginning of source.
 
-    Raises NotBelievedError when its superblock is not that of a sound ext2, ext3 or ext4 that fits into source, or
-    has other features than the known ones; StorageError as reading does. What s_state says is not judged.
+    Raises NotBelievedError if its superblock is not that of a sound ext2, ext3 or ext4 that fits into source, or has
+    unknown features; StorageError as reading does. s_state is not checked.
     """
     superblock = _read_superblock(source, known)
     geometry = _geometry(superblock)
@@ -87,7 +87,7 @@ def read_file_system(source: Source, known: Features = KNOWN_TO_BITMAPS) -> File
 
 
 def _read_superblock(source: Source, known: Features) -> Superblock:
-    """Return the superblock when its features are known, its checksum holds, and its sizes are possible ones."""
+    """Return the superblock after checking its features, its checksum and its sizes."""
     if source.size < layout.SUPERBLOCK_OFFSET + layout.SUPERBLOCK.size:
         raise NotBelievedError(source.name, f"there is no room for a superblock in {source.size} bytes")
     raw = read_bytes(source, layout.SUPERBLOCK_OFFSET, layout.SUPERBLOCK.size)
@@ -104,11 +104,11 @@ def _read_superblock(source: Source, known: Features) -> Superblock:
 
 
 def state_problem(fs: FileSystem) -> str | None:
-    """Return why what s_state says forbids to believe the bitmaps, or None."""
+    """Return why s_state forbids believing the bitmaps, or None."""
     if fs.state & layout.ERROR_FS:
         return "the kernel has seen errors in it, and it was not checked since"
     if not fs.state & layout.VALID_FS:
-        return "it was not unmounted cleanly and has no journal that would tell what was changed"
+        return "it was not unmounted cleanly and has no journal to recover from"
     if fs.state & layout.FAST_COMMIT_REPLAY:
         return "a replay of its fast commits was interrupted"
     return None
@@ -117,7 +117,7 @@ def state_problem(fs: FileSystem) -> str | None:
 def _unknown(superblock: Superblock, known: Features) -> str | None:
     revision, features = superblock.number("s_rev_level"), superblock.features
     if revision > 1:
-        return f"it has revision {revision}, and 0 and 1 are known"
+        return f"it has revision {revision}, expected 0 or 1"
     incompat, ro_compat = features.beyond(known)
     if incompat or ro_compat:
         return f"it has features that are not known here (incompat {incompat:#x}, ro_compat {ro_compat:#x})"
@@ -129,13 +129,13 @@ def _unknown(superblock: Superblock, known: Features) -> str | None:
 def _checksum_problem(superblock: Superblock) -> str | None:
     kind, stored = superblock.number("s_checksum_type"), superblock.number("s_checksum")
     if RoCompat.METADATA_CSUM in superblock.features and kind != layout.CHECKSUMS_CRC32C:
-        return f"its checksums are of type {kind}, and 1 (crc32c) is known"
+        return f"its checksums are of type {kind}, expected 1 (crc32c)"
     found = superblock.expected_checksum
-    return None if found == stored else f"the superblock's checksum is {found:#010x}, and {stored:#010x} is stored"
+    return None if found == stored else f"the superblock's checksum is {stored:#010x}, expected {found:#010x}"
 
 
 def _size_problem(superblock: Superblock) -> str | None:
-    """Judge the sizes by themselves: what _geometry() computes with is in range after this."""
+    """Check the sizes by themselves: the computations of _geometry() stay in range after this."""
     number, features = superblock.number, superblock.features
     log_block, log_cluster = number("s_log_block_size"), number("s_log_cluster_size")
     if log_block > MAX_LOG_BLOCK_SIZE:
@@ -152,7 +152,7 @@ def _size_problem(superblock: Superblock) -> str | None:
     if bits64 and not (_is_power(desc_size) and 64 <= desc_size <= block_size):
         return f"its group descriptors have {desc_size} bytes, with blocks of {block_size}"
     if not bits64 and desc_size not in (0, 32):
-        return f"its group descriptors have {desc_size} bytes, and 32 are expected without 64bit"
+        return f"its group descriptors have {desc_size} bytes, expected 32 without 64bit"
     return None
 
 
@@ -182,7 +182,7 @@ def _geometry(superblock: Superblock) -> Geometry:
 
 
 def _group_problem(geometry: Geometry, superblock: Superblock) -> str | None:
-    """Judge the size of the groups."""
+    """Check the size of the groups."""
     per_group, most = geometry.blocks_per_group, 8 * geometry.block_size * geometry.cluster_blocks
     if per_group % 8 or not _MIN_BLOCKS_PER_GROUP <= per_group <= most or per_group % geometry.cluster_blocks:
         return f"its groups have {per_group} blocks, with blocks of {geometry.block_size} bytes"
@@ -191,19 +191,19 @@ def _group_problem(geometry: Geometry, superblock: Superblock) -> str | None:
         return f"its groups have {per_group} blocks but {clusters} clusters"
     first = superblock.number("s_first_data_block")
     if first != geometry.first_data_block:
-        return f"its first data block is {first}, and {geometry.first_data_block} is expected"
+        return f"its first data block is {first}, expected {geometry.first_data_block}"
     return None
 
 
 def _count_problem(geometry: Geometry, superblock: Superblock) -> str | None:
-    """Judge the numbers of blocks, groups and inodes by each other."""
+    """Check the numbers of blocks, groups and inodes against each other."""
     if not 0 < geometry.inodes_per_group <= 8 * geometry.block_size:
         return f"its groups have {geometry.inodes_per_group} inodes, with blocks of {geometry.block_size} bytes"
     if not 0 < geometry.groups <= MAX_GROUPS:
         return f"it has {geometry.blocks} blocks in groups of {geometry.blocks_per_group}"
     inodes = superblock.number("s_inodes_count")
     if inodes != geometry.inodes:
-        return f"it has {inodes} inodes, and {geometry.groups} groups of {geometry.inodes_per_group} are expected"
+        return f"it has {inodes} inodes, expected {geometry.groups} groups of {geometry.inodes_per_group}"
     if not layout.FIRST_INODE <= superblock.first_inode <= inodes:
         return f"its first inode that is not reserved is {superblock.first_inode}, of {inodes}"
     return None
@@ -212,7 +212,7 @@ def _count_problem(geometry: Geometry, superblock: Superblock) -> str | None:
 def _room_problem(geometry: Geometry, superblock: Superblock, size: int) -> str | None:
     end = geometry.blocks * geometry.block_size
     if end > size:
-        return f"it ends at byte {end}, and the place for it at {size}"
+        return f"it ends at byte {end}, its partition or disk at {size}"
     first, most = geometry.first_meta_bg, geometry.desc_blocks
     if Incompat.META_BG in geometry.features and first > most:
         return f"its first group with descriptors of its own is {first}, of {most} blocks"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How an ext file system is divided: groups, and where the copies of superblock and group descriptors lie.
+"""How an ext file system is divided: groups, and the locations of the copies of superblock and group descriptors.
 
     first_data_block      + blocks_per_group                                         blocks
     |       group 0       |       group 1       |  ...  |  last group, maybe short  |
@@ -7,7 +7,7 @@
     group with a copy     | superblock | all descriptors | reserved for more | ...
     with meta_bg          | superblock, in some groups | one block of descriptors, in three groups of those it has | ...
 
-Pure arithmetic, of a file system that is to be made (plan.py), to grow (grow_geometry.py) or was read (file_system.py).
+Pure arithmetic, for a file system to be made (plan.py), to be grown (grow_geometry.py) or read (file_system.py).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SPARE_BLOCKS = 50  # a last group that has fewer blocks than this beyond its own
 
 
 class Geometry(ValueObject):
-    """The division of a file system into groups; units are blocks where nothing else is said.
+    """The division of a file system into groups; units are blocks unless stated otherwise.
 
     Groups, descriptors and inodes are numbered as in the specification. cluster_blocks is 1 except with bigalloc; a bit
     of a block bitmap stands for a cluster. flex_size is the number of groups whose bitmaps and inode tables lie
-    together, two_copies the groups that sparse_super2 names, reserved_blocks are the super user's.
+    together, two_copies the groups of sparse_super2, reserved_blocks the number kept for the super user.
     """
 
     def __init__(  # noqa: PLR0913 - the numbers of a superblock
@@ -95,7 +95,7 @@ class Geometry(ValueObject):
 
     @cached_property
     def packed_desc_blocks(self) -> int:
-        """Blocks of that table that lie together, each time after a superblock; meta_bg spreads the others."""
+        """Blocks of that table that lie together after each superblock; meta_bg spreads the others."""
         return self.first_meta_bg if Incompat.META_BG in self.features else self.desc_blocks
 
     @cached_property
@@ -104,7 +104,7 @@ class Geometry(ValueObject):
 
     @property
     def superblock_block(self) -> int:
-        """The block that holds the superblock, or begins with it."""
+        """The block that contains the superblock, or begins with it."""
         return SUPERBLOCK_OFFSET // self.block_size
 
     def group_start(self, group: int) -> int:
@@ -118,15 +118,15 @@ class Geometry(ValueObject):
         return self.group_end(group) - self.group_start(group)
 
     def group_clusters(self, group: int) -> int:
-        """The clusters of a group, of which the last may be cut short by the end of the file system."""
+        """The clusters of a group; the last may be cut short by the end of the file system."""
         return self.clusters_in(self.group_size(group))
 
     def clusters_in(self, blocks: int) -> int:
-        """The clusters that hold so many blocks from the start of one."""
+        """The number of clusters that so many blocks from a cluster's start take."""
         return -(-blocks // self.cluster_blocks)
 
     def cluster_of(self, block: int) -> tuple[int, int]:
-        """Return the first block of the cluster that a block is in, and the one after its last."""
+        """Return the first block of a block's cluster, and the block after its last."""
         start = block - (block - self.first_data_block) % self.cluster_blocks
         return start, min(start + self.cluster_blocks, self.blocks)
 
@@ -135,12 +135,12 @@ class Geometry(ValueObject):
 
     @cached_property
     def copies(self) -> Collection[int]:
-        """The groups after group 0 that hold a copy of the superblock, ascending."""
+        """The groups after group 0 with a copy of the superblock, ascending."""
         if Compat.SPARSE_SUPER2 in self.features:
             return dict.fromkeys(sorted(group for group in self.two_copies if 0 < group < self.groups))
         if RoCompat.SPARSE_SUPER not in self.features:
             return range(1, self.groups)
-        return dict.fromkeys(sparse_groups(self.groups))  # whose keys are looked up fast
+        return dict.fromkeys(sparse_groups(self.groups))  # as a dict, for fast look-ups
 
     def has_superblock(self, group: int) -> bool:
         return not group or group in self.copies
@@ -156,15 +156,15 @@ class Geometry(ValueObject):
         return self._boot_block(group) + 1 + self.packed_desc_blocks + self.reserved_gdt_blocks
 
     def group_overhead(self, group: int) -> int:
-        """Blocks of a group that are in use when it has its own bitmaps and inode table, and no file."""
+        """Blocks of a group without files that are in use if it has its own bitmaps and inode table."""
         return self.group_head(group) + 2 + self.inode_blocks
 
     def descriptor_block(self, number: int) -> int:
-        """Return where block number of the descriptor table is: the copy that is used, not a backup."""
+        """Return the location of block number of the descriptor table: the primary copy, not a backup."""
         return next(self.descriptor_copies(number))
 
     def descriptor_copies(self, number: int) -> Iterator[int]:
-        """Yield where block number of the descriptor table is stored, the copy that is used first."""
+        """Yield the locations of block number of the descriptor table, the primary copy first."""
         first = number * self.desc_per_block
         if self._is_spread(first):
             for group in (first, first + 1, first + self.desc_per_block - 1):
@@ -180,7 +180,7 @@ class Geometry(ValueObject):
     def descriptor_pieces(self, most: int, first: int = 0) -> Iterator[range]:
         """Yield the blocks of the descriptor table from first on, in pieces of at most most blocks.
 
-        Those of a piece follow each other wherever they are stored.
+        The blocks of a piece are contiguous in every copy.
         """
         while first < self.desc_blocks:
             end = max(min(first + most, self.packed_desc_blocks), first + 1)
@@ -197,7 +197,7 @@ class Geometry(ValueObject):
 
 
 def sparse_groups(groups: int) -> list[int]:
-    """Return the groups below groups, without 0, with a copy of the superblock by sparse_super; ascending.
+    """Return the groups below groups, without 0, that have a copy of the superblock by sparse_super; ascending.
 
     These are 1 and the powers of 3, 5 and 7.
     """

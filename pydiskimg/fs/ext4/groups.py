@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The descriptors, bitmaps and inode tables of new groups: of a whole file system, or added where one grows."""
+"""The descriptors, bitmaps and inode tables of new groups: of a whole file system, or added when one grows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _POINTERS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
 def empty_group(
     geometry: Geometry, checksums: Checksums, free_blocks: int, block_bitmap: bytes | None, flags: int = 0
 ) -> dict[str, Value]:
-    """Return the fields of the descriptor of a group without inodes, but for where its metadata is.
+    """Return the fields of the descriptor of a group without inodes, except the locations of its metadata.
 
-    block_bitmap is None where it is not written; flags are set besides those that say so.
+    block_bitmap is None if it is not written; flags are set in addition to the one that says so.
     """
     record = descriptor_record(geometry)
     fields = halves(record, "bg_free_blocks_count", free_blocks)
@@ -38,26 +38,26 @@ def empty_group(
 
 
 def block_bitmap_checksum(geometry: Geometry, checksums: Checksums, bitmap: bytes) -> dict[str, Value]:
-    """Return the fields of a descriptor with the checksum of a block bitmap; b"": it is not written."""
+    """Return the fields of a descriptor with the checksum of a block bitmap; b"" if it is not written."""
     value = checksums.bitmap(bitmap[: geometry.clusters_per_group // 8]) if bitmap else 0
     return halves(descriptor_record(geometry), "bg_block_bitmap_csum", value)
 
 
 @dataclass(frozen=True, slots=True)
 class InodeUse:
-    """What a group's inodes are used for: ascending runs of those in use, from 0 on, and how many are directories."""
+    """The use of a group's inodes: ascending runs of those in use, from 0 on, and the number of directories."""
 
     runs: Sequence[Run]
     directories: int
 
 
 ONLY_ROOT = {0: InodeUse([(0, layout.FIRST_INODE)], 2)}
-"""The use of inodes, by group, in a file system with the directories / and /lost+found alone."""
+"""The use of inodes, by group, in a file system with only the directories / and /lost+found."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A pattern as bytes: descriptors without block numbers, and bitmaps by block from its start."""
+    """A pattern as bytes: descriptors without block numbers, and bitmaps by block, counted from its start."""
 
     descriptors: bytes
     pattern: Pattern
@@ -68,8 +68,8 @@ class _Prepared:
 class Groups:
     """Writes every group's descriptor, bitmaps and (without lazy initialisation) empty inode table.
 
-    tables_are_zero says that unwritten inode tables read as zero, so that the kernel need not clear them. inode_use
-    is by group; it is the caller who writes these inodes.
+    tables_are_zero means that unwritten inode tables read as zero, so that the kernel need not clear them. inode_use is
+    by group; the caller writes these inodes.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Groups:
         """Blocks in use by the groups themselves; right after write()."""
 
     def zero_tables(self) -> None:
-        """Zero the inode tables that the descriptors will not call uninitialised: before inodes are written."""
+        """Zero the inode tables that the descriptors will not mark as uninitialised, before inodes are written."""
         if self._lazy:
             return
         for flex in range(self._placement.flex_groups):
@@ -104,7 +104,7 @@ class Groups:
                 self._writer.zero(start + block, self._geometry.inode_blocks)
 
     def write(self) -> None:
-        """Write all groups, but not their inode tables. Memory does not depend on their number."""
+        """Write all groups except their inode tables. Memory does not depend on their number."""
         geometry = self._geometry
         per_piece = _GROUPS_PER_PIECE // geometry.flex_size
         changed = self._changed_groups()
@@ -223,11 +223,11 @@ class Groups:
 
 
 class AddedGroups:
-    """The groups of a file system that has grown, from number first on: each holds its own bitmaps and inode table.
+    """The groups that are added to a file system, from number first on: each holds its own bitmaps and inode table.
 
         | superblock, descriptors, reserve (some groups) | block bitmap | inode bitmap | inode table | free ...
 
-    Nothing of this is where the smaller file system looks.
+    The smaller file system uses none of these blocks.
     """
 
     def __init__(self, grown: Geometry, first: int, checksums: Checksums) -> None:
@@ -252,19 +252,23 @@ class AddedGroups:
         return record.pack(**fields).ljust(grown.desc_size, b"\0")
 
     def write(self, disk: Disk) -> None:
-        """Write the bitmaps and inode tables that the descriptors do not call uninitialised. Errors as for writing."""
+        """Write the bitmaps and inode tables that the descriptors do not mark as uninitialised.
+
+        Errors as for writing.
+        """
         grown = self._grown
         no_inodes = bitmap([], grown.inodes_per_group, grown.block_size)
         for group in filter(self._is_written, range(self._first, grown.groups)):
             at = (grown.group_start(group) + grown.group_head(group)) * grown.block_size
             disk.write(at, self._block_bitmap(group) + (b"" if self._lazy else no_inodes))
-            if not self._lazy:  # what the disk held before must not be taken for inodes
+            if not self._lazy:  # old contents of the disk must not be taken for inodes
                 disk.zero(at + 2 * grown.block_size, grown.inode_blocks * grown.block_size)
 
     def _is_written(self, group: int) -> bool:
-        """Tell whether the group's block bitmap is written: that of the last one says which blocks do not exist.
+        """True if the group's block bitmap is written; that of the last group marks the blocks that do not exist.
 
-        What a kernel takes for in use where it is not differs between versions when metadata shares clusters.
+        Without a written bitmap, kernel versions differ in which clusters they take as used when metadata shares
+        clusters.
         """
         return not self._lazy or group == self._grown.groups - 1 or self._grown.cluster_blocks > 1
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""An ext2, ext3 or ext4 file system made larger on a Disk that is larger than it.
+"""Grow an ext2, ext3 or ext4 file system to the size of its Disk.
 
-    plan (nothing is written) ── replay ── new groups, flush ── what the smaller one also has ── copies, flush
+    plan (nothing is written) ── replay ── new groups, flush ── blocks that the smaller one also has ── copies, flush
 
-What the smaller file system also has (its superblock, its last group, the descriptors, the resize inode) goes through
-its journal as one transaction: at every instant the old or the new file system is there. One without a journal is
-marked as not unmounted meanwhile, and e2fsck -p makes it good after an interruption. ADR 0055.
+The blocks that the smaller file system also has (superblock, last group, descriptors, resize inode) go through its
+journal as one transaction: at every instant the disk has the old or the new file system. A file system without a
+journal is marked as not unmounted meanwhile, and e2fsck -p repairs it after an interruption. ADR 0055.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from pydiskimg.records import Value
 def plan_ext_growth(disk: Disk) -> ExtGrowth:
     """Return how the file system at the start of disk grows to its end; nothing is written.
 
-    Raises FileSystemError for one that is damaged, not known in full or not grown here, DoesNotFitError for a disk that
-    is too large for it, StorageError as reading does.
+    Raises FileSystemError for a file system that is damaged, has unknown features or cannot be grown here,
+    DoesNotFitError for a disk that is too large for it, StorageError as reading does.
     """
     try:
         return ExtGrowth(disk)
     except NotBelievedError as error:
         raise FileSystemError(
-            f"{disk.name}: its ext file system does not grow: {error.reason}; check it (e2fsck -f)"
+            f"{disk.name}: its ext file system cannot be grown: {error.reason}; check it (e2fsck -f)"
         ) from error
 
 
 class ExtGrowth(Resizing):
-    """What growing changes, worked out from the file system as it is after recovery; size is in bytes, of the larger.
+    """The changes for growing, computed from the file system as it is after recovery; size is in bytes, of the larger
+    one.
 
     Until write() has returned no other process may write to the disk.
     """
@@ -59,7 +60,7 @@ class ExtGrowth(Resizing):
             self._plan_changes()
 
     def write(self) -> None:
-        """Make the file system larger. Raises StorageError; what was there is then as good as before."""
+        """Make the file system larger. Raises StorageError; the existing data is then intact."""
         if not self.gains and not self._usage.replayed_blocks:
             return
         with protected(self._disk, self._fs) as protection:
@@ -69,7 +70,7 @@ class ExtGrowth(Resizing):
                 self._write_new_groups()
                 protection.check()
                 self._switch()
-            else:  # it was grown before, up to here
+            else:  # it was grown up to here before
                 self._write_superblock(self._fields)
             self._write_copies()
 
@@ -83,7 +84,7 @@ class ExtGrowth(Resizing):
         self._disk.flush()
 
     def _plan_reserve(self) -> int | None:
-        """Plan the resize inode, and return the block that it gives back where its reserve is used up."""
+        """Plan the resize inode, and return the block that it frees if its reserve is used up."""
         if Compat.RESIZE_INODE not in self._old.features:
             return None
         freed = None
@@ -96,7 +97,7 @@ class ExtGrowth(Resizing):
         return freed
 
     def _plan_groups(self, freed: int | None) -> tuple[int, int]:
-        """Plan the old groups that change, and return how many clusters and inodes are free then in all old groups."""
+        """Plan the changed old groups, and return how many clusters and inodes will be free in all old groups."""
         old, new, last = self._old, self._new, self._old.groups - 1
         changes_last = new.group_size(last) != old.group_size(last) or new.group_head(last) != old.group_head(last)
         changed = ({last} if changes_last else set()) | (set() if freed is None else {old.group_of(freed)})
@@ -127,7 +128,7 @@ class ExtGrowth(Resizing):
         return (bits & ~gone | after) & (1 << new.group_clusters(group)) - 1
 
     def _new_counts(self, free_clusters: int, free_inodes: int) -> dict[str, Value]:
-        """Return the fields of the superblock that change; the counts are those of the old groups."""
+        """Return the changed fields of the superblock; the counts are those of the old groups."""
         old, new = self._old, self._new
         if new.features != old.features and not self._fs.superblock.number("s_rev_level"):
             raise self._fs.not_believed("it has revision 0, which cannot have the descriptors of more groups")
@@ -136,7 +137,7 @@ class ExtGrowth(Resizing):
         return self._counts(free_clusters, free_inodes + new.inodes_per_group * len(groups))
 
     def _plan_changes(self) -> None:
-        """Collect what the smaller file system also looks at, all but its superblock."""
+        """Collect the blocks that the smaller file system also uses, except its superblock."""
         numbers = {group // self._new.desc_per_block for group in self._descriptors}
         for number in sorted(numbers.union(range(self._first_table, self._new.desc_blocks))):
             block = self._new.descriptor_block(number)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""How an existing file system is divided when it has become larger. Pure arithmetic.
+"""The division of an existing file system after it has grown. Pure arithmetic.
 
-What is there stays where it is: new groups are like the old ones. The table of descriptors grows into the blocks that
-were reserved behind it and, when these are used up or never were, into the new groups themselves (meta_bg). Only the
-second copy of the superblock by sparse_super2 moves, to the new last group.
+Existing data is not moved: new groups are like the old ones. The table of descriptors grows into the blocks reserved
+after it and, if these are used up or do not exist, into the new groups themselves (meta_bg). Only the second copy of
+the superblock by sparse_super2 moves, to the new last group.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _MAX_IN_16_BITS = 65528  # the counts of a descriptor of 32 bytes, and a multipl
 
 
 def larger(old: Geometry, size: int, where: str) -> Geometry:
-    """Return old as it will be on size bytes, by the rules of resize2fs; old itself when nothing is gained.
+    """Return the geometry for size bytes, by the rules of resize2fs; old itself if nothing is gained.
 
-    A last group with hardly room for more than its own metadata is left out. where names the disk in messages.
-    Raises FileSystemError for a file system that is not grown here, DoesNotFitError when it cannot become that large
-    (available is what it can).
+    A last group with hardly more room than for its own metadata is left out. where names the disk in messages. Raises
+    FileSystemError for a file system that cannot be grown here, DoesNotFitError if it cannot become that large
+    (available is its largest size).
     """
     refuse_resizing(old, where)
     rounding = max(PAGE_SIZE // old.block_size, old.cluster_blocks)
@@ -43,11 +43,11 @@ def larger(old: Geometry, size: int, where: str) -> Geometry:
 
 
 def refuse_resizing(old: Geometry, where: str) -> None:
-    """Raise FileSystemError for a file system whose size is not changed here; where names the disk."""
+    """Raise FileSystemError for a file system whose size cannot be changed here; where names the disk."""
     for feature, name in NOT_GROWN:
         if feature in old.features:
             raise FileSystemError(
-                f"{where}: its ext file system has the feature {name}, with which its size is not changed"
+                f"{where}: its ext file system has the feature {name}; its size cannot be changed here"
             )
     resize, meta_bg = Compat.RESIZE_INODE in old.features, Incompat.META_BG in old.features
     if (resize and meta_bg) or (old.reserved_gdt_blocks and not resize):
@@ -64,7 +64,7 @@ def refuse_resizing(old: Geometry, where: str) -> None:
 
 
 def _divided(old: Geometry, blocks: int, where: str) -> Geometry:
-    """Return old with that many blocks, its descriptors taken from the reserve or spread."""
+    """Return old with that many blocks; its new descriptors are in the reserve, or spread."""
     reserved = min(old.reserved_blocks, old.blocks) * blocks // old.blocks
     grown = old.replaced(blocks=blocks, reserved_blocks=reserved)
     _refuse_too_many(old, grown, where)
@@ -81,7 +81,7 @@ def _divided(old: Geometry, blocks: int, where: str) -> Geometry:
 
 
 def _two_copies(old: Geometry, last: int) -> tuple[int, int]:
-    """Return the groups of the copies by sparse_super2 when group last has become the last, as resize2fs does.
+    """Return the groups of the copies by sparse_super2 when last is the new last group, as resize2fs does.
 
     A second copy that is not in the last group stays where it is.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What belongs to a file as the fields of its inode: times, owners, sizes, device numbers, flags (inodes.rst)."""
+"""A file's attributes as the fields of its inode: times, owners, sizes, device numbers, flags (inodes.rst)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pydiskimg.records import Value
 
 _FIRST_SECOND, _LAST_SECOND = -(1 << 31), (1 << 34) - (1 << 31) - 1
 _SECOND = 1_000_000_000
-_OLD_DEVICE = 1 << 8  # numbers from this on need the new form
+_OLD_DEVICE = 1 << 8  # larger numbers need the new form
 _SECTOR = 512
-_FLAGS_OF_FILES = 0x0C0FB  # those of chattr(1) that a regular file can be given
+_FLAGS_OF_FILES = 0x0C0FB  # those of chattr(1) that a regular file can have
 _FLAGS_OF_DIRECTORIES = _FLAGS_OF_FILES | 0x30000  # synchronous updates, top of a hierarchy
 
 
 def time_fields(nanoseconds: int, *names: str) -> dict[str, Value]:
-    """Return the fields of times (i_mtime, ...), the nearest one that Linux can set; nanoseconds since 1970."""
+    """Return the fields of times (i_mtime, ...), the nearest ones that Linux can set; nanoseconds since 1970."""
     seconds, extra = encoded_time(nanoseconds)
     fields: dict[str, Value] = {}
     for name in names:
@@ -34,7 +34,7 @@ def encoded_time(nanoseconds: int) -> tuple[int, int]:
     seconds, rest = divmod(nanoseconds, _SECOND)
     if not _FIRST_SECOND <= seconds < _LAST_SECOND:
         seconds, rest = min(max(seconds, _FIRST_SECOND), _LAST_SECOND), 0
-    # The low half is read as a signed number; the epoch bits say how often 2^32 seconds are to be added to that.
+    # The low half is read as a signed number; the epoch bits say how often 2^32 seconds are added to it.
     return seconds & 0xFFFFFFFF, rest << 2 | seconds + (1 << 31) >> 32
 
 
@@ -48,16 +48,16 @@ def size_fields(size: int) -> dict[str, Value]:
 
 
 def possible_flags(kind: int, flags: int) -> int:
-    """Return those of chattr(1)'s flags that a file of a kind, one of the S_IF constants, can have."""
+    """Return those of chattr(1)'s flags that a file of a kind (one of the S_IF constants) can have."""
     if kind == stat.S_IFDIR:
         return flags & _FLAGS_OF_DIRECTORIES
     return flags & _FLAGS_OF_FILES if kind == stat.S_IFREG else 0
 
 
 def device_pointer(major: int, minor: int) -> bytes:
-    """Return i_block of a device. Raises ValueError for a number that Linux does not have."""
+    """Return i_block of a device. Raises ValueError for a number that Linux does not support."""
     if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-        raise ValueError(f"its device number {major}:{minor} is none that Linux has")
+        raise ValueError(f"Linux does not support its device number {major}:{minor}")
     if major < _OLD_DEVICE and minor < _OLD_DEVICE:
         return (major << 8 | minor).to_bytes(4, "little")
     return bytes(4) + (minor & 0xFF | major << 8 | (minor & ~0xFF) << 12).to_bytes(4, "little")
@@ -76,7 +76,7 @@ def largest_file(features: Features, block_size: int) -> int:
 
 
 def _map_blocks(blocks: int, pointers: int) -> int:
-    """Return how many blocks the map of a file has that is larger than its direct and indirect pointers reach."""
+    """Return how many blocks the map of a file has that needs more than direct and indirect pointers."""
     rest = blocks - layout.DIRECT_BLOCKS - pointers
     twice = min(rest, pointers**2)
     thrice = rest - twice

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All inodes of a file system as they are read one after the other, in the order of its directories or of its tables:
-neighbours are read together.
-"""
+"""A reader for many inodes of a file system, in the order of directories or tables: neighbours are read together."""
 
 from __future__ import annotations
 
@@ -16,14 +14,14 @@ _KEPT_GROUPS = 1 << 12
 
 
 class InodeTable:
-    """The inodes of a file system that does not change; those that were read last are kept, and their neighbours."""
+    """The inodes of a file system that does not change; recently read ones are cached, and their neighbours."""
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
         self._at_once = max(1, _BYTES_AT_ONCE // fs.geometry.inode_size)
         self._tables: dict[int, int] = {}
         self._inodes: dict[int, StoredInode] = {}
-        self._pieces: dict[tuple[int, int], bytes] = {}  # the one that was used last is the last one
+        self._pieces: dict[tuple[int, int], bytes] = {}  # in the order of their last use
 
     def inode(self, number: int) -> StoredInode:
         """Return an inode. Raises as read_inode() does."""

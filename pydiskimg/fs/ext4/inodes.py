@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Inodes as they are read, and those that every new file system begins with (inodes.rst)."""
+"""Inodes as they are read, and the inodes of every new file system (inodes.rst)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _TIMES = {
 
 
 class StoredInode:
-    """An inode as it is stored at offset of block; seed starts the checksums of the blocks that belong to it.
+    """An inode as stored at offset of block; seed starts the checksums of its blocks.
 
-    Nothing changes one. What every reader wants is an attribute, and the rest is computed where it is wanted: there is
-    one of these for each file.
+    It is immutable. The fields that every reader needs are attributes, and the rest is computed on demand, because
+    there is an object for each file.
     """
 
     __slots__ = (
@@ -69,7 +69,8 @@ class StoredInode:
         self.flags: int = values[_FLAGS]
         self.links: int = values[_LINKS]
         self.i_block: bytes = values[_BLOCK]
-        # In bytes. The high half is a file's; directories had something else there before they were so large.
+        # In bytes. The high half is for files; in directories the field had another meaning before they became so
+        # large.
         self.size: int = values[_SIZE_LOW] | values[_SIZE_HIGH] << 32
 
     def with_raw(self, raw: bytes) -> StoredInode:
@@ -98,12 +99,12 @@ class StoredInode:
 
     @property
     def xattr_block(self) -> int:
-        """The block with its extended attributes; 0: it has none."""
+        """The block with its extended attributes; 0 if it has none."""
         return int(self._values[_ACL_LOW] | self._values[_ACL_HIGH] << 32)
 
     @property
     def extra_size(self) -> int:
-        """Bytes in use beyond the first 128; 0 where the inodes are no longer."""
+        """Bytes in use beyond the first 128; 0 if the inodes are not longer."""
         return int(self._values[_EXTRA_SIZE])
 
     @property
@@ -117,11 +118,11 @@ class StoredInode:
 
     @property
     def counted(self) -> int:
-        """i_blocks, in its own unit, with the high half, which counts with huge_file alone."""
+        """i_blocks, in its own unit, with the high half, which is used with huge_file only."""
         return int(self._values[_INDEX["i_blocks_lo"]] | self._values[_INDEX["i_blocks_high"]] << 32)
 
     def time_ns(self, name: str) -> int:
-        """Return i_atime, i_ctime, i_mtime or i_crtime in nanoseconds since 1970; 0 for one that it has no room for."""
+        """Return i_atime, i_ctime, i_mtime or i_crtime in nanoseconds since 1970; 0 if the inode has no room for it."""
         values = self._values
         index, end, more, end_of_more = _TIMES[name]
         in_use = layout.GOOD_OLD_INODE_SIZE + values[_EXTRA_SIZE]
@@ -130,7 +131,7 @@ class StoredInode:
         return time_ns(values[index], values[more] if end_of_more <= in_use else 0)
 
     def _has(self, field: str) -> bool:
-        """Whether the field is among those that the inode has room for and uses."""
+        """True if the inode has room for the field and uses it."""
         end = _FIELD_ENDS[field]
         return end <= layout.GOOD_OLD_INODE_SIZE or end <= layout.GOOD_OLD_INODE_SIZE + self.extra_size
 
@@ -138,8 +139,8 @@ class StoredInode:
 def time_ns(seconds: int, extra: int) -> int:
     """Return nanoseconds since 1970 from the two fields of a time.
 
-    The first one is a signed number. The low two bits of the other one say how often 2^32 seconds are to be added to
-    that, which lasts until 2446; the rest of it are nanoseconds.
+    The first one is a signed number. The low two bits of the other say how often 2^32 seconds are added to it, which is
+    enough until 2446; its other bits are nanoseconds.
     """
     signed = seconds - (1 << 32 if seconds >> 31 else 0)
     return (signed + ((extra & 3) << 32)) * 1_000_000_000 + (extra >> 2)
@@ -154,8 +155,10 @@ def device_number(i_block: bytes) -> tuple[int, int]:
 
 
 def read_inode(fs: FileSystem, number: int) -> StoredInode:
-    """Return an inode. Raises NotBelievedError for a number that there is none of, a wrong location of the inode table
-    and a wrong checksum; and as reading does.
+    """Return an inode.
+
+    Raises NotBelievedError for a number that does not exist, a wrong location of the inode table and a wrong checksum;
+    and as reading does.
     """
     geometry = fs.geometry
     group, index = group_of_inode(fs, number)
@@ -166,14 +169,14 @@ def read_inode(fs: FileSystem, number: int) -> StoredInode:
 
 
 def group_of_inode(fs: FileSystem, number: int) -> tuple[int, int]:
-    """Return the group of an inode and its index there. Raises NotBelievedError for a number that there is none of."""
+    """Return the group of an inode and its index there. Raises NotBelievedError for a number that does not exist."""
     if not 0 < number <= fs.geometry.inodes:
         raise fs.not_believed(f"there is no inode {number}; the last one is {fs.geometry.inodes}")
     return divmod(number - 1, fs.geometry.inodes_per_group)
 
 
 def inode_table(fs: FileSystem, group: int) -> int:
-    """Return the first block of a group's inode table. Raises NotBelievedError where it is not a possible one."""
+    """Return the first block of a group's inode table. Raises NotBelievedError if that is impossible."""
     descriptor = read_descriptor(fs, group)
     problem = location_problem(fs.geometry, descriptor)
     if problem is not None:
@@ -185,22 +188,22 @@ def intact_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes
     """Return the inode in raw, which was read at an offset of a block. Raises NotBelievedError unless it is intact."""
     inode = stored_inode(fs, number, where, raw)
     if not fs.checksums.inode_holds(inode.seed, raw):
-        raise fs.not_believed(f"the checksum of {inode_name(number)} does not hold")
+        raise fs.not_believed(f"the checksum of {inode_name(number)} is wrong")
     return inode
 
 
 def stored_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes) -> StoredInode:
-    """Return the inode in raw, of a block and an offset there, whose checksum may not be filled in yet."""
+    """Return the inode in raw, of a block and an offset there, whose checksum may not be set yet."""
     return StoredInode(number, *where, raw, fs.checksums.for_inode(number, raw[_GENERATION]))
 
 
 def inode_name(number: int) -> str:
-    """Return how messages call an inode."""
+    """Return an inode's name for messages."""
     return f"inode {number} (the {_NAMES[number]})" if number in _NAMES else f"inode {number}"
 
 
 class NewInodes:
-    """The inodes 1 to 11 of a new file system, with all their times at now (seconds since 1970)."""
+    """The inodes 1 to 11 of a new file system; all their times are now (seconds since 1970)."""
 
     def __init__(self, geometry: Geometry, checksums: Checksums, now: int) -> None:
         self._geometry = geometry
@@ -213,7 +216,7 @@ class NewInodes:
     def set(self, number: int, mode: int, links: int, size: int, blocks: int, i_block: bytes, flags: int = 0) -> None:
         """Define one inode; size is in bytes, blocks in file system blocks."""
         sectors = blocks * self._geometry.block_size // 512
-        # The low half is read as a signed number; the epoch bits say how often 2^32 seconds are to be added to that.
+        # The low half is read as a signed number; the epoch bits say how often 2^32 seconds are added to it.
         seconds, epoch = self._now & 0xFFFFFFFF, (self._now + (1 << 31)) >> 32
         values: dict[str, Value] = {
             "i_mode": mode,
@@ -240,7 +243,7 @@ class NewInodes:
         self.set(number, mode, links, size, mapping.blocks, mapping.i_block, flags)
 
     def first_blocks(self) -> bytes:
-        """Return the blocks of the inode table that hold them, checksummed and padded with zeros."""
+        """Return the blocks of the inode table that contain them, with checksums and padded with zeros."""
         for number, inode in self._table.items():
             self._checksums.inode(self._checksums.for_inode(number), inode)
         data = b"".join(self._table.values())

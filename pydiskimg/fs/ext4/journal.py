@@ -18,7 +18,7 @@ from pydiskimg.fs.ext4.map_reader import FilePiece, file_pieces
 from pydiskimg.records import Value
 from pydiskimg.startup import TYPE_CHECKING
 
-if TYPE_CHECKING:  # to read a journal takes no allocator
+if TYPE_CHECKING:  # reading a journal needs no allocator
     from pydiskimg.fs.ext4.placement import Placement
 
 _MAX_BLOCKS = 1 << 22
@@ -29,12 +29,12 @@ _CHECKED = layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3
 class Journal:
     """The journal of a file system, found through its inode; fields are those of its superblock.
 
-    start and sequence say where its log begins and with which transaction (start is 0 when it is empty), first and end
-    which blocks of the journal the log may have.
+    start and sequence are the block and the transaction with which its log begins (start is 0 if it is empty); first
+    and end limit the blocks that the log may use.
     """
 
     def __init__(self, fs: FileSystem) -> None:
-        """Read its superblock. Raises NotBelievedError when it is not that of a sound journal, and as reading does."""
+        """Read its superblock. Raises NotBelievedError if it is not that of a sound journal, and as reading does."""
         self._fs = fs
         self._pieces = self._contiguous()
         self.fields = layout.JOURNAL_SUPERBLOCK.unpack(self.read(0))
@@ -49,18 +49,18 @@ class Journal:
         self._check_superblock()
 
     def read(self, block: int) -> bytes:
-        """Return a block of the journal. Raises NotBelievedError for one that the journal does not have."""
+        """Return a block of the journal. Raises NotBelievedError for a block that is not in the journal."""
         return self._fs.read(self.block_of(block))
 
     def block_of(self, block: int) -> int:
-        """Return where in the file system a block of the journal is; errors as for read()."""
+        """Return the file system's block number for a block of the journal; errors as for read()."""
         first, at, count = self._pieces[bisect_right(self._pieces, block, key=itemgetter(0)) - 1]
         if not first <= block < first + count:
             raise self.damaged(f"block {block} is not part of it")
         return at + block - first
 
     def superblock(self, **changed: int) -> bytes:
-        """Return its superblock with other numbers; features among them are in force."""
+        """Return its superblock with other numbers; features among them take effect."""
         fields = {**self.fields, **changed}
         if not self.is_old:
             fields["s_checksum"] = _checksum(fields) if int(fields["s_feature_incompat"]) & _CHECKED else 0
@@ -92,9 +92,9 @@ class Journal:
             raise self.damaged(f"its blocks have {fields['s_blocksize']} bytes, not {block_size}")
         blocks = self._pieces[-1][0] + self._pieces[-1][2]
         if not 1 < self.end <= blocks:
-            raise self.damaged(f"it is to have {self.end} blocks and has {blocks}")
+            raise self.damaged(f"it has {blocks} blocks, expected {self.end}")
         if self.has_checksums and _checksum(self.fields) != fields["s_checksum"]:
-            raise self.damaged("the checksum of its superblock does not hold")
+            raise self.damaged("the checksum of its superblock is wrong")
 
 
 def _checksum(fields: dict[str, Value]) -> int:
@@ -102,7 +102,7 @@ def _checksum(fields: dict[str, Value]) -> int:
 
 
 def tag_size(incompat: int) -> int:
-    """Return the bytes of a tag in the log of a journal with these features; of its UUID there may be more."""
+    """Return the size (bytes) of a tag in the log of a journal with these features; a UUID may follow it."""
     if incompat & layout.JOURNAL_CSUM_V3:
         return layout.JOURNAL_TAG_V3.size
     size = layout.JOURNAL_TAG.size + (2 if incompat & layout.JOURNAL_CSUM_V2 else 0)
@@ -110,7 +110,7 @@ def tag_size(incompat: int) -> int:
 
 
 def allocate_journal(geometry: Geometry, placement: Placement, blocks: int, *, first: bool = False) -> FileMap:
-    """Allocate the blocks of a new journal: in the middle, where seeks are short, or the first that are free.
+    """Allocate the blocks of a new journal: in the middle, where seeks are short, or the first free ones.
 
     Errors as for Placement.allocate().
     """

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The log of a journal (JBD2), read as recovery reads it: which blocks its complete transactions hold (journal.rst).
+"""Read the log of a journal (JBD2) as recovery does, to find the blocks in its complete transactions (journal.rst).
 
     | superblock | ... | descriptor, copies of blocks | revoke | commit | descriptor, copies | commit | old blocks ...
                        ^ s_start, transaction s_sequence                                            ^ the log ends
 
-The log is a ring. A block that belongs to it has the magic and the number of the transaction that is due; the first
-one that has not ends it, and a transaction without its commit block does not count.
+The log is a ring. Each of its own blocks has the magic and the number of the expected transaction; the first block
+without them ends the log, and a transaction without its commit block does not count.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.journal import Journal, tag_size
 
 _MAX_COPIES = 1 << 20  # about 200 bytes of memory each; four times as many as the largest journal that mke2fs chooses
-_MAX_OWN_BLOCKS = 1 << 19  # what a descriptor, revoke or commit block takes is time: 0.1 ms for its checksum
+_MAX_OWN_BLOCKS = 1 << 19  # a descriptor, revoke or commit block costs time: 0.1 ms for its checksum
 _KNOWN = layout.JOURNAL_HAS_REVOKE | layout.JOURNAL_64BIT | layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3
 _ASYNC = layout.JOURNAL_ASYNC_COMMIT
-_FAST_COMMIT_BLOCKS = 256  # where the superblock does not say how many
+_FAST_COMMIT_BLOCKS = 256  # if the superblock does not state a number
 _FAST_COMMIT_HEAD = struct.Struct("<HHII")  # tag, length, features, transaction
 _FAST_COMMIT_TAG = 9
 _HEADER = layout.JOURNAL_HEADER.size
@@ -36,9 +36,9 @@ _FLAGS = 7  # the lowest byte of t_flags in a tag of any kind
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy of a block of the file system in the log: at block log_block of the journal, of a transaction.
+    """A copy of a file system's block in the log: at block log_block of the journal, of a transaction.
 
-    checksum is None where the journal has none; else checksum_mask says which of its bits are stored.
+    checksum is None if the journal has none; otherwise checksum_mask says which of its bits are stored.
     """
 
     log_block: int
@@ -49,13 +49,13 @@ class Copy:
 
 
 class Log(Journal):
-    """A journal whose log is read; next_sequence is the transaction after it, once copies() has looked."""
+    """The journal with a reader of its log; next_sequence is the transaction after the log, once copies() has run."""
 
     def __init__(self, fs: FileSystem) -> None:
         super().__init__(fs)
         self.next_sequence = self.sequence
         self._seed = crc32c(self.uuid)
-        if self.has_fast_commits:  # they have the last blocks of the journal, and the log ends before them
+        if self.has_fast_commits:  # they use the last blocks of the journal, and the log ends before them
             self.end -= int(self.fields["s_num_fc_blocks"]) or _FAST_COMMIT_BLOCKS
             if self.end <= self.first:
                 raise self.damaged("its fast commits leave no blocks for its log")
@@ -65,24 +65,24 @@ class Log(Journal):
         return bool(self.incompat & layout.JOURNAL_FAST_COMMIT)
 
     def holds_fast_commits(self) -> bool:
-        """Tell whether fast commits have changed anything since the log's last transaction; after copies()."""
+        """True if fast commits have changed anything since the log's last transaction; call it after copies()."""
         blocks = (self.end, self.end + 1) if self.has_fast_commits else ()
         found = (_FAST_COMMIT_HEAD.unpack_from(self.read(block)) for block in blocks)
         return any(tag == _FAST_COMMIT_TAG and sequence == self.next_sequence for tag, _, _, sequence in found)
 
     def content(self, copy: Copy) -> bytes:
-        """Return the block as it is to be in its place. Raises NotBelievedError when its checksum does not hold."""
+        """Return the block's new contents. Raises NotBelievedError if its checksum is wrong."""
         data = self.read(copy.log_block)
         if copy.checksum is not None:
             found = crc32c(data, crc32c(copy.sequence.to_bytes(4, "big"), self._seed))
             if found & copy.checksum_mask != copy.checksum:
-                raise self.damaged(f"the checksum of the copy in block {copy.log_block} does not hold")
+                raise self.damaged(f"the checksum of the copy in block {copy.log_block} is wrong")
         return layout.JOURNAL_MAGIC.to_bytes(4, "big") + data[4:] if copy.is_escaped else data
 
     def copies(self) -> dict[int, Copy]:
-        """Return the newest copy of each block that recovery would write, by the block's number.
+        """Return the newest copy of each block that recovery would write, by block number.
 
-        Raises NotBelievedError when a complete transaction is damaged, or recovery is not fully understood here.
+        Raises NotBelievedError if a complete transaction is damaged, or uses features that are unknown here.
         """
         unknown = self.incompat & ~(_KNOWN | _ASYNC | layout.JOURNAL_FAST_COMMIT)
         if unknown:
@@ -105,7 +105,7 @@ class Log(Journal):
         return found
 
     def _check_targets(self, found: Iterable[int]) -> None:
-        """Raise NotBelievedError for a block beyond the disk; beyond the file system growing logs some."""
+        """Raise NotBelievedError for a block beyond the disk; growing logs blocks beyond the file system."""
         blocks, last = self._fs.source.size // self._fs.geometry.block_size, max(found, default=0)
         if last >= blocks:
             raise self.damaged(f"its log has a copy of block {last}, and the disk has {blocks}")
@@ -113,9 +113,9 @@ class Log(Journal):
     def _scan(self) -> int:
         """Return the number of the first transaction that is not complete.
 
-        A damaged transaction that has its commit block is an error, but for two cases. Where commit blocks are written
-        together with what they commit, the last one may have been faster than the rest. And one that is older than the
-        transaction before it was left over from an earlier log.
+        A damaged transaction that has its commit block is an error, with two exceptions. If commit blocks are written
+        together with the blocks that they commit, the last one may have been written before the rest. And a commit that
+        is older than the transaction before it is left over from an earlier log.
         """
         is_intact, checksum, last_time = True, 0, 0
         sequence, incomplete = self.sequence, None
@@ -140,7 +140,7 @@ class Log(Journal):
         return sequence if incomplete is None else incomplete
 
     def _with_copies(self, checksum: int, data: bytes, block: int) -> int:
-        """Return the checksum of a transaction with one more descriptor block and the copies after it."""
+        """Return the checksum of a transaction, extended by one descriptor block and the copies after it."""
         if not self.compat & layout.JOURNAL_COMPAT_CHECKSUM:
             return 0
         checksum = zlib.crc32(data.translate(_REVERSED), checksum)
@@ -150,12 +150,12 @@ class Log(Journal):
         return checksum
 
     def _transaction_holds(self, data: bytes, checksum: int) -> bool:
-        """Judge the checksum of version 1 in a commit block, which covers the transaction's descriptors and copies."""
+        """Check the checksum of version 1 in a commit block, which covers the transaction's descriptors and copies."""
         if not self.compat & layout.JOURNAL_COMPAT_CHECKSUM:
             return True
         fields = layout.JOURNAL_COMMIT_BLOCK.unpack(data)
         stored = tuple(int(fields[name]) for name in ("h_chksum_type", "h_chksum_size", "h_chksum"))
-        # The register of the CRC that takes the highest bit first, from that of zlib's, which takes the lowest.
+        # The register of the CRC that takes the highest bit first, converted from zlib's, which takes the lowest first.
         register = int(f"{checksum ^ 0xFFFFFFFF:032b}"[::-1], 2)
         return stored in ((0, 0, 0), (_CRC32, _CRC32_SIZE, register))
 
@@ -178,13 +178,13 @@ class Log(Journal):
                 sequence = sequence + 1 & 0xFFFFFFFF
             block, left = self._wrapped(block + steps), left - steps
         if left <= 0 and sequence != end:
-            raise self.damaged("its log goes round and has no end")
+            raise self.damaged("its log is circular and has no end")
 
     def _wrapped(self, block: int) -> int:
         return block if block < self.end else block - (self.end - self.first)
 
     def _tags(self, data: bytes, sequence: int, log_block: int) -> Iterator[tuple[int, Copy]]:
-        """Yield the blocks that a descriptor block names, with the copies that follow from log_block on."""
+        """Yield the copies that a descriptor block lists, which follow from log_block on."""
         is_v3 = bool(self.incompat & layout.JOURNAL_CSUM_V3)
         bits64 = bool(self.incompat & layout.JOURNAL_64BIT)
         record = layout.JOURNAL_TAG_V3 if is_v3 else layout.JOURNAL_TAG
@@ -203,7 +203,7 @@ class Log(Journal):
             )
 
     def _tag_offsets(self, data: bytes) -> Iterator[int]:
-        """Yield where the tags of a descriptor block begin; there is at least one."""
+        """Yield the offsets of the tags of a descriptor block; there is at least one."""
         size = tag_size(self.incompat)
         at, end = _HEADER, len(data) - (layout.JOURNAL_TAIL_SIZE if self.has_checksums else 0)
         while at + size <= end:
@@ -214,11 +214,11 @@ class Log(Journal):
             at += size + (0 if flags & layout.TAG_SAME_UUID else _UUID_SIZE)
 
     def _revoked(self, data: bytes) -> set[int]:
-        """Return the blocks of which no copy of this or an earlier transaction is to be written."""
+        """Return the revoked blocks: recovery writes no copy of them from this or an earlier transaction."""
         used = int(layout.JOURNAL_REVOKE_BLOCK.unpack(data)["r_count"])
         most = len(data) - (layout.JOURNAL_TAIL_SIZE if self.has_checksums else 0)
         if used > most:
-            raise self.damaged(f"a revoke block has {used} bytes, and there is room for {most}")
+            raise self.damaged(f"a revoke block has {used} bytes, more than the {most} that fit")
         code = "Q" if self.incompat & layout.JOURNAL_64BIT else "I"
         numbers = array(code)
         start = layout.JOURNAL_REVOKE_BLOCK.size
@@ -246,5 +246,5 @@ _CRC32, _CRC32_SIZE = 1, 4  # h_chksum_type and h_chksum_size of version 1
 
 
 def _is_later(one: int, other: int) -> bool:
-    """True when transaction one came after other; their numbers of 32 bits go round."""
+    """True when transaction one came after other; the numbers wrap at 32 bits."""
     return 0 < (one - other & 0xFFFFFFFF) < 1 << 31

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""One transaction written into an empty log, so that blocks of the file system change all or not at all (journal.rst).
+"""Write one transaction into an empty log, so that blocks of the file system change all or not at all (journal.rst).
 
     superblock: needs recovery ─> log: descriptor, copies, ..., commit ─> journal's superblock: not empty
         ─> the blocks in their places ─> journal's superblock: empty ─> superblock: clean
 
-The kernel and e2fsck replay it when that ends in the middle.
+If this is interrupted, the kernel and e2fsck replay the log.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class LogWriter:
         self._sequence = self._journal.sequence
 
     def fits(self, blocks: dict[int, bytes]) -> bool:
-        """Tell whether the log can hold a transaction that changes blocks."""
+        """True if the log can hold a transaction that changes blocks."""
         descriptors = -(-len(blocks) // self._per_descriptor(self._features(blocks)))
-        needed = descriptors + len(blocks) + 2  # the commit block, and one after it that ends the log
+        needed = descriptors + len(blocks) + 2  # the commit block, and a block after it that ends the log
         journal = self._journal
         return needed <= journal.end - journal.first and not (journal.is_old and self._features(blocks))
 
     def commit(self, blocks: dict[int, bytes]) -> None:
-        """Write contents by block number as a transaction, durably; the superblock asks for recovery already."""
-        # The features say how tags look; those that the kernel has put there come back in finish().
+        """Write contents by block number as a transaction, durably; the superblock must already request recovery."""
+        # The features determine the format of tags; the kernel's own are restored in finish().
         features = self._features(blocks)
         position = self._journal.first
         items = iter(blocks.items())
@@ -52,12 +52,12 @@ class LogWriter:
                 self._put(position + 1 + index, bytes(4) + data[4:] if is_escaped else data)
             position += 1 + len(piece)
         self._put(position, self._header(layout.JOURNAL_COMMIT))
-        self._put(position + 1, b"")  # whatever an older log left there
+        self._put(position + 1, b"")  # old contents of an earlier log
         self._disk.flush()
         self._put_superblock(s_start=self._journal.first, s_feature_incompat=features, s_feature_compat=0)
 
     def finish(self, next_sequence: int | None = None) -> None:
-        """Make the log empty, durably: everything in it is in its place. next_sequence unless commit() was called."""
+        """Empty the log, durably: all its blocks are written. next_sequence is used unless commit() was called."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF if next_sequence is None else next_sequence
         self._put_superblock(s_start=0)
 
@@ -91,9 +91,9 @@ class LogWriter:
 
 
 def replay(disk: Disk, fs: FileSystem) -> None:
-    """Put in its place on disk what the journal of fs, which was read from there, holds, as recovery does.
+    """Replay the journal of fs on disk, from which it was read, as recovery does.
 
-    The superblock then still asks for recovery; the log is empty.
+    The superblock still requests recovery afterwards; the log is empty.
     """
     source = fs.source
     if isinstance(source, RecoveredSource):

@@ -2,8 +2,8 @@
 """The on-disk structures of ext2, ext3, ext4 and their journal.
 
 Linux Documentation/filesystems/ext4: super.rst, group_descr.rst, inodes.rst, ifork.rst, directory.rst,
-checksums.rst, journal.rst. The file system is little-endian, the journal (JBD2) big-endian. All numbers in the
-margin are hexadecimal byte offsets; fields named reserved or checksum_* are described there.
+checksums.rst, journal.rst. The file system is little-endian, the journal (JBD2) big-endian. The first number of each
+row is a hexadecimal byte offset; fields named reserved or checksum_* are described there.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ BLOCK_UNINIT = 0x2  # the block bitmap was not written: only the group's own sup
 INODE_ZEROED = 0x4  # the inode table is known to be zero: the kernel need not clear it
 
 GOOD_OLD_INODE_SIZE = 128
-EXTRA_SIZE_OF_CHECKSUM = 4  # i_extra_isize with which i_checksum_hi is in use
+EXTRA_SIZE_OF_CHECKSUM = 4  # the smallest i_extra_isize with which i_checksum_hi is used
 INODE_SIZE = 256
 INODE_EXTRA_SIZE = 32  # bytes in use beyond the first 128
 INODE = Record("ext4_inode", "<", INODE_SIZE, """
@@ -218,11 +218,11 @@ INDEX_FLAG = 0x1000  # a directory with a tree of hashes (dx_root, dx_node)
 HUGE_FILE_FLAG = 0x40000  # i_blocks is in blocks, not in 512 bytes
 EXTENTS_FLAG = 0x80000  # i_block is the root of an extent tree
 VERITY_FLAG = 0x100000
-EA_INODE_FLAG = 0x200000  # its contents are the value of an extended attribute
+EA_INODE_FLAG = 0x200000  # the inode's contents are the value of an extended attribute
 INLINE_DATA_FLAG = 0x10000000  # the contents are in the inode itself
 PROJECT_INHERIT_FLAG = 0x20000000
 CASEFOLD_FLAG = 0x40000000
-CHATTR_FLAGS = 0x604BDFFF  # those that chattr(1) and lsattr(1) know (EXT4_FL_USER_VISIBLE)
+CHATTR_FLAGS = 0x604BDFFF  # those that chattr(1) and lsattr(1) show (EXT4_FL_USER_VISIBLE)
 
 # The type in i_mode
 FILE_TYPE_MASK = 0xF000
@@ -234,7 +234,7 @@ REGULAR_FILE = 0x8000
 SYMLINK = 0xA000
 SOCKET = 0xC000
 
-# The extent tree: a header, then entries of 12 bytes; in blocks of their own a tail after the last possible entry.
+# The extent tree: a header, then entries of 12 bytes; a node in its own block has a tail after the last possible entry.
 EXTENT_HEADER = Record("ext4_extent_header", "<", 12, """
     0 H eh_magic
     2 H eh_entries
@@ -290,8 +290,8 @@ DIRECTORY_HASH = Record("ext4_dir_entry_hash", "<", 8, """
     4 I minor_hash
 """)  # fmt: skip
 
-# A directory with hashes. Its first block has ".", "..", dx_root_info and the table; the other nodes one unused entry
-# as long as the block, and the table. The first entry of a table has no hash: dx_countlimit lies there. With
+# A directory with hashes. Its first block has ".", "..", dx_root_info and the table; every other node has one unused
+# entry as long as the block, and the table. The first entry of a table has no hash: dx_countlimit is there. With
 # metadata_csum the tail follows the last possible entry of the table.
 DX_ROOT = Record("dx_root", "<", 32, """
     00 8s dot                        ext4_dir_entry_2
@@ -364,7 +364,7 @@ XATTR_PREFIXES = {
     8: b"system.richacl",
     10: b"gnu.",
 }
-XATTR_INLINE_DATA = (7, b"data")  # index and name of the attribute that holds what i_block has no room for
+XATTR_INLINE_DATA = (7, b"data")  # index and name of the attribute that holds inline data after i_block
 
 # An ACL as the value of an attribute. Only entries for a named user or group have an id.
 ACL_HEADER = Record("ext4_acl_header", "<", 4, "0 I a_version")
@@ -379,7 +379,7 @@ ACL_ENTRY_SHORT = Record("ext4_acl_entry_short", "<", 4, """
     2 H e_perm
 """)  # fmt: skip
 
-# Multiple mount protection: the node that has the file system mounted counts mmp_seq up in block s_mmp_block.
+# Multiple mount protection: the node that has mounted the file system increments mmp_seq in block s_mmp_block.
 MMP = Record("mmp_struct", "<", 1024, """
     000 I    mmp_magic
     004 I    mmp_seq
@@ -395,7 +395,7 @@ MMP_MAGIC = 0x004D4D50
 MMP_CLEAN = 0xFF4D4D50  # mmp_seq: no node uses it
 MMP_FSCK = 0xE24D4D50  # mmp_seq: a program changes it, and it must not be mounted
 
-# A block of the orphan file: inode numbers, 0 where there is none, and this at the end.
+# A block of the orphan file: inode numbers, 0 for unused ones, and this structure at the end.
 ORPHAN_TAIL = Record("ext4_orphan_block_tail", "<", 8, """
     0 I ob_magic
     4 I ob_checksum
@@ -432,13 +432,13 @@ JOURNAL_SUPERBLOCK = Record("journal_superblock_s", ">", 1024, """
 JOURNAL_SUPERBLOCK_V2 = 4
 JOURNAL_SUPERBLOCK_V1 = 3  # without features
 
-# What every block of the log begins with that is not a copy of a block of the file system.
+# The header of every block of the log that is not a copy of a file system's block.
 JOURNAL_HEADER = Record("journal_header_s", ">", 12, """
     0 I h_magic
     4 I h_blocktype
     8 I h_sequence                   number of the transaction
 """)  # fmt: skip
-JOURNAL_DESCRIPTOR = 1  # tags, each for one of the blocks that follow
+JOURNAL_DESCRIPTOR = 1  # tags, one for each of the following blocks
 JOURNAL_COMMIT = 2
 JOURNAL_REVOKE = 5
 
@@ -451,7 +451,7 @@ JOURNAL_CSUM_V3 = 0x10
 JOURNAL_FAST_COMMIT = 0x20
 JOURNAL_COMPAT_CHECKSUM = 0x1
 
-# A tag; the last field is there with 64bit only. CSUM_V2 has two bytes of nothing after it.
+# A tag; the last field exists with 64bit only. CSUM_V2 has two unused bytes after it.
 JOURNAL_TAG = Record("journal_block_tag_s", ">", 12, """
     0 I t_blocknr
     4 H t_checksum                   CSUM_V2: low half of crc32c(uuid, sequence, block)
@@ -464,7 +464,7 @@ JOURNAL_TAG_V3 = Record("journal_block_tag3_s", ">", 16, """
     8 I t_blocknr_high
     c I t_checksum                   crc32c(uuid, sequence, block)
 """)  # fmt: skip
-TAG_ESCAPED = 0x1  # the block begins with the journal's magic, which is zero in its copy
+TAG_ESCAPED = 0x1  # the block begins with the journal's magic, which is zeroed in the copy
 TAG_SAME_UUID = 0x2  # else 16 bytes of UUID follow the tag
 TAG_LAST = 0x8
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Make an ext2, ext3 or ext4 file system on a Disk.
 
-In this order, so that an interrupted run leaves a disk that is not taken for a file system:
+The order of the steps ensures that an interrupted run leaves a disk that is not taken for a file system:
 
     plan (nothing is written) -> wipe old signatures, flush -> groups, inodes, journal, copies of the superblock,
     flush -> the superblock, flush
@@ -31,13 +31,13 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
     now: int | None = None,
     hash_seed: UUID | None = None,
 ) -> ExtInfo:
-    """Make a file system over the whole disk, from 8 MiB to 16 TiB, and return what was made.
+    """Make a file system on the whole disk, from 8 MiB to 16 TiB, and return a description of it.
 
-    kind is ext2, ext3 or ext4; label has at most 16 bytes of UTF-8; uuid and hash_seed are random and now
-    (seconds since 1970) is the present unless given. block_size (1024, 2048 or 4096) and bytes_per_inode depend on
-    the size unless given, as mke2fs chooses them. reserved_percent of the blocks are kept for the super user.
-    Whatever the disk held is lost from the first write on. Raises FileSystemError or DoesNotFitError before that
-    when the file system cannot be made as asked, StorageError when the disk refuses.
+    kind is ext2, ext3 or ext4; label has at most 16 bytes of UTF-8; uuid and hash_seed are random by default, now
+    (seconds since 1970) is the present time. block_size (1024, 2048 or 4096) and bytes_per_inode depend on the size by
+    default, as in mke2fs. reserved_percent of the blocks are kept for the super user. The disk's contents are lost from
+    the first write on. Before that, raises FileSystemError or DoesNotFitError if the file system cannot be made as
+    requested; StorageError when a write fails.
     """
     wanted = NewExt(
         disk=disk,

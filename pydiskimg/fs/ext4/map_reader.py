@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""How an inode finds the blocks of its file: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst).
+"""Find the blocks of a file from its inode: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst).
 
-What a guest wrote there is read in one pass that moves on in the file with each step, takes no more blocks than the
-file system has and none of the map's own twice, so that neither a circle nor a map without end is followed.
+The guest controls the map. It is read in one pass that advances in the file with each step, and accepts no more blocks
+than the file system has and none of the map's own twice, so circular and endless maps are detected.
 """
 
 from __future__ import annotations
 
-from _struct import unpack  # struct.py only passes it on, and takes 0.1 ms
+from _struct import unpack  # struct.py only re-exports it, and takes 0.1 ms
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import RoCompat
@@ -22,7 +22,7 @@ _MAX_DEPTH = 5
 _MAX_BLOCKS = 1 << 32  # numbers of blocks in a file have 32 bits
 
 FilePiece = tuple[int, int, int]
-"""Number within the file of the first block, where that is, and the number of blocks."""
+"""Number of the first block within the file, its location, and the number of blocks."""
 
 
 def pointers_in(data: bytes) -> tuple[int, ...]:
@@ -31,8 +31,8 @@ def pointers_in(data: bytes) -> tuple[int, ...]:
 
 
 def file_pieces(fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> Iterator[FilePiece]:
-    """Yield the runs of blocks that a file's first most blocks are stored in, ascending; what lies between reads as
-    zero: holes, and blocks that are allocated and were never written.
+    """Yield the runs of blocks with the stored parts of a file's first most blocks, ascending; the rest reads as zero:
+    holes, and blocks that are allocated but were never written.
 
     Raises NotBelievedError when the map is damaged, and as reading does.
     """
@@ -42,20 +42,20 @@ def file_pieces(fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> 
 
 
 class MapReader:
-    """The map of one file, up to most blocks of it; nodes are the map's own blocks that pieces() has come through."""
+    """The map of one file, up to most blocks of it; nodes are the map's own blocks that pieces() has visited."""
 
     def __init__(self, fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> None:
         self._fs = fs
         self._inode = inode
         self._most = most
-        self._next = 0  # the first block of the file that may come now
+        self._next = 0  # the smallest valid first block of the next piece
         self._taken = self._visited = 0
-        self.nodes: dict[int, None] = {}  # as a set in order
+        self.nodes: dict[int, None] = {}  # an ordered set
         # Android's images share blocks, also within a file.
         self._shares = RoCompat.SHARED_BLOCKS in fs.geometry.features
 
     def pieces(self) -> Iterator[tuple[int, int, int, bool]]:
-        """Yield (first block of the file, where it is, number of blocks, whether they were written), ascending.
+        """Yield (first block of the file, its location, number of blocks, whether they were written), ascending.
 
         Raises as file_pieces() does.
         """
@@ -68,7 +68,7 @@ class MapReader:
             yield first, at, min(count, self._most - first), is_written
 
     def _extents(self, node: bytes, depth: int | None = None) -> Iterator[tuple[int, int, int, bool]]:
-        """Yield the pieces of an extent tree below node, whose depth is known but for the root's."""
+        """Yield the pieces of an extent tree below node, whose depth is known except for the root's."""
         magic, entries, _, found, _ = layout.EXTENT_HEADER.values(node)
         fitting = (len(node) - layout.EXTENT_HEADER.size) // layout.EXTENT.size
         sound = magic == layout.EXTENT_MAGIC and entries <= fitting
@@ -104,7 +104,7 @@ class MapReader:
             yield first, at, count, True
 
     def _mapped(self, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Yield (block of the file, where it is) of every block that is not a hole."""
+        """Yield (block of the file, its location) of every block that is not a hole."""
         for index, block in enumerate(numbers[: layout.DIRECT_BLOCKS]):
             if block:
                 yield index, block
@@ -117,7 +117,7 @@ class MapReader:
         if not block or first >= self._most:
             return
         data = self._node(block)
-        if not data.strip(b"\0"):  # pointers that lie, to blocks of a sparse image, can be a million of these
+        if not data.strip(b"\0"):  # invalid pointers, to blocks of a sparse image, can be a million of these
             return
         numbers = pointers_in(data)
         span = len(numbers) ** depth
@@ -130,7 +130,9 @@ class MapReader:
                 yield first + index, number
 
     def _take(self, first: int, at: int, count: int) -> None:
-        """Check that a piece comes after those before it, lies inside, and that the file has not too many blocks."""
+        """Check that a piece follows the previous ones, is inside the file system, and that the file has not too many
+        blocks.
+        """
         if first < self._next or first + count > _MAX_BLOCKS:
             raise self._damaged("its extents are not in order")
         self._next = first + count
@@ -151,7 +153,7 @@ class MapReader:
     def _extent_node(self, block: int) -> bytes:
         data = self._node(block)
         if not self._fs.checksums.extent_block_holds(self._inode.seed, data):
-            raise self._damaged(f"the checksum of block {block} of its extent tree does not hold")
+            raise self._damaged(f"the checksum of block {block} of its extent tree is wrong")
         return data
 
     def _checked(self, block: int, count: int) -> int:

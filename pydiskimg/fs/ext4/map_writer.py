@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The map of a file whose blocks are allocated, of any size and with holes: what file_pieces() reads (ifork.rst)."""
+"""Make the map of a file whose blocks are allocated, of any size and with holes; file_pieces() reads it (ifork.rst)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.file_map import pointer_block
 
 MapPiece = tuple[int, int, int, bool]
-"""First block of the file, where it is, number of blocks, whether they were written."""
+"""First block of the file, its location, number of blocks, whether they were written."""
 
 _I_BLOCK = 60
 _pack_extent = layout.EXTENT.packer("ee_block", "ee_len", "ee_start_hi", "ee_start_lo")
@@ -18,7 +18,7 @@ _pack_extent = layout.EXTENT.packer("ee_block", "ee_len", "ee_start_hi", "ee_sta
 
 @dataclass(slots=True)
 class EncodedMap:
-    """i_block, and the contents of the map's own blocks by number; checksums of those are still to be filled in."""
+    """i_block, and the contents of the map's own blocks by number; their checksums are not yet set."""
 
     i_block: bytes
     nodes: dict[int, bytearray] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def extent_tree(pieces: Sequence[MapPiece], block_size: int, take: Callable[[], 
 
 
 def _split(pieces: Sequence[MapPiece]) -> Iterator[MapPiece]:
-    """Join neighbours, and split what is longer than an extent can be (one block less where it is not written)."""
+    """Join neighbours, and split pieces longer than an extent can be (one block less if it is unwritten)."""
     joined: list[MapPiece] = []
     for first, at, count, is_written in pieces:
         if joined:
@@ -86,7 +86,7 @@ _ONE_EXTENT = layout.EXTENT_HEADER.pack(
 
 
 def pointer_tree(pieces: Sequence[MapPiece], block_size: int, take: Callable[[], int]) -> EncodedMap:
-    """Map ascending pieces by block pointers; take() as for extent_tree(). ValueError beyond what they can map."""
+    """Map ascending pieces by block pointers; take() as for extent_tree(). ValueError if pointers cannot map them."""
     encoded = EncodedMap(b"")
     blocks = ((first + index, at + index) for first, at, count, _ in pieces for index in range(count))
     per_block = block_size // 4
@@ -101,7 +101,7 @@ def pointer_tree(pieces: Sequence[MapPiece], block_size: int, take: Callable[[],
         root.append(part.get(0, 0))
         start += span
     if any(number >= start for number in level):
-        raise ValueError(f"block {max(level)} of a file is more than pointers map")
+        raise ValueError(f"block {max(level)} of a file is beyond the reach of block pointers")
     encoded.i_block = pointer_block(root, _I_BLOCK)
     return encoded
 
@@ -109,7 +109,7 @@ def pointer_tree(pieces: Sequence[MapPiece], block_size: int, take: Callable[[],
 def _pointer_level(
     part: dict[int, int], per_block: int, block_size: int, take: Callable[[], int], encoded: EncodedMap
 ) -> dict[int, int]:
-    """Put pointers into new blocks, and return where these are, by their number."""
+    """Put pointers into new blocks, and return the locations of these by their number."""
     nodes: dict[int, list[int]] = {}
     for number, block in part.items():
         nodes.setdefault(number // per_block, [0] * per_block)[number % per_block] = block

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Multiple mount protection: a block in which the node that uses a file system says so to all others (mmp.rst).
+"""Multiple mount protection: a block in which a node marks the file system as in use for all others (mmp.rst).
 
-    clean ── take() ──> "e2fsck runs", and our name ── check() before a change is in force ── release() ──> clean
+    clean ── take() ──> "e2fsck runs", and our name ── check() before a change takes effect ── release() ──> clean
 
-No kernel mounts it meanwhile, and e2fsprogs leave it alone. An interruption leaves it taken, as one of resize2fs does;
-then tune2fs -f -E clear_mmp gives it back, and e2fsck checks it. ADR 0135.
+No kernel mounts it meanwhile, and e2fsprogs do not touch it. An interruption leaves it marked, as one of resize2fs
+does; tune2fs -f -E clear_mmp then clears the mark, and e2fsck checks the file system. ADR 0135.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from pydiskimg.records import Value
 
 
 def check_not_mounted(fs: FileSystem) -> None:
-    """Raise FileSystemError for a file system that is in use, as its multiple mount protection says.
+    """Raise FileSystemError for a file system that is in use according to its multiple mount protection.
 
-    Raises NotBelievedError where that is damaged, and as reading does.
+    Raises NotBelievedError if that is damaged, and as reading does.
     """
     if Incompat.MMP in fs.geometry.features:
         _check_clean(fs, _fields(fs, fs.source, fs.superblock.number("s_mmp_block")))
 
 
 class MountProtection:
-    """The multiple mount protection of a file system on a disk; where it has none, nothing here does anything.
+    """The multiple mount protection of a file system on a disk; without the feature, all methods do nothing.
 
-    block is where it is, which may change while it is taken.
+    block is its location, which may change while it is taken.
     """
 
     def __init__(self, disk: Disk, fs: FileSystem) -> None:
@@ -44,9 +44,9 @@ class MountProtection:
         self.block = fs.superblock.number("s_mmp_block") if Incompat.MMP in fs.geometry.features else 0
 
     def take(self) -> None:
-        """Keep other nodes from using the file system, durably; where that is done already, do nothing.
+        """Keep other nodes from using the file system, durably; if that is already done, do nothing.
 
-        Raises FileSystemError where one of them uses it, NotBelievedError where the block is damaged, StorageError.
+        Raises FileSystemError if another node uses it, NotBelievedError if the block is damaged, StorageError.
         """
         if not self.block or self._ours:
             return
@@ -62,14 +62,14 @@ class MountProtection:
         self._ours = ours
 
     def check(self) -> None:
-        """Raise FileSystemError where another node has taken the file system although we had; errors as for take()."""
+        """Raise FileSystemError if another node has taken the file system after take(); errors as for take()."""
         if not self._ours:
             return
         fields = self._read()
         if any(fields[name] != value for name, value in self._ours.items()):
             raise FileSystemError(
-                f"{self._fs.name}: another node began to use its ext file system while it was changed here, says its "
-                "multiple mount protection; unmount it there, and check it (e2fsck -f)"
+                f"{self._fs.name}: its multiple mount protection says that another node began to use its ext file "
+                "system while it was changed here; unmount it there, and check it (e2fsck -f)"
             )
 
     def release(self) -> None:
@@ -80,7 +80,7 @@ class MountProtection:
             self._ours = {}
 
     def _read(self) -> dict[str, Value]:
-        self._disk.drop_cache()  # another node writes to the device, and not to the page cache of this one
+        self._disk.drop_cache()  # another node writes to the device, bypassing this one's page cache
         return _fields(self._fs, self._disk, self.block)
 
     def _write(self, fields: dict[str, Value]) -> None:
@@ -93,7 +93,7 @@ class MountProtection:
 
 @contextmanager
 def protected(disk: Disk, fs: FileSystem) -> Iterator[MountProtection]:
-    """Give what transactions take, and release it at the end; not where writing failed: e2fsck comes first then."""
+    """Give the object for transactions, and release it at the end, unless a write failed: e2fsck must run then."""
     protection = MountProtection(disk, fs)
     try:
         yield protection
@@ -113,24 +113,26 @@ def _fields(fs: FileSystem, source: Source, block: int) -> dict[str, Value]:
     if fields["mmp_magic"] != layout.MMP_MAGIC:
         raise fs.not_believed(f"block {block} is not one of multiple mount protection")
     if fs.checksums.active and fields["mmp_checksum"] != fs.checksums.mount_protection(raw):
-        raise fs.not_believed("the checksum of its multiple mount protection does not hold")
+        raise fs.not_believed("the checksum of its multiple mount protection is wrong")
     return fields
 
 
 def _check_clean(fs: FileSystem, fields: dict[str, Value]) -> None:
     if fields["mmp_seq"] == layout.MMP_FSCK:
         raise FileSystemError(
-            f"{fs.name}: its ext file system is being checked or changed, or that was interrupted, says its multiple "
-            "mount protection; when nothing uses it, clear that (tune2fs -f -E clear_mmp) and check it (e2fsck -f)"
+            f"{fs.name}: its multiple mount protection says that its ext file system is being checked or changed, or "
+            "that this was interrupted; if no machine uses it, clear that (tune2fs -f -E clear_mmp) and check it "
+            "(e2fsck -f)"
         )
     if fields["mmp_seq"] != layout.MMP_CLEAN:
         raise FileSystemError(
-            f"{fs.name}: its ext file system is in use, says its multiple mount protection; unmount it, or check it "
+            f"{fs.name}: its multiple mount protection says that its ext file system is in use; unmount it, or check "
+            "it "
             "(e2fsck)"
         )
 
 
 def _text(name: str, text: str) -> bytes:
-    """Return text as a field has it: with a zero at its end."""
+    """Return text for a field, with a zero at its end."""
     size = layout.MMP.slice_of(name).stop - layout.MMP.offsets[name]
     return os.fsencode(text)[: size - 1].ljust(size, b"\0")

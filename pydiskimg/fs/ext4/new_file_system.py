@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What every new file system has besides its files: journal, resize inode, and the superblocks, which come last.
+"""The parts of every new file system besides its files: journal, resize inode, and the superblocks, which come last.
 
-First everything is allocated, so that what cannot be made is refused before the first write.
+All blocks are allocated first, so that a file system that cannot be made is refused before the first write.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
 
-_TIME_LIMIT = (1 << 34) - (1 << 31)  # what an inode's times reach, in the year 2446
+_TIME_LIMIT = (1 << 34) - (1 << 31)  # the largest time in an inode, in the year 2446
 
 
 def new_identity(where: str, uuid: UUID | None, hash_seed: UUID | None, label: str, now: int | None) -> Identity:
-    """Return an identity, with random numbers and the present where None is given; where names the disk.
+    """Return an identity; None is replaced by random numbers and the present time; where names the disk.
 
     Raises FileSystemError for a label that is too long, or a time that the file system cannot hold.
     """
@@ -48,10 +48,10 @@ def new_identity(where: str, uuid: UUID | None, hash_seed: UUID | None, label: s
 
 
 class NewFileSystem:
-    """A file system while it is made: its parts, and the contents of blocks that are written after the groups.
+    """A file system while it is made: its parts, and the blocks that are written after the groups.
 
-    inodes has the first eleven. Call allocate() for what it needs before the first write, write_journal() when the
-    disk may be written, write_superblocks() last.
+    inodes has the first eleven. Call allocate() before the first write, write_journal() when the disk may be written,
+    write_superblocks() last.
     """
 
     def __init__(self, disk: Disk, geometry: Geometry, identity: Identity) -> None:
@@ -78,7 +78,7 @@ class NewFileSystem:
             self.inodes.set_mapped(layout.JOURNAL_INODE, mode, 1, size, self._journal)
 
     def write_journal(self) -> None:
-        """Zero the journal (old blocks of another log could be replayed), then write its map and superblock."""
+        """Zero the journal (blocks of an old log could be replayed), then write its map and superblock."""
         journal = self._journal
         if journal is None:
             return
@@ -117,7 +117,7 @@ class NewFileSystem:
         return free_blocks
 
     def _write_primary(self, data: bytes) -> None:
-        """Write the superblock at byte 1024, within one whole block where it is not a block by itself."""
+        """Write the superblock at byte 1024; if blocks are larger, write the whole block."""
         if self.geometry.first_data_block:
             self.writer.write(1, data)
         else:
@@ -127,10 +127,10 @@ class NewFileSystem:
 
 @dataclass(frozen=True, slots=True)
 class ExtInfo:
-    """A file system that was made.
+    """A description of a file system that was made.
 
-    size is what it covers and bytes_written what it cost (without zeroed areas), in bytes; the other numbers are
-    counts of blocks or inodes.
+    size is its size and bytes_written the amount written (without zeroed areas), in bytes; the other numbers are counts
+    of blocks or inodes.
     """
 
     kind: str
@@ -147,7 +147,7 @@ class ExtInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExt:
-    """A file system that is to be made over a whole disk; the options are make_ext()'s."""
+    """A file system that is to be made on a whole disk; the options are make_ext()'s."""
 
     disk: Disk
     kind: str = "ext4"
@@ -160,7 +160,7 @@ class NewExt:
     hash_seed: UUID | None = None
 
     def planned(self) -> NewFileSystem:
-        """Return it as it begins, with nothing written. Raises FileSystemError or DoesNotFitError."""
+        """Return its initial state, with nothing written. Raises FileSystemError or DoesNotFitError."""
         identity = new_identity(self.disk.name, self.uuid, self.hash_seed, self.label, self.now)
         geometry = plan_geometry(
             self.disk.size,
@@ -174,13 +174,13 @@ class NewExt:
         return NewFileSystem(self.disk, geometry, identity)
 
     def allocated(self, *, journal_first: bool) -> NewFileSystem:
-        """Return it with all that it needs besides files allocated, and nothing written. Raises as planned() does."""
+        """Return it with everything except files allocated, and nothing written. Raises as planned() does."""
         new = self.planned()
         new.allocate(journal_first=journal_first)
         return new
 
     def made(self, new: NewFileSystem, free_blocks: int) -> ExtInfo:
-        """Return, and log, what has been made of planned()'s."""
+        """Return, and log, the description of the file system that planned() began."""
         geometry, uuid = new.geometry, new.identity.uuid
         _log.info("%s: made %s of %s, UUID %s", self.disk.name, self.kind, format_size(geometry.size), uuid)
         return ExtInfo(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The inodes that a crash left to be deleted or cut: on a list through their i_dtime, or in the orphan file."""
+"""The inodes that a crash left to be deleted or truncated: in a list through their i_dtime, or in the orphan file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MAX_ORPHANS = 1 << 16
 
 
 def orphans(fs: FileSystem) -> frozenset[int]:
-    """Return the inodes that wait to be deleted or cut, as they were left by a crash.
+    """Return the inodes that a crash left to be deleted or truncated.
 
-    Raises NotBelievedError for a list without end, and as reading does.
+    Raises NotBelievedError for an endless list, and as reading does.
     """
     found = set(listed_orphans(fs))
     if RoCompat.ORPHAN_PRESENT in fs.geometry.features:
@@ -28,12 +28,12 @@ def orphans(fs: FileSystem) -> frozenset[int]:
 
 
 def listed_orphans(fs: FileSystem) -> list[int]:
-    """Return those on the list, in its order. Errors as for orphans()."""
+    """Return those in the list, in its order. Errors as for orphans()."""
     found: dict[int, None] = {}
     number = fs.superblock.number("s_last_orphan")
     while number:
         if number in found or len(found) >= _MAX_ORPHANS:
-            raise fs.not_believed(f"its list of orphans comes back to inode {number}, or is longer than {_MAX_ORPHANS}")
+            raise fs.not_believed(f"its list of orphans returns to inode {number}, or is longer than {_MAX_ORPHANS}")
         found[number] = None
         number = int(read_inode(fs, number).fields["i_dtime"])
     return list(found)
@@ -45,7 +45,7 @@ def orphan_inode(fs: FileSystem) -> StoredInode:
 
 
 def orphan_blocks(fs: FileSystem) -> Iterator[tuple[int, bytes]]:
-    """Yield (where, contents) of the blocks of the orphan file; as reading its map."""
+    """Yield (location, contents) of the blocks of the orphan file; errors as for reading its map."""
     size = fs.geometry.block_size
     for _, at, count in file_pieces(fs, orphan_inode(fs), _MAX_ORPHANS * 4 // size + 1):
         for block in range(at, at + count):
@@ -53,7 +53,7 @@ def orphan_blocks(fs: FileSystem) -> Iterator[tuple[int, bytes]]:
 
 
 def orphan_file_problem(fs: FileSystem) -> str | None:
-    """Return what is wrong with the orphan file, or None; as reading does."""
+    """Return the damage of the orphan file as a clause, or None; errors as for reading."""
     if Compat.ORPHAN_FILE not in fs.geometry.features:
         return None
     try:
@@ -63,15 +63,15 @@ def orphan_file_problem(fs: FileSystem) -> str | None:
             if tail["ob_magic"] != layout.ORPHAN_MAGIC:
                 return f"block {number} of its orphan file has no magic"
             if fs.checksums.active and tail["ob_checksum"] != orphan_checksum(seed, number, block):
-                return f"the checksum of block {number} of its orphan file does not hold"
+                return f"the checksum of block {number} of its orphan file is wrong"
             is_empty = not any(block[: -layout.ORPHAN_TAIL.size])
             if not is_empty and RoCompat.ORPHAN_PRESENT not in fs.geometry.features:
-                return "its orphan file has entries, and its superblock says that there are none"
+                return "its orphan file has entries, although its superblock says that it has none"
     except NotBelievedError as error:
         return error.reason
     return None
 
 
 def orphan_checksum(seed: int, number: int, block: bytes) -> int:
-    """Return what ob_checksum of a block of the orphan file should be; seed is that file's."""
+    """Return the correct ob_checksum of a block of the orphan file; seed is that file's."""
     return crc32c(block[: -layout.ORPHAN_TAIL.size], crc32c(number.to_bytes(8, "little"), seed))

@@ -7,8 +7,8 @@ together at its start, around the copies of the superblock:
     | super, descriptors, reserve | bitmaps | inode tables ...      |super..|  ... free ...                     |
     |  group 0                              |  group 1 ...          |  ...                        |  group 15   |
 
-Nearly all flex groups look the same from their own start, so each pattern is worked out once; a file system of
-16 TiB has about thirty patterns for its thousands of flex groups.
+Nearly all flex groups have the same layout from their own start, so each pattern is computed once; a file system of 16
+TiB has about thirty patterns for its thousands of flex groups.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _TABLES = 2  # the column of the inode tables, after those of the two bitmaps
 class Pattern:
     """The metadata of one flex group; block numbers count from the flex group's start.
 
-    The tuples have one item for each group; used holds the runs in use, merged and ascending; initialised says
-    which groups hold more than their own superblock and descriptors, so that their block bitmap must be written.
+    The tuples have one item for each group; used has the runs in use, merged and ascending; initialised tells which
+    groups contain more than their own superblock and descriptors, so that their block bitmap must be written.
     """
 
     block_bitmaps: tuple[int, ...]
@@ -46,7 +46,7 @@ class Pattern:
 
 
 class _FlexGroup:
-    """Works out one pattern: the runs in use grow as tables are placed. Mirrors the choices of mke2fs."""
+    """Computes one pattern: the runs in use grow as tables are placed. The choices are those of mke2fs."""
 
     def __init__(self, geometry: Geometry, heads: tuple[int, ...], sizes: tuple[int, ...], last: bool) -> None:
         self.geometry = geometry
@@ -64,7 +64,7 @@ class _FlexGroup:
         return group * self.geometry.blocks_per_group
 
     def pattern(self) -> Pattern | None:
-        """Return the pattern, or None when the tables do not fit."""
+        """Return the pattern, or None if the tables do not fit."""
         columns: list[list[int]] = [[], [], []]  # block bitmaps, inode bitmaps, inode tables
         lengths = (1, 1, self.geometry.inode_blocks)
         for group in range(len(self.sizes)):
@@ -85,11 +85,11 @@ class _FlexGroup:
             total(clipped(self.used, self._start(group), self._start(group) + size)) > self.heads[group]
             for group, size in enumerate(self.sizes)
         ]
-        found[-1] |= self.last  # its bitmap also says that the blocks after the end do not exist
+        found[-1] |= self.last  # its bitmap also marks the blocks after the end, which do not exist
         return tuple(found)
 
     def _after(self, columns: list[list[int]], column: int) -> int | None:
-        """Return where the next table of a column should go: after the one before, or after the column before."""
+        """Return the goal for the next table of a column: after the previous one, or after the previous column."""
         if columns[column]:
             return columns[column][-1] + (self.geometry.inode_blocks if column == _TABLES else 1)
         return columns[column - 1][0] + self.gap if column else None
@@ -99,7 +99,7 @@ class _FlexGroup:
         return find(self.used, self._start(group), end, length, end)
 
     def _place_together(self, group: int, length: int, after: int | None) -> int | None:
-        """Place a table near after; failing that where those of all groups to come fit, or else anywhere."""
+        """Place a table near after; otherwise where those of all remaining groups fit, or else anywhere."""
         wanted = min((len(self.sizes) - group) * length, self.geometry.blocks_per_group // 4)
         if after is not None:
             found = find(self.used, after, after + wanted, length, self.end)
@@ -110,7 +110,7 @@ class _FlexGroup:
 
 
 class Placement:
-    """Which blocks are in use: the patterns of all flex groups, and what was allocated since.
+    """The blocks in use: the patterns of all flex groups, and later allocations.
 
     Memory depends on the number of patterns and allocations, not on the number of groups.
     """
@@ -132,7 +132,7 @@ class Placement:
         return self.geometry.group_start(flex * self.geometry.flex_size)
 
     def pattern(self, flex: int) -> Pattern:
-        """Return the pattern of a flex group. Raises FileSystemError when its tables do not fit."""
+        """Return the pattern of a flex group. Raises FileSystemError if its tables do not fit."""
         last = flex == self.flex_groups - 1
         if last or flex in self._with_backup:
             return self._keyed_pattern(flex, last)
@@ -172,7 +172,7 @@ class Placement:
         return self.geometry.group_size(group) - total(self.used_in(group))
 
     def touched(self) -> list[int]:
-        """Return the groups in which something was allocated, ascending."""
+        """Return the groups with allocations, ascending."""
         return sorted(self._allocated)
 
     def allocated_blocks(self) -> int:
@@ -180,7 +180,7 @@ class Placement:
         return sum(total(runs) for runs in self._allocated.values())
 
     def free_runs(self) -> Iterator[Run]:
-        """Yield the runs of free blocks, ascending; each group is looked at when its turn comes."""
+        """Yield the runs of free blocks, ascending; each group is examined only when the iteration reaches it."""
         for group in range(self.geometry.groups):
             start, at = self.geometry.group_start(group), 0
             for first, last in [*self.used_in(group), (self.geometry.group_size(group), 0)]:
@@ -196,10 +196,10 @@ class Placement:
             start = stop
 
     def allocate(self, goal: int, length: int) -> Run:
-        """Take the first free blocks at or after the block goal, going on from the front after the end.
+        """Allocate the first free blocks at or after the block goal; the search continues from the front after the end.
 
-        Returns a run of at least one and at most length blocks, which may reach over several groups. Raises
-        FileSystemError when no block is free.
+        Returns a run of at least one and at most length blocks, which may span several groups. Raises FileSystemError
+        when no block is free.
         """
         start = self._first_free(goal)
         end = start
@@ -228,7 +228,7 @@ class Placement:
         )
 
     def _free_until(self, block: int) -> int:
-        """Return the end of the free run that begins at block, within its group; block itself when it is in use."""
+        """Return the end of the free run that begins at block, within its group; block itself if it is in use."""
         if block >= self.geometry.blocks:
             return block
         group = self.geometry.group_of(block)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""How a new file system on a disk of some size is divided. Pure arithmetic.
+"""The division of a new file system on a disk of a given size. Pure arithmetic.
 
-The choices are those of mke2fs 1.47 with Debian's mke2fs.conf, so that administrators find what they know.
+The choices are those of mke2fs 1.47 with Debian's mke2fs.conf, which administrators know.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FLEX_SIZE = 16
 _MAX_32 = (1 << 32) - 1
 _MINIMUM_INODES_PER_GROUP = 16  # inodes 1 to 11 are then always in group 0
 
-# Blocks in the file system below the first number -> blocks in the journal; comments for blocks of 4 KiB.
+# Maps the number of blocks (below the first number) to the blocks in the journal; comments for blocks of 4 KiB.
 _JOURNAL_STEPS = (
     (2048, 0),
     (32768, 1024),  # below 128 MiB: 4 MiB
@@ -36,7 +36,7 @@ _JOURNAL_MAXIMUM = 262144
 
 
 def journal_blocks(geometry: Geometry) -> int:
-    """Return the size of the journal that a new file system gets; 0: it has none, or is too small for one."""
+    """Return the size of the journal for a new file system; 0: it has none, or is too small for one."""
     if Compat.HAS_JOURNAL not in geometry.features:
         return 0
     return next((journal for below, journal in _JOURNAL_STEPS if geometry.blocks < below), _JOURNAL_MAXIMUM)
@@ -54,7 +54,7 @@ def plan_geometry(
 ) -> Geometry:
     """Return the geometry of a file system on size bytes; where names the disk in messages.
 
-    Raises FileSystemError or DoesNotFitError when it cannot be made as asked.
+    Raises FileSystemError or DoesNotFitError if it cannot be made as requested.
     """
     _check(size, kind, where, block_size, bytes_per_inode, reserved_percent)
     if sector_size > BLOCK_SIZES[-1]:
@@ -86,7 +86,7 @@ def plan_geometry(
     wanted = min(usable // ratio, _MAX_32)
     if usable // ratio > _MAX_32 and Incompat.BIT64 not in features:
         raise FileSystemError(
-            f"{where}: one inode for each {ratio} bytes makes {usable // ratio} inodes, and {kind} has at most "
+            f"{where}: one inode per {ratio} bytes makes {usable // ratio} inodes, and {kind} has at most "
             f"{_MAX_32}; use a larger number of bytes per inode; nothing was written"
         )
     record = GROUP_DESCRIPTOR_64 if Incompat.BIT64 in features else GROUP_DESCRIPTOR_32
@@ -129,7 +129,7 @@ def _check(
         small = size < MINIMUM_SIZE
         limit = f"at least {format_bytes(MINIMUM_SIZE)}" if small else f"at most {format_bytes(MAXIMUM_SIZE)}"
         raise DoesNotFitError(
-            f"{where}: {kind} is made on {limit}, and there are {format_bytes(size)}; nothing was written",
+            f"{where}: {kind} needs {limit}, the disk has {format_bytes(size)}; nothing was written",
             needed=min(max(size, MINIMUM_SIZE), MAXIMUM_SIZE),
             available=size,
         )
@@ -147,7 +147,7 @@ def _usual(size: int) -> tuple[int, int]:
 def _divide(geometry: Geometry, wanted_inodes: int, where: str) -> Geometry:
     """Return the geometry with its groups; wanted_inodes is the least number of inodes.
 
-    Each turn that does not settle drops a group or makes the groups smaller, which happens a limited number of times.
+    Each iteration drops a group or makes the groups smaller, so their number is limited.
     """
     whole = geometry
     while True:
@@ -179,7 +179,7 @@ def _whole_inode_blocks(geometry: Geometry, wanted: int) -> int:
 
 
 def _with_descriptor_reserve(geometry: Geometry) -> Geometry:
-    """Reserve descriptor blocks to grow 1024 times; where descriptors would fill a group, spread them (meta_bg)."""
+    """Reserve descriptor blocks to grow 1024 times; if descriptors would fill a group, spread them (meta_bg)."""
     reserve = 0
     if Compat.RESIZE_INODE in geometry.features:
         future = min(_MAX_32, geometry.blocks * 1024) if geometry.blocks < _MAX_32 // 1024 else _MAX_32
@@ -194,7 +194,7 @@ def _with_descriptor_reserve(geometry: Geometry) -> Geometry:
 
 
 def _useful_blocks(geometry: Geometry, where: str) -> int:
-    """Return the number of blocks without a short last group that has hardly room for more than its own metadata."""
+    """Return the number of blocks without a short last group that has hardly more room than for its own metadata."""
     table = 2 + geometry.inode_blocks
     head = 1 if Incompat.META_BG in geometry.features else geometry.desc_blocks
     if 1 + table + geometry.reserved_gdt_blocks + head > geometry.blocks_per_group:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A quota file as it is read: what each user, group or project has and may have (Linux, fs/quota/quota_tree.c).
+"""Read a quota file: the usage and limits of each user, group or project (Linux, fs/quota/quota_tree.c).
 
 block 0: header | block 1: 256 numbers of blocks, by the highest 8 bits of the id | ... three levels | entries
 """
@@ -24,7 +24,7 @@ class QuotaFile:
     """The quota file of one kind (0 users, 1 groups, 2 projects) in an inode of fs, which does not change."""
 
     def __init__(self, fs: FileSystem, number: int, kind: int) -> None:
-        """Raises NotBelievedError when it is not a quota file of this kind, and as reading does."""
+        """Raises NotBelievedError if it is not a quota file of this kind, and as reading does."""
         self.inode: StoredInode = read_inode(fs, number)
         self._fs = fs
         self._source = FileSource(fs, self.inode, name=f"{fs.name}, quota file {number}")
@@ -40,13 +40,13 @@ class QuotaFile:
         self.info: dict[str, int] = quota_layout.INFO.unpack(head, quota_layout.HEADER.size)
 
     def block(self, number: int) -> bytes:
-        """Return a block. Raises NotBelievedError for one that the file does not have."""
+        """Return a block. Raises NotBelievedError for a block that the file does not have."""
         if number >= self.blocks:
             raise self.damaged(f"its quota file has {self.blocks} blocks, and names block {number}")
         return read_bytes(self._source, number * quota_layout.BLOCK_SIZE, quota_layout.BLOCK_SIZE)
 
     def entries(self) -> Iterator[tuple[int, dict[str, int]]]:
-        """Yield (where in the file, entry), as the tree has them. Raises NotBelievedError for a tree with a circle."""
+        """Yield (offset in the file, entry) in the order of the tree. Raises NotBelievedError for a circular tree."""
         seen = {0, quota_layout.ROOT}
         yield from self._below(quota_layout.ROOT, quota_layout.LEVELS, seen)
 
@@ -56,9 +56,9 @@ class QuotaFile:
     def _below(self, block: int, levels: int, seen: set[int]) -> Iterator[tuple[int, dict[str, int]]]:
         for number in sorted({*references(self.block(block))} - {0}):
             if number in seen and (levels > 1 or number <= quota_layout.ROOT):
-                raise self.damaged(f"the tree of its quota file comes back to block {number}")
+                raise self.damaged(f"the tree of its quota file returns to block {number}")
             if number in seen:
-                continue  # ids of several nodes may lie in one block of entries
+                continue  # ids of several nodes may share one block of entries
             seen.add(number)
             if levels > 1:
                 yield from self._below(number, levels - 1, seen)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A file system seen as it will be once its journal has been replayed; nothing is written."""
+"""A file system as it will be once its journal has been replayed; nothing is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 
 class OverlaidSource(Source):
-    """A Source over another one, in which some blocks have other contents: those that _content() returns."""
+    """A Source over another one, with other contents of some blocks: those that _content() returns."""
 
     name: str
     size: int
@@ -43,13 +43,13 @@ class OverlaidSource(Source):
 
     @abstractmethod
     def _content(self, block: int) -> bytes | None:
-        """Return the whole contents of a block; None: those of the source."""
+        """Return the whole contents of a block; None for the source's own."""
 
 
 class RecoveredSource(OverlaidSource):
-    """A Source with the blocks that the log holds in their places.
+    """A Source with the blocks of the log in their final locations.
 
-    read_into() raises NotBelievedError where the copy of a block is damaged.
+    read_into() raises NotBelievedError if the copy of a block is damaged.
     """
 
     def __init__(self, source: Source, log: Log, copies: dict[int, Copy], block_size: int) -> None:
@@ -63,7 +63,7 @@ class RecoveredSource(OverlaidSource):
         return self._log.next_sequence
 
     def check_copies(self) -> int:
-        """Return how many blocks recovery writes. Raises as replayed() does where a copy is damaged."""
+        """Return how many blocks recovery writes. Raises as replayed() does if a copy is damaged."""
         return sum(1 for _ in self.replayed())
 
     def replayed(self) -> Iterator[tuple[int, bytes]]:
@@ -79,7 +79,7 @@ class RecoveredSource(OverlaidSource):
 def after_recovery(fs: FileSystem) -> tuple[Source, int]:
     """Return the source as recovery will leave it, and how many blocks that changes; fs.source for an empty log.
 
-    Raises NotBelievedError when it cannot be told what recovery would do, and as reading does.
+    Raises NotBelievedError if the result of recovery cannot be determined, and as reading does.
     """
     if Compat.HAS_JOURNAL not in fs.geometry.features:
         if fs.needs_recovery:
@@ -87,7 +87,7 @@ def after_recovery(fs: FileSystem) -> tuple[Source, int]:
         return fs.source, 0
     if not fs.superblock.journal_inode:
         if fs.needs_recovery:
-            raise fs.not_believed("its journal, on another device, has changes that are not in place yet")
+            raise fs.not_believed("its journal, on another device, has changes that are not yet written back")
         return fs.source, 0
     log = Log(fs)
     if log.error or fs.state & ERROR_FS:
@@ -97,17 +97,17 @@ def after_recovery(fs: FileSystem) -> tuple[Source, int]:
     if not log.start:
         return fs.source, 0
     if not fs.needs_recovery:
-        raise fs.not_believed("its journal holds changes, and its superblock says that there are none")
+        raise fs.not_believed("its journal has changes, although its superblock says that it has none")
     copies = log.copies()
     return RecoveredSource(fs.source, log, copies, fs.geometry.block_size), len(copies)
 
 
 def recovered(fs: FileSystem, known: Features) -> FileSystem:
-    """Return the file system as mounting it would leave it; fs itself where its journal has nothing for it.
+    """Return the file system as mounting it would leave it; fs itself if its journal has no changes.
 
-    In contrast to after_recovery() nothing is said about errors that the kernel has seen, and a log that the superblock
-    does not name is not read. Raises NotBelievedError when the log is damaged, on another device, or one of fast
-    commits, and as reading does.
+    Unlike after_recovery() it ignores errors that the kernel has recorded, and a log that the superblock does not
+    announce. Raises NotBelievedError if the log is damaged, on another device, or has fast commits, and as reading
+    does.
     """
     if not fs.needs_recovery:
         return fs

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The resize inode, which holds the blocks that are reserved for more group descriptors and for their copies.
 
-Its double indirect block points to the reserved blocks of group 0. Each of those is an indirect block as long as it is
-reserved, and points to the blocks at the same distance in the groups with copies of the superblock:
+Its double indirect block points to the reserved blocks of group 0. Each of those is an indirect block while it is
+reserved, and points to the blocks at the same offset in the groups with copies of the superblock:
 
     i_block[13] ──> | ... | reserved 1 | reserved 2 | ... |      at index (number of the descriptor block) % size
                               └──> | group 1 | group 3 | ...
@@ -31,14 +31,14 @@ def make_resize_inode(geometry: Geometry, allocator: Allocator, inodes: NewInode
 
 
 def check_resize_inode(fs: FileSystem) -> int:
-    """Return the block of the map that is not in the reserve. Raises as regrown_reserve() does."""
+    """Return the block of the map that is not in the reserve. Errors as for regrown_reserve()."""
     return _checked(fs)[1]
 
 
 def regrown_reserve(fs: FileSystem, grown: Geometry) -> dict[int, bytes]:
-    """Return the blocks of the map, and of the inode table that holds the inode, as they are for grown, by number.
+    """Return the new blocks of the map, and of the inode table with the inode, for grown, by number.
 
-    Raises NotBelievedError unless fs has exactly what it should have, and as reading does.
+    Raises NotBelievedError unless the resize inode of fs is exactly as expected, and as reading does.
     """
     inode, double = _checked(fs)
     _check_nameable(fs, grown)
@@ -51,7 +51,7 @@ def regrown_reserve(fs: FileSystem, grown: Geometry) -> dict[int, bytes]:
 
 
 def without_reserve(fs: FileSystem) -> tuple[int, dict[int, bytes]]:
-    """Return the block that a resize inode without reserve gives back, and the block of the inode table by number.
+    """Return the block that a resize inode without reserve frees, and the block of the inode table by number.
 
     Raises as regrown_reserve() does.
     """
@@ -68,7 +68,7 @@ def _inode_block(fs: FileSystem, inode: StoredInode, raw: bytearray) -> dict[int
 
 
 def _checked(fs: FileSystem) -> tuple[StoredInode, int]:
-    """Return the resize inode and its double indirect block; raises unless fs has exactly what it should have."""
+    """Return the resize inode and its double indirect block; raises unless both are exactly as expected."""
     geometry = fs.geometry
     inode = read_inode(fs, layout.RESIZE_INODE)
     pointers = pointers_in(inode.i_block)
@@ -81,14 +81,14 @@ def _checked(fs: FileSystem) -> tuple[StoredInode, int]:
 
 
 def _is_stored(fs: FileSystem, sectors: int, double: int) -> bool:
-    """Tell whether the map and i_blocks are as they should be."""
+    """True if the map and i_blocks are as expected."""
     _check_nameable(fs, fs.geometry)
     blocks = _map(fs.geometry, double)
     return sectors == _sectors(fs.geometry) and all(fs.read(number) == content for number, content in blocks.items())
 
 
 def _check_nameable(fs: FileSystem, geometry: Geometry) -> None:
-    """Refuse more copies than an indirect block names, and blocks beyond 32 bits."""
+    """Refuse more copies than an indirect block can list, and blocks beyond 32 bits."""
     if len(geometry.copies) > geometry.block_size // 4:
         raise fs.not_believed(f"{len(geometry.copies)} copies of its superblock are more than its resize inode names")
     farthest = max(geometry.copies, default=0) * geometry.blocks_per_group + _first_reserved(geometry)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""An ext file system that gets another size: what is in force already changes as one transaction, and then the copies.
+"""Change the size of an ext file system: active structures change in one transaction, the copies follow.
 
-At every instant the file system of the old or of the new size is there. One without a journal, or with one that is too
-small for the change, is marked as not unmounted meanwhile.
+At every instant the disk has the file system with the old or with the new size. A file system without a journal, or
+with one too small for the change, is marked as not unmounted meanwhile.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _BLOCKS_AT_ONCE = 256
 
 
 class Resizing:
-    """The change of a file system from the division that it has to another one.
+    """The change of a file system from its present geometry to another one.
 
-    size is in bytes, of the file system afterwards; gains tells whether that is another size.
+    size is the file system's size afterwards, in bytes; gains tells whether it differs.
     """
 
     def __init__(self, disk: Disk, usage: ExtUsage, new: Geometry) -> None:
@@ -39,22 +39,22 @@ class Resizing:
         self.gains = new is not old
         self._writer = BlockWriter(disk, new.block_size)
         self._groups = AddedGroups(new, old.groups, fs.checksums)
-        self._first_table = 0  # the first block of descriptors of which the copies may change, beyond the packed ones
+        self._first_table = 0  # the first block of descriptors whose copies may change, after the packed ones
         self._changes: dict[int, bytes] = {}
-        self._descriptors: dict[int, dict[str, Value]] = {}  # what changes in those of old groups
+        self._descriptors: dict[int, dict[str, Value]] = {}  # the changed descriptors of old groups
         self._before = fs.superblock.fields
-        self._primary_before = fs.read(self._primary)  # which the log may hold, and the change writes over that
+        self._primary_before = fs.read(self._primary)  # blocks that the log may contain and the change overwrites
         self._fields = self._before | old.features.without(Incompat.RECOVER).fields
 
     def _check_intact(self, descriptor: Descriptor) -> None:
         if not descriptor.is_intact:
-            raise self._fs.not_believed(f"the checksum of descriptor {descriptor.group} does not hold")
+            raise self._fs.not_believed(f"the checksum of descriptor {descriptor.group} is wrong")
 
     def _counts(self, free_clusters: int, free_inodes: int) -> dict[str, Value]:
-        """Return the fields of the superblock that change, for what is free afterwards."""
+        """Return the changed fields of the superblock, given what will be free."""
         new = self._new
         fields = count_fields(new, free_clusters * new.cluster_blocks, free_inodes)
-        fields["s_overhead_clusters"] = 0  # the kernel works it out when it mounts
+        fields["s_overhead_clusters"] = 0  # the kernel computes it when it mounts
         return fields | new.features.without(Incompat.RECOVER).fields
 
     def _plan_group(self, descriptor: Descriptor, bits: int) -> int:
@@ -74,7 +74,7 @@ class Resizing:
 
     def _change(self, block: int, data: bytes) -> None:
         if block in self._changes:
-            raise self._fs.not_believed(f"two parts of its metadata lie at block {block}")
+            raise self._fs.not_believed(f"two parts of its metadata are at block {block}")
         self._changes[block] = data
 
     def _table(self, number: int) -> bytes:
@@ -98,14 +98,14 @@ class Resizing:
         return self._old.superblock_block
 
     def _primary_block(self, fields: dict[str, Value]) -> bytes:
-        """Return the block of the superblock with other contents of that."""
+        """Return the superblock's block with a changed superblock."""
         block = bytearray(self._primary_before)
         at = layout.SUPERBLOCK_OFFSET - self._primary * self._old.block_size
         block[at : at + layout.SUPERBLOCK.size] = superblock(fields, self._fs.checksums, 0)
         return bytes(block)
 
     def _switch(self) -> None:
-        """Bring the new size into force."""
+        """Make the new size take effect."""
         log = LogWriter(self._disk, self._fs) if self._fs.superblock.journal_inode else None
         meanwhile = self._fields | self._new.features.with_(Incompat.RECOVER).fields
         changes = {**self._changes, self._primary: self._primary_block(meanwhile)}
@@ -114,7 +114,7 @@ class Resizing:
             self._write_superblock({**before, "s_state": int(before["s_state"]) & ~layout.VALID_FS})
             self._write_blocks(self._changes)
         else:
-            # In this order there is never a log that no superblock announces.
+            # This order ensures that there is never a log that no superblock announces.
             self._write_superblock(before | self._old.features.with_(Incompat.RECOVER).fields)
             log.commit(changes)
             self._write_blocks(changes)

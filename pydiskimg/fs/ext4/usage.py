@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What of an ext2, ext3 or ext4 file system is in use: its block bitmaps, believed where they are consistent.
+"""The space in use in an ext2, ext3 or ext4 file system, by its block bitmaps, which are believed if consistent.
 
-    superblock ─ journal ─ group 0, root directory, copy ─ bitmap of each group ─> ranges of bytes that are in use
+    superblock ─ journal ─ group 0, root directory, copy ─ bitmap of each group ─> ranges of bytes in use
         │           │                   │                       │
         └───────────┴───────────────────┴── wrong: everything   └── wrong: the whole group
 
-docs/adr/0024 says what consistent means, 0025 what a journal changes.
+docs/adr/0024 defines consistent, 0025 the role of a journal.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from pydiskimg.ranges import MAX_RANGES, RangeList
 
 
 class ExtUsage:
-    """What is in use of the file system that source holds from its first byte on.
+    """The space in use by the file system at the beginning of source.
 
-    groups counts the groups, replayed_blocks those that its journal still has to put in their places.
-    doubtful_groups counts those that are taken as a whole because they contradict themselves, first_doubt says why
-    for the first of them; both are complete when ranges() has come to its end.
+    groups counts the groups, replayed_blocks the blocks that the journal has yet to write back. doubtful_groups counts
+    the groups that count as fully used because they contradict themselves, first_doubt is the reason for the first of
+    them; both are complete when ranges() is exhausted.
     """
 
     def __init__(self, source: Source) -> None:
-        """Read all but the bitmaps. Raises NotBelievedError when nothing can be told, and as reading source does."""
+        """Read all but the bitmaps.
+
+        Raises NotBelievedError if the used space cannot be determined, and as reading source does.
+        """
         self._size = source.size
         fs = read_file_system(source)
         recovered, self.replayed_blocks = after_recovery(fs)
@@ -58,10 +61,10 @@ class ExtUsage:
         return self.fs.geometry.groups
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """Yield the ranges in use, each as its first byte and the byte after its last; lazily, one group at a time.
+        """Yield the used ranges, each as its first byte and the byte after its last; lazily, one group at a time.
 
-        They ascend and do not touch each other. What lies in source behind the file system is in use. Errors are
-        those of reading source, and NotBelievedError where its journal turns out to be damaged.
+        They ascend and do not touch each other. Bytes of source after the file system are in use. Errors are those of
+        reading source, and NotBelievedError if its journal turns out to be damaged.
         """
         start = end = 0
         for first, last in self._pieces():
@@ -74,7 +77,7 @@ class ExtUsage:
             yield start, end
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
-        """Yield what ranges() joins, ascending."""
+        """Yield the ranges that ranges() joins, ascending."""
         geometry = self.fs.geometry
         size = geometry.block_size
         self.doubtful_groups, self.first_doubt = 0, None
@@ -113,7 +116,7 @@ class ExtUsage:
         if free != descriptor.free_blocks:
             return f"{free} of its clusters are free, and its descriptor says {descriptor.free_blocks}"
         if bits & metadata != metadata:
-            return "its block bitmap has bitmaps, inode tables or copies of the superblock as free"
+            return "its block bitmap marks bitmaps, inode tables or copies of the superblock as free"
         return bits
 
     def _bitmap(self, descriptor: Descriptor, clusters: int) -> int | str:
@@ -122,24 +125,24 @@ class ExtUsage:
         if checksums.active:
             width = 0xFFFFFFFF if geometry.desc_size >= GROUP_DESCRIPTOR_64.size else 0xFFFF
             if checksums.bitmap(data[: geometry.clusters_per_group // 8]) & width != descriptor.bitmap_checksum:
-                return "the checksum of its block bitmap does not hold"
+                return "the checksum of its block bitmap is wrong"
         bits = bits_in_use(data, clusters)
-        return "its block bitmap has bits of blocks behind its end as free" if bits is None else bits
+        return "its block bitmap marks blocks beyond its end as free" if bits is None else bits
 
     def metadata_clusters(self, group: int) -> int:
-        """Return the bits of a group's clusters that hold metadata of this and other groups."""
+        """Return the bits of a group's clusters that contain metadata of this and other groups."""
         geometry = self.fs.geometry
         start, end = geometry.group_start(group), geometry.group_end(group)
         head = min(geometry.group_head(group), end - start)
         return (1 << geometry.clusters_in(head)) - 1 | self.table_clusters(group)
 
     def table_clusters(self, group: int) -> int:
-        """Return the bits of a group's clusters that hold bitmaps and inode tables of this and other groups."""
+        """Return the bits of a group's clusters that contain bitmaps and inode tables of this and other groups."""
         return clusters_of(self._metadata_ranges, self.fs.geometry, group)
 
 
 def clusters_of(ranges: RangeList, geometry: Geometry, group: int) -> int:
-    """Return the bits of a group's clusters in which blocks of ranges lie."""
+    """Return the bits of a group's clusters that contain blocks of ranges."""
     start, end = geometry.group_start(group), geometry.group_end(group)
     ratio = geometry.cluster_blocks
     bits = 0
@@ -148,17 +151,17 @@ def clusters_of(ranges: RangeList, geometry: Geometry, group: int) -> int:
     return bits
 
 
-# Groups lie next to each other in all that mke2fs and resize2fs make: 16 TiB of ext4 have about 25000 runs.
+# In all that mke2fs and resize2fs make, tables of groups are neighbours: 16 TiB of ext4 have about 25000 runs.
 _MOST = MAX_RANGES
 
 
 def metadata_ranges(fs: FileSystem, groups: range | None = None) -> RangeList:
-    """Return the runs of blocks that hold the bitmaps and inode tables of all groups, or of some of them.
+    """Return the runs of blocks with the bitmaps and inode tables of all groups, or of some of them.
 
     Raises NotBelievedError when two groups name one block, and as reading does.
     """
     starts, ends = array("Q"), array("Q")
-    last = [-1, -1, -1]  # the run that each kind was added to before
+    last = [-1, -1, -1]  # the last run of each kind
     for descriptor in read_descriptors(fs):
         is_left_out = groups is not None and descriptor.group not in groups
         if is_left_out or location_problem(fs.geometry, descriptor) is not None:
@@ -179,6 +182,6 @@ def _ascending(starts: array[int], ends: array[int], fs: FileSystem) -> Iterator
     behind = 0
     for index in sorted(range(len(starts)), key=starts.__getitem__):
         if starts[index] < behind:
-            raise fs.not_believed(f"two bitmaps or inode tables lie at block {starts[index]}")
+            raise fs.not_believed(f"two bitmaps or inode tables are at block {starts[index]}")
         behind = ends[index]
         yield starts[index], behind

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Extended attributes laid out for an inode and the one block that it may have besides (attributes.rst)."""
+"""Lay out extended attributes in an inode and its one optional block (attributes.rst)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MASK = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class ValueInode:
-    """A value that lies in an inode of its own, which says its hash."""
+    """A value in an inode of its own, which stores its hash."""
 
     number: int
     size: int
@@ -41,9 +41,9 @@ class AttributeTooLargeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EncodedAttributes:
-    """What belongs into the inode from i_extra_isize on, and the contents of the block, None where none is needed.
+    """The bytes of the inode from i_extra_isize on, and the contents of the block, None if none is needed.
 
-    The block's checksum, which depends on where it is, is filled in by seal_block().
+    seal_block() sets the block's checksum, which depends on its location.
     """
 
     in_inode: bytes
@@ -51,12 +51,12 @@ class EncodedAttributes:
 
 
 def has_prefix(name: bytes) -> bool:
-    """Tell whether ext4 has a number for the beginning of the attribute's name, which Linux lets be set."""
+    """True if ext4 has a number for the prefix of the attribute's name and Linux can set it."""
     return stored_name(name) is not None
 
 
 def encode_attributes(attributes: Mapping[bytes, bytes], block_size: int) -> EncodedAttributes:
-    """Lay out attributes by name for an inode of the usual size; values are as they are stored.
+    """Lay out attributes by name for an inode of the usual size; values are in their stored form.
 
     Raises AttributeTooLargeError. The inode is filled first, in the order in which a block has them.
     """
@@ -72,7 +72,7 @@ def encode_attributes(attributes: Mapping[bytes, bytes], block_size: int) -> Enc
 def encode_stored(
     stored: Mapping[tuple[int, bytes], bytes | ValueInode], area: int, block_size: int
 ) -> EncodedAttributes:
-    """As encode_attributes(), by number of the prefix and rest of the name; area is the inode's room, in bytes."""
+    """As encode_attributes(), by prefix number and rest of the name; area is the inode's room, in bytes."""
     items = sorted(
         ((index, name, value) for (index, name), value in stored.items()),
         key=lambda item: (item[0], len(item[1]), item[1]),
@@ -89,13 +89,13 @@ def encode_stored(
 
 
 def seal_block(block: bytearray, number: int, checksums: Checksums) -> None:
-    """Fill in the checksum of a block of attributes that is written at a block number."""
+    """Set the checksum of a block of attributes that is written at a block number."""
     if checksums.active:
         layout.XATTR_HEADER.put(block, {"h_checksum": checksums.xattr_block(number, bytes(block))})
 
 
 def stored_name(name: bytes) -> tuple[int, bytes] | None:
-    """Return the number of an attribute's prefix, and what follows; None where Linux sets no such attribute."""
+    """Return the number of an attribute's prefix, and the rest; None if Linux sets no such attribute."""
     if name in _WHOLE:
         return _INDEXES[name], b""
     prefix, dot, rest = name.partition(b".")
@@ -111,7 +111,7 @@ class _Area:
         self.items: list[_Attribute] = []
 
     def add(self, item: _Attribute) -> bool:
-        """Add an attribute; False where it does not fit."""
+        """Add an attribute; False if it does not fit."""
         inside = len(item[2]) if isinstance(item[2], bytes) else 0
         needed = layout.XATTR_ENTRY.size + _padded(len(item[1])) + _padded(inside)
         if needed > self._left:
@@ -147,12 +147,14 @@ def _padded(length: int) -> int:
 
 
 def entry_hashes(name: bytes, value: bytes) -> tuple[int, int]:
-    """Return what e_hash may be: with bytes of the name from 0x80 on as negative numbers, which we write, or not."""
+    """Return the possible values of e_hash: with bytes of the name from 0x80 on as negative numbers (written here), or
+    not.
+    """
     return _entry_hash(name, value), _hashed(_hashed(0, _NAME_SHIFT, name), _VALUE_SHIFT, _words(value))
 
 
 def value_hashes(name: bytes, value_hash: int) -> tuple[int, int]:
-    """Return what e_hash may be of an attribute whose value is an inode of its own, which says the value's hash."""
+    """Return the possible e_hash of an attribute whose value is in its own inode, which stores the value's hash."""
     return entry_hashes(name, value_hash.to_bytes(4, "little"))
 
 
@@ -161,7 +163,7 @@ def _item_hash(name: bytes, value: bytes | ValueInode) -> int:
 
 
 def _entry_hash(name: bytes, value: bytes) -> int:
-    # Bytes from 0x80 on count as negative numbers: what every e2fsck for x86 expects.
+    # Bytes from 0x80 on count as negative numbers, as every e2fsck for x86 expects.
     signed = ((byte - 256 if byte > 127 else byte) & _MASK for byte in name)
     return _hashed(_hashed(0, _NAME_SHIFT, signed), _VALUE_SHIFT, _words(value))
 

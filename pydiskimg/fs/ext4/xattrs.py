@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
-MAX_VALUE = 1 << 16  # bytes; Linux takes no longer ones
+MAX_VALUE = 1 << 16  # bytes; Linux accepts no longer ones
 _KEPT_BLOCKS = 256
 
 StoredName = tuple[int, bytes]
-"""The index that stands for the beginning of an attribute's name (layout.XATTR_PREFIXES), and the rest of the name."""
+"""The index of the beginning of an attribute's name (layout.XATTR_PREFIXES), and the rest of the name."""
 
 ReadValue: TypeAlias = "Callable[[int, int], bytes]"
-"""Called with the number of an inode and a size in bytes; returns the value that is the contents of that inode."""
+"""Called with the number of an inode and a size in bytes; returns the value, which is the contents of that inode."""
 
 
 class Xattrs:
     """Reads the extended attributes of the inodes of a file system that does not change.
 
-    read_value is how the value in an inode of its own is read.
+    read_value reads a value that has its own inode.
     """
 
     def __init__(self, fs: FileSystem, read_value: ReadValue) -> None:
@@ -35,9 +35,9 @@ class Xattrs:
         self._blocks: dict[int, dict[StoredName, bytes | tuple[int, int]]] = {}
 
     def of(self, inode: StoredInode) -> dict[StoredName, bytes]:
-        """Return the attributes, values as they are stored; of a name that is there twice the one in the inode.
+        """Return the attributes, values in their stored form; for a duplicate name, the one in the inode.
 
-        Raises NotBelievedError when they are damaged, and as reading does.
+        Raises NotBelievedError if they are damaged, and as reading does.
         """
         found = self._in_inode(inode)
         if inode.xattr_block:
@@ -50,11 +50,12 @@ class Xattrs:
             values[name] = value if isinstance(value, bytes) else self._read_value(*value)
             left -= len(values[name])
             if left < 0:
-                raise self._damaged(inode, "its extended attributes are larger than what Linux stores")
+                raise self._damaged(inode, "its extended attributes are larger than Linux allows")
         return values
 
     def references(self, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
-        """Return (name, inode that holds the value, size, whether the attribute is in the block) of such attributes.
+        """Return (name, inode of the value, size, whether the attribute is in the block) of attributes with value
+        inodes.
 
         Raises as of() does.
         """
@@ -69,14 +70,14 @@ class Xattrs:
         ]
 
     def inline_data(self, inode: StoredInode) -> bytes:
-        """Return what the inode holds of its contents beyond i_block. Raises as of() does."""
+        """Return the inode's inline contents after i_block. Errors as for of()."""
         value = self._in_inode(inode).get(layout.XATTR_INLINE_DATA, b"")
         if not isinstance(value, bytes):
             raise self._damaged(inode, "its inline data are in another inode")
         return value
 
     def has_inline_data(self, inode: StoredInode) -> bool:
-        """Tell whether the inode has the attribute that holds contents. Raises as of() does."""
+        """True if the inode has the attribute for inline contents. Errors as for of()."""
         return layout.XATTR_INLINE_DATA in self._in_inode(inode)
 
     def _in_inode(self, inode: StoredInode) -> dict[StoredName, bytes | tuple[int, int]]:
@@ -97,7 +98,7 @@ class Xattrs:
         if header["h_magic"] != _MAGIC or header["h_blocks"] != 1:
             raise self._damaged(inode, f"block {number} does not hold extended attributes")
         if fs.checksums.active and header["h_checksum"] != fs.checksums.xattr_block(number, block):
-            raise self._damaged(inode, f"the checksum of block {number} of its extended attributes does not hold")
+            raise self._damaged(inode, f"the checksum of block {number} of its extended attributes is wrong")
         if len(self._blocks) >= _KEPT_BLOCKS:
             self._blocks.clear()
         found = self._blocks[number] = dict(self._entries(inode, block, layout.XATTR_HEADER.size))
@@ -106,7 +107,7 @@ class Xattrs:
     def _entries(
         self, inode: StoredInode, area: bytes, position: int
     ) -> Iterator[tuple[StoredName, bytes | tuple[int, int]]]:
-        """Yield names, and values or where those are, of the entries from position on; offsets count in area."""
+        """Yield names, and values or their locations, of the entries from position on; offsets count in area."""
         left = len(area)
         try:
             for at, _, entry in stored_entries(area, position):
@@ -131,13 +132,13 @@ class Xattrs:
 
 
 _MAGIC = layout.XATTR_MAGIC
-_NAME = "the name of one of its extended attributes is not a possible one"
+_NAME = "the name of one of its extended attributes is not valid"
 
 
 def first_entry(inode: StoredInode) -> int:
-    """Return the byte of an inode at which the entries of its attributes begin; 0 where it has none.
+    """Return the byte of an inode at which its attribute entries begin; 0 if it has none.
 
-    Raises ValueError where what is before them is damaged.
+    Raises ValueError if the fields before them are damaged.
     """
     if len(inode.raw) <= layout.GOOD_OLD_INODE_SIZE:
         return 0
@@ -151,16 +152,16 @@ def first_entry(inode: StoredInode) -> int:
 
 
 def points_back(value: StoredInode, inode: StoredInode) -> bool:
-    """Tell whether an inode holds the value of an attribute of another one as Lustre has it, which the kernel reads.
+    """True if an inode holds another inode's attribute value in the format of Lustre, which the kernel reads.
 
-    It names that one by number in i_mtime, and by generation; it has neither a hash nor a count of references.
+    It refers to that inode by number in i_mtime, and by generation; it has neither a hash nor a count of references.
     """
     parent, generation = inode.number, inode.fields["i_generation"]
     return bool(value.fields["i_mtime"] == parent and value.fields["i_generation"] == generation)
 
 
 def stored_entries(area: bytes, position: int) -> Iterator[tuple[int, int, dict[str, int]]]:
-    """Yield (where, end, fields) of the entries from position on. Raises ValueError where they do not end in area."""
+    """Yield (offset, end, fields) of the entries from position on. Raises ValueError if they do not end in area."""
     while True:
         end = position + layout.XATTR_PADDING
         if end <= len(area) and not any(area[position:end]):
@@ -177,11 +178,11 @@ def stored_entries(area: bytes, position: int) -> Iterator[tuple[int, int, dict[
 
 
 def attribute_name(name: StoredName) -> bytes | None:
-    """Return an attribute's whole name; None for one that Linux does not show."""
+    """Return an attribute's whole name; None if Linux does not show it."""
     index, rest = name
     prefix = layout.XATTR_PREFIXES.get(index)
     if prefix is None or name == layout.XATTR_INLINE_DATA:
         return None
-    if prefix.endswith(b".") != bool(rest):  # "user." alone, or an ACL with something after it
+    if prefix.endswith(b".") != bool(rest):  # "user." alone, or an ACL with a suffix
         return None
     return prefix + rest

@@ -162,7 +162,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "bad ACL attribute": (extended((b"SCHILY.xattr.system.posix_acl_access", b"abc")) + GOOD + END, "is malformed"),
     "NFSv4 ACL": (extended((b"SCHILY.acl.ace", b"owner@:rwx::allow")) + GOOD + END, "NFSv4 ACL"),
-    "huge device number": (bytes(device(0o7777777)) + END, "its device number 1:2097151 is none that Linux has"),
+    "huge device number": (bytes(device(0o7777777)) + END, "Linux does not support its device number 1:2097151"),
     "negative owner": (extended((b"uid", b"-5")) + GOOD + END, "entry file: "),
     "huge group": (extended((b"gid", b"4294967295")) + GOOD + END, "entry file: its group is 4294967295; expected"),
     "huge owner": (extended((b"uid", b"4294967295")) + GOOD + END, "its owner is 4294967295; expected a number from 0"),

@@ -88,7 +88,7 @@ REFUSED: list[tuple[dict[str, Any], type[FileSystemError] | type[DoesNotFitError
     (
         {"size": 8 * MIB - 1},
         DoesNotFitError,
-        r"ext4 is made on at least 8388608 bytes \(8 MiB\), and there are 8388607",
+        r"ext4 needs at least 8388608 bytes \(8 MiB\), the disk has 8388607",
     ),
     ({"size": 0}, DoesNotFitError, "ext4 is made on at least"),
     ({"size": 16 * TIB + 1}, DoesNotFitError, "ext4 is made on at most"),

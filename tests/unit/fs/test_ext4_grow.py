@@ -151,8 +151,8 @@ def test_a_damaged_copy_in_the_log_is_found_while_planning(features: int, number
     with pytest.raises(FileSystemError) as caught:
         plan_ext_growth(StoppingDisk(disk, 0))
     assert str(caught.value) == (
-        f"memory: its ext file system does not grow: its journal: the checksum of the copy in block {2 + number} does "
-        "not hold; check it (e2fsck -f)"
+        f"memory: its ext file system cannot be grown: its journal: the checksum of the copy in block {2 + number} "
+        "is wrong; check it (e2fsck -f)"
     )
 
 
@@ -201,9 +201,7 @@ def test_what_is_refused(fields: dict[str, int], message: str) -> None:
 def test_a_feature_with_which_none_grows() -> None:
     geometry = read_file_system(image("ext4")).geometry
     features = geometry.features.with_(RoCompat.READONLY)
-    with pytest.raises(
-        FileSystemError, match=r"^disk: its ext file system has the feature read-only, with which its size is not"
-    ):
+    with pytest.raises(FileSystemError, match=r"^disk: its ext file system has the feature read-only; its size cannot"):
         larger(geometry.replaced(features=features), NEW, "disk")
 
 

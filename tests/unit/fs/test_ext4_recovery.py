@@ -142,7 +142,7 @@ def test_a_copy_that_is_damaged_and_needed() -> None:
     writer = log(bitmap=True)
     writer.close()
     flip(writer, 2, 900)
-    not_believed(writer.disk, "the checksum of the copy in block 2 does not hold")
+    not_believed(writer.disk, "the checksum of the copy in block 2 is wrong")
 
 
 def test_a_copy_that_is_damaged_and_not_needed() -> None:
@@ -188,7 +188,7 @@ def test_the_checksum_of_the_journal() -> None:
     writer = log()
     writer.close()
     flip(writer, 0, 0x60)
-    not_believed(writer.disk, "the checksum of its superblock does not hold")
+    not_believed(writer.disk, "the checksum of its superblock is wrong")
 
 
 def test_changes_that_the_superblock_denies() -> None:
@@ -196,7 +196,7 @@ def test_changes_that_the_superblock_denies() -> None:
     clean = bytes(writer.disk.data[1024:2048])
     writer.close()
     writer.disk.data[1024:2048] = clean
-    not_believed(writer.disk, "its journal holds changes, and its superblock says that there are none")
+    not_believed(writer.disk, "its journal has changes, although its superblock says that it has none")
 
 
 def test_a_log_without_an_end() -> None:
@@ -205,7 +205,7 @@ def test_a_log_without_an_end() -> None:
     for _ in range(1023):
         writer.commit()
     writer.close()
-    not_believed(disk, "its log goes round and has no end")
+    not_believed(disk, "its log is circular and has no end")
 
 
 def test_a_log_of_more_blocks_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_a_revoke_block_that_says_it_is_longer() -> None:
     writer.close()
     at = writer.at(3) + 12
     writer.disk.data[at : at + 4] = (1025).to_bytes(4, "big")
-    not_believed(writer.disk, "a revoke block has 1025 bytes, and there is room for 1024")
+    not_believed(writer.disk, "a revoke block has 1025 bytes, more than the 1024 that fit")
 
 
 @pytest.mark.parametrize("block", [8192, (1 << 32) - 1, (1 << 63) + 7])
@@ -301,7 +301,7 @@ def test_the_checksum_of_the_inode() -> None:
     disk = disk_of("ext4")
     table = int(layout.GROUP_DESCRIPTOR_64.unpack(disk.data, 2048)["bg_inode_table_lo"])
     disk.data[table * 1024 + 7 * 256 + 4] ^= 1
-    not_believed(disk, "the checksum of inode 8 (the journal) does not hold")
+    not_believed(disk, "the checksum of inode 8 (the journal) is wrong")
 
 
 def test_a_map_that_goes_round_ends() -> None:

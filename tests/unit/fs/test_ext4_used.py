@@ -133,7 +133,7 @@ def test_what_is_free_can_hold_anything(kind: str) -> None:
         ({"s_blocks_per_group": 0}, "groups have 0 blocks"),
         ({"s_blocks_per_group": 8200}, "groups have 8200 blocks"),
         ({"s_blocks_per_group": 8}, "groups have 8 blocks"),
-        ({"s_first_data_block": 0}, "first data block is 0, and 1 is expected"),
+        ({"s_first_data_block": 0}, "first data block is 0, expected 1"),
         ({"s_inodes_per_group": 0}, "groups have 0 inodes"),
         ({"s_inodes_per_group": 1 << 30}, "groups have 1073741824 inodes"),
         ({"s_inodes_count": 7}, "7 inodes"),
@@ -224,7 +224,7 @@ def test_bits_behind_the_end() -> None:
     disk = disk_of(image("ext2"))
     at = bitmap_at("ext2", 3) + 1023
     disk.data[at] = 0x7F
-    doubted(disk, "ext2", 3, "bits of blocks behind its end as free")
+    doubted(disk, "ext2", 3, "marks blocks beyond its end as free")
 
 
 def test_the_checksum_of_a_bitmap() -> None:
@@ -232,7 +232,7 @@ def test_the_checksum_of_a_bitmap() -> None:
     at = next(bitmap_at("ext4", group) for group in (1, 2, 3) if not uninitialised("ext4", group))
     group = next(group for group in (1, 2, 3) if not uninitialised("ext4", group))
     disk.data[at : at + 1] = b"\xfd"
-    doubted(disk, "ext4", group, "the checksum of its block bitmap does not hold")
+    doubted(disk, "ext4", group, "the checksum of its block bitmap is wrong")
 
 
 def uninitialised(kind: str, group: int) -> bool:
@@ -243,7 +243,7 @@ def uninitialised(kind: str, group: int) -> bool:
 def test_the_checksum_of_a_descriptor() -> None:
     disk = disk_of(image("ext4"))
     disk.data[descriptor_at("ext4", 3) + 0x1C] ^= 1
-    doubted(disk, "ext4", 3, "the checksum of its descriptor does not hold")
+    doubted(disk, "ext4", 3, "the checksum of its descriptor is wrong")
 
 
 @pytest.mark.parametrize("block", [0, 1, 1 + 8192, 1 + 2 * 8192, 1 << 31])
@@ -258,7 +258,7 @@ def test_two_structures_at_one_place() -> None:
     disk = disk_of(image("ext2"))
     block = bitmap_at("ext2", 3) // 1024
     layout.GROUP_DESCRIPTOR_32.put(disk.data, {"bg_inode_bitmap_lo": block}, descriptor_at("ext2", 3))
-    with pytest.raises(NotBelievedError, match=f"two bitmaps or inode tables lie at block {block}"):
+    with pytest.raises(NotBelievedError, match=f"two bitmaps or inode tables are at block {block}"):
         ExtUsage(disk)
 
 

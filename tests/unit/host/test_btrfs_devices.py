@@ -114,7 +114,7 @@ def test_another_device_in_one_copy(copy: int) -> None:
 
 
 def test_a_copy_that_the_kernel_does_not_take() -> None:
-    """Its checksum does not hold; with another kind of checksum each copy counts."""
+    """Its checksum is wrong; with another kind of checksum each copy counts."""
     image = Image()
     image.leaf(0, OWN)
     image.leaf(0, (2, OTHER, OTHER), copies=COPIES[:1])

@@ -149,7 +149,7 @@ class ChangedGroups:
         data = self._fs.read(block)
         stored = halves(self._record, "bg_inode_bitmap_csum", checksums.bitmap(data[: count // 8]))
         if checksums.active and any(fields[name] != value for name, value in stored.items()):
-            raise self._fs.not_believed(f"group {group}: the checksum of its inode bitmap does not hold")
+            raise self._fs.not_believed(f"group {group}: the checksum of its inode bitmap is wrong")
         return int.from_bytes(data, "little") & (1 << count) - 1
 
     def _fields(self, group: int) -> dict[str, Any]:

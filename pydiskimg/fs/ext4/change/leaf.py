@@ -47,7 +47,7 @@ class Leaf:
 
     @classmethod
     def read(cls, fs: FileSystem, block: int, directory: StoredInode) -> Leaf:
-        """Return a block of a directory. Raises NotBelievedError where its checksum does not hold."""
+        """Return a block of a directory. Raises NotBelievedError where its checksum is wrong."""
         return cls.intact(fs, block, fs.read(block), directory)
 
     @classmethod
@@ -56,7 +56,7 @@ class Leaf:
         where = inode_name(directory.number)
         leaf = cls(fs, data, where)
         if leaf.has_tail and not fs.checksums.directory_block_holds(directory.seed, data):
-            raise fs.not_believed(f"{where}: the checksum of its block {block} does not hold")
+            raise fs.not_believed(f"{where}: the checksum of its block {block} is wrong")
         return leaf
 
     def slots(self) -> Iterator[Slot]:

@@ -259,7 +259,7 @@ class Transaction:
         blocks = inodes = 0
         for descriptor in read_descriptors(self.fs):
             if not descriptor.is_intact:
-                raise self.fs.not_believed(f"the checksum of descriptor {descriptor.group} does not hold")
+                raise self.fs.not_believed(f"the checksum of descriptor {descriptor.group} is wrong")
             blocks += descriptor.free_blocks
             inodes += descriptor.free_inodes
         return blocks, inodes

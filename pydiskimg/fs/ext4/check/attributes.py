@@ -109,9 +109,7 @@ class AttributeChecker:
             known.wanted = known.found
             return known
         if fs.checksums.active and header["h_checksum"] != fs.checksums.xattr_block(number, block):
-            checking.found(
-                FindingKind.ATTRIBUTE, inode, f"the checksum of block {number} of its attributes does not hold"
-            )
+            checking.found(FindingKind.ATTRIBUTE, inode, f"the checksum of block {number} of its attributes is wrong")
         known.value_clusters, known.value_inodes = self._entries(
             inode, block, layout.XATTR_HEADER.size, needs_hash=True
         )
@@ -138,7 +136,7 @@ class AttributeChecker:
                     taken.append((offset, offset + -(-size // _PADDING) * _PADDING))
                 hashes = entry_hashes(name, area[offset : offset + size])
                 if (entry["e_hash"] or needs_hash) and entry["e_hash"] not in hashes:
-                    raise ValueError("the hash of an extended attribute does not hold")
+                    raise ValueError("the hash of an extended attribute is wrong")
             taken.sort()
             if any(one[1] > other[0] for one, other in pairwise(taken)):
                 raise ValueError("two of its extended attributes overlap")
@@ -165,7 +163,7 @@ class AttributeChecker:
         if entry["e_hash"] not in value_hashes(name, int(value.fields["i_atime"])):
             if points_back(value, owner):
                 return 0, 0
-            raise ValueError(f"the hash of an attribute with its value in inode {number} does not hold")
+            raise ValueError(f"the hash of an attribute with its value in inode {number} is wrong")
         return -(-size // (self._fs.geometry.block_size * self._fs.geometry.cluster_blocks)), 1
 
 

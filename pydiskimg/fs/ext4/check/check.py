@@ -127,7 +127,7 @@ def _check_mount_protection(fs: FileSystem, report: ExtReport) -> None:
     if fields["mmp_magic"] != layout.MMP_MAGIC:
         report.add(FindingKind.SUPERBLOCK, f"block {block} is not one of multiple mount protection")
     elif fs.checksums.active and fields["mmp_checksum"] != fs.checksums.mount_protection(raw):
-        report.add(FindingKind.SUPERBLOCK, "the checksum of its multiple mount protection does not hold")
+        report.add(FindingKind.SUPERBLOCK, "the checksum of its multiple mount protection is wrong")
     if fields["mmp_magic"] == layout.MMP_MAGIC and fields["mmp_seq"] != layout.MMP_CLEAN:
         is_changed = fields["mmp_seq"] == layout.MMP_FSCK
         use = "is being checked or changed, or that this was interrupted" if is_changed else "is in use"

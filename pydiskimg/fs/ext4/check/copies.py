@@ -37,7 +37,7 @@ def check_copies(checking: Checking) -> None:
             report.add(FindingKind.COPY, f"group {group}: there is no copy of the superblock")
             continue
         if copy.expected_checksum != copy.number("s_checksum"):
-            report.add(FindingKind.COPY, f"group {group}: the checksum of its copy of the superblock does not hold")
+            report.add(FindingKind.COPY, f"group {group}: the checksum of its copy of the superblock is wrong")
         different = next((name for name in _SHARED if own[name] != copy.fields[name]), None)
         if different:
             report.add(FindingKind.COPY, f"group {group}: its copy of the superblock has another {different}")

@@ -71,13 +71,11 @@ class DirectoryChecker:
         end = len(block)
         if table is None:
             if not checksums.directory_block_holds(inode.seed, block):
-                self._found(
-                    FindingKind.DIRECTORY, inode, f"the checksum of block {index} of the directory does not hold"
-                )
+                self._found(FindingKind.DIRECTORY, inode, f"the checksum of block {index} of the directory is wrong")
             if checksums.active and _has_tail(block):
                 end -= layout.DIRECTORY_TAIL.size
         elif not checksums.index_block_holds(inode.seed, block, table):
-            self._found(FindingKind.HASHES, inode, f"the checksum of block {index} of the directory does not hold")
+            self._found(FindingKind.HASHES, inode, f"the checksum of block {index} of the directory is wrong")
         is_hashed = bool(inode.flags & layout.ENCRYPT_FLAG and inode.flags & layout.CASEFOLD_FLAG)
         names: list[bytes] = []
         try:

@@ -138,7 +138,7 @@ class GroupChecker:
             width = 0xFFFFFFFF if self._geometry.desc_size >= layout.GROUP_DESCRIPTOR_64.size else 0xFFFF
             stored = descriptor.bitmap_checksum if is_blocks else descriptor.inode_bitmap_checksum
             if checksums.bitmap(data[: covered // 8]) & width != stored:
-                self._found(kind, descriptor, f"the checksum of its {what} bitmap does not hold")
+                self._found(kind, descriptor, f"the checksum of its {what} bitmap is wrong")
         bits = int.from_bytes(data, "little")
         if bits >> count != (1 << 8 * len(data) - count) - 1:
             self._found(kind, descriptor, f"its {what} bitmap has bits after its end that are not set")

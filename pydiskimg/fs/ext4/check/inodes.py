@@ -54,7 +54,7 @@ class InodeChecker:
 
     def _check(self, inode: StoredInode, *, is_intact: bool) -> None:
         if not is_intact:
-            self._checking.found(FindingKind.INODE, inode, "its checksum does not hold")
+            self._checking.found(FindingKind.INODE, inode, "its checksum is wrong")
         number = inode.number
         if number == layout.ROOT_INODE or self._checking.is_own(number):
             self._check_own(inode)

@@ -83,7 +83,7 @@ class BlockMover:
         data = bytearray(self._fs.read(self._checked(block, numbers[0])))
         header = layout.XATTR_HEADER.unpack(data)
         if checksums.active and header["h_checksum"] != checksums.xattr_block(block, bytes(data)):
-            raise self._fs.not_believed(f"the checksum of block {block}, of extended attributes, does not hold")
+            raise self._fs.not_believed(f"the checksum of block {block}, of extended attributes, is wrong")
         new = transaction.blocks.allocate(self._group_of(numbers[0]), 1)[0]
         seal_block(data, new, checksums)
         transaction.put(new, data)

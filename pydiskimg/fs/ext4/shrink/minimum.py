@@ -101,7 +101,7 @@ def use_of(usage: ExtUsage) -> Use:
     clusters = inodes = 0
     for descriptor in read_descriptors(fs):
         if not descriptor.is_intact:
-            raise fs.not_believed(f"the checksum of descriptor {descriptor.group} does not hold")
+            raise fs.not_believed(f"the checksum of descriptor {descriptor.group} is wrong")
         in_use = geometry.group_clusters(descriptor.group) - descriptor.free_blocks
         clusters += in_use - usage.metadata_clusters(descriptor.group).bit_count()
         inodes += geometry.inodes_per_group - descriptor.free_inodes
