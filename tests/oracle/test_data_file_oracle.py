@@ -12,6 +12,7 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.references import allow_references
+from tests.fixtures.both_programs import by_pydiskimg
 from tests.fixtures.qcow2_images import run
 from tests.fixtures.used_by_qemu import in_qemu
 
@@ -114,6 +115,16 @@ def test_created_as_by_qemu(here: Path, preallocation: str, raw: str) -> None:
         status = (here / f"{name}.data").stat()
         told.append((rows, {**data, "data-file": ""}, status.st_size, status.st_blocks >= 2048))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("command", ["write -P 7 0 9k", "write -z 0 512", "write -z 0 64k"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mapped_where_the_first_cluster_is_at_0(here: Path, shape: str, command: str) -> None:
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"{shape},data_file=file,preallocation=metadata", "a", "100k")
+    run("qemu-io", "-f", "qcow2", "-c", command, "a")
+    rows = json.loads(run("qemu-img", "map", "-f", "qcow2", "--output=json", "a"))
+    found = json.loads(by_pydiskimg("map", "--allow-references", ".", "-f", "qcow2", "--output=json", "a").out)
+    assert [{"compressed": False, **row} for row in rows] == found
 
 
 @pytest.mark.parametrize("raw", ["on", "off"])

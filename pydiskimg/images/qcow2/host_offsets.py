@@ -135,8 +135,16 @@ def _one_cluster(header: Header, table: L2Table, index: int) -> tuple[int, int]:
     if table.kinds[index] == COMPRESSED:
         return IS_DATA | IS_COMPRESSED, 0
     host = table.host(index)
-    is_located = host or (header.has_data_file and table.entry(index) & layout.COPIED)
+    is_located = host or (header.has_data_file and _is_first(table.entry(index)))
     return _FLAGS[table.kinds[index]] | (HAS_OFFSET if is_located else 0), host
+
+
+def _is_first(entry: int) -> bool:
+    """Whether an L2 entry with the offset 0 is about the first cluster of a data file: the copied bit tells.
+
+    It does not tell for a cluster that is zero as a whole, which QEMU takes for one without an offset then.
+    """
+    return entry & (layout.COPIED | layout.L2_ZERO) == layout.COPIED
 
 
 def _is_one_piece(table: L2Table, index: int, after: int) -> bool:
@@ -166,14 +174,10 @@ def _of_clusters(header: Header, table: L2Table, index: int, after: int) -> tupl
         from array import array  # only here: it takes long to import
 
         words = array("Q", [0 if word & layout.L2_COMPRESSED else word for word in words])
-    mask = layout.ENTRY_OFFSET
-    hosts = [word & mask for word in words]
-    if header.has_data_file:
-        # There the offset may be 0: then the copied bit tells, for clusters that can hold data.
-        mask |= layout.COPIED
-        located = bytes(map(bool, [word & mask for word in words]))
-    else:
-        located = bytes(map(bool, hosts))
+    hosts = [word & layout.ENTRY_OFFSET for word in words]
+    located = bytes(map(bool, hosts))
+    if header.has_data_file and 0 in located:
+        located = bytes(host > 0 or _is_first(word) for host, word in zip(hosts, words, strict=True))
     apart = bytes((0, *map(ne, map(sub, hosts[1:], hosts), repeat(header.cluster_size))))
     return combined(kinds.translate(_OF_KIND), located.translate(_OFFSET_FLAG)), common(apart, located), hosts
 
