@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.qcow2.switch.empty import empty_qcow2
 from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
 from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
+from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.qcow2_disks import CLUSTER, assert_clean, new_disk
@@ -63,6 +65,28 @@ def test_interrupted_at_every_write(size: int, *, snapshot: bool) -> None:
     cut = MemoryStore(bytes(store.data[:end]))
     assert_clean(cut)
     assert contents(bytes(cut.data)) == before[:rounded]
+
+
+@pytest.mark.parametrize("refcount_bits", [8, 64])
+def test_blocks_that_count_nothing_any_more_are_freed(refcount_bits: int) -> None:
+    start = MemoryStore()
+    create_qcow2(start, 3 << 20, cluster_size=CLUSTER, refcount_bits=refcount_bits)
+    disk = open_qcow2_disk(start)
+    disk.write(0, b"\xff" * (3 << 20))
+    disk.flush()
+    store = CrashingStore(bytes(start.data))
+    shrink_qcow2(store, 1 << 20)
+    for _, image in store.crashes(random.Random(refcount_bits), each=1):
+        assert_clean(MemoryStore(image))
+    blocks = refcount_blocks(store)
+    assert len(blocks) < len(refcount_blocks(start))
+    assert all(any(store.data[block : block + CLUSTER]) for block in blocks)
+
+
+def refcount_blocks(store: MemoryStore) -> list[int]:
+    header = read_header(store)
+    table = store.data[header.refcount_table_offset :][: header.refcount_table_clusters * CLUSTER]
+    return [offset for (offset,) in struct.iter_unpack(">Q", table) if offset]
 
 
 @pytest.mark.parametrize("snapshot", [False, True])

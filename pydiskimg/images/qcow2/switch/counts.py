@@ -124,6 +124,22 @@ class SwitchedRefcounts(Refcounts):
                 return number * self._per_block + index + 1
         return 0
 
+    def drop_empty_blocks(self) -> None:
+        """Take blocks that changed and count nothing any more, or only themselves, out of the new table."""
+        found = True
+        while found:  # one that goes was counted in another one
+            found = False
+            for number in [each for each in sorted(self._own) if self._table[each]]:
+                if not self._counts_itself_at_most(number):
+                    continue
+                found, offset = True, self._table[number]
+                cluster = offset >> self._cluster_bits
+                if cluster // self._per_block != number:
+                    self.lower(cluster)
+                self._table[number] = 0
+                self._blocks.drop(offset)
+                self.metadata.discard(cluster)
+
     def publish(self, extensions: dict[int, bytes] | None = None, /, **fields: int) -> None:
         """Write what changed, then the header, which gets these fields: durable, and with it the new image.
 
@@ -135,6 +151,17 @@ class SwitchedRefcounts(Refcounts):
         fields |= {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
         switch_head(self._store, self._header, extensions, **fields)
         self._discard()
+
+    def _counts_itself_at_most(self, number: int) -> bool:
+        """True when block number counts nothing, or only the cluster that it is in."""
+        raw = self._block(number).raw
+        holder, index = divmod(self._table[number] >> self._cluster_bits, self._per_block)
+        last = self._entries.last_used(raw)
+        if last < 0 or holder != number or last != index:
+            return last < 0
+        others = bytearray(raw)
+        self._entries.put(others, index, 0)
+        return self._entries.last_used(others) < 0
 
     def _note_lowered(self, cluster: int, count: int) -> None:
         if self._lowered and sum(self._lowered[-1]) == cluster:

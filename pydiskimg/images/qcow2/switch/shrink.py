@@ -50,6 +50,7 @@ class _Shrinking(Switch):
         if copy is not None:
             l1[-1] = self._cut(needed - 1, kept, copy)
         self._flag_l1(l1)
+        counts.drop_empty_blocks()
         self._publish(new_l1, l1, bitmaps, size=size)
         return min(counts.end_of_used() << header.cluster_bits, self._store.size)
 

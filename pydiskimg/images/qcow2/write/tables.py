@@ -79,6 +79,11 @@ class TableCache:
         self._clean.pop(table.offset, None)
         self._changed[table.offset] = table
 
+    def drop(self, offset: int) -> None:
+        """Forget the table at offset, changed or not: nothing names it any more."""
+        self._clean.pop(offset, None)
+        self._changed.pop(offset, None)
+
     def clear(self) -> None:
         """Drop every clean table, so that it is read again."""
         self._clean.clear()
