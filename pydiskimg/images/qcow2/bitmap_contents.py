@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 
-from pydiskimg.errors import InvalidImageError
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmaps import table_entries
 from pydiskimg.images.qcow2.words import big_endian, numbers
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 ALL_ONES = 1  # section "Bitmap table": bit 0 of an entry without an offset
 _RESERVED = 0xFF00_0000_0000_01FE
-_PIECE = 1 << 16  # bytes of bits that are converted at a time
+_PIECE = 1 << 16  # bytes of bits that are made at a time, or a cluster where that is larger
+_LARGEST_PIECE = 16 << 20  # bytes of bits that are read at a time
+_MOST_MERGED = 128 << 20  # bytes of bits that are held until they are written
 
 # What a byte's bits are at half and at twice the granularity, for two bits and for one.
 _HALVED = bytes(sum(bool(byte >> 2 * bit & 3) << bit for bit in range(4)) for byte in range(256))
@@ -36,7 +38,7 @@ class BitmapContents:
     """The bits of a bitmap in a file with clusters of cluster_size bytes, about a disk of disk_size bytes.
 
     granularity is bytes that one bit is about, a power of two. table is where the file has the clusters of bits, as
-    read_table() returns it. At most MAX_BITMAP_SIZE bytes are held in memory.
+    read_table() returns it. Changed clusters of bits are held in memory, MAX_BITMAP_SIZE bytes at most.
     """
 
     def __init__(
@@ -82,15 +84,27 @@ class BitmapContents:
             bit += count
 
     def merge(self, other: BitmapContents) -> None:
-        """Set the bits about all bytes that other has bits about; both are about disks of one size."""
+        """Set the bits about all bytes that other has bits about; both are about disks of one size.
+
+        Raises UnsupportedImageError where that takes too much memory.
+        """
         assert self.disk_size == other.disk_size
         shift = self.granularity.bit_length() - other.granularity.bit_length()
-        piece = max(1 << shift, _PIECE) if shift >= 0 else max(1, _PIECE >> -shift)
-        total = -(-other.disk_size // (8 * other.granularity))
+        unit = max(_PIECE, self._cluster_size)
+        piece = min(unit << shift, _LARGEST_PIECE) if shift >= 0 else max(1, unit >> -shift)
+        about = 8 * other.granularity  # bytes of the disk for each byte of bits
+        total = -(-other.disk_size // about)
         for at in range(0, total, piece):
             bits = other.read(at, min(piece, total - at))
-            if any(bits):
+            if bits.count(0xFF) == len(bits):
+                self.set_range(at * about, (at + len(bits)) * about)
+            elif bits.count(0) < len(bits):
                 self._add((at << 3 >> shift if shift >= 0 else at << 3 << -shift) >> 3, _converted(bits, shift))
+            if len(self._changed) * self._cluster_size > _MOST_MERGED:
+                raise UnsupportedImageError(
+                    f"{self._file.name}: the bits of the merged bitmap take more than {_MOST_MERGED} bytes of memory; "
+                    "use a bitmap with a larger granularity"
+                )
         self._clear_beyond_end()
 
     def resize(self, disk_size: int) -> None:
@@ -215,6 +229,11 @@ def read_table(file: Addressable, offset: int, entries: int, cluster_size: int) 
             f"file (0x{file.size:x}); the image is truncated or corrupt"
         )
     table = numbers(read_bytes(file, offset, entries * layout.ENTRY_SIZE))
+    if sum(entry > ALL_ONES for entry in table) > file.size // cluster_size:
+        raise InvalidImageError(
+            f"{file.name}: the bitmap table at 0x{offset:x} names more clusters than the file (0x{file.size:x}) has; "
+            "the image is truncated or corrupt"
+        )
     for index, entry in enumerate(table):
         host_offset = entry & layout.ENTRY_OFFSET
         if (

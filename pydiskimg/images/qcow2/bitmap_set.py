@@ -14,6 +14,7 @@ from pydiskimg.images.qcow2.bitmaps import (
     IN_USE,
     MAX_BITMAP_DIRECTORY_SIZE,
     MAX_BITMAP_NAME_SIZE,
+    MAX_BITMAP_SIZE,
     MAX_BITMAPS,
     MAX_GRANULARITY_BITS,
     MIN_GRANULARITY_BITS,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Addressable, Store
 
-_MOST_BITS = 512 << 20  # of one bitmap: QEMU makes no larger ones
 _MOST_TABLES = 64 << 20  # bytes of all tables that are held in memory: those of 4,096 TiB of QEMU's own bitmaps
 _LARGEST_DEFAULT, _SMALLEST_DEFAULT = 64 << 10, 4 << 10  # QEMU's granularity is the cluster size between these
 
@@ -257,10 +257,10 @@ class BitmapSet:
             raise UnsupportedImageError(
                 f"{self._file.name}: bitmap {quoted(name)}: a disk of 0 bytes has no bitmaps; make it larger first"
             )
-        if bits > _MOST_BITS:
+        if bits > 8 * MAX_BITMAP_SIZE:
             raise UnsupportedImageError(
                 f"{self._file.name}: bitmap {quoted(name)}: a disk of {size} bytes needs {bits} bits of {granularity} "
-                f"bytes each, at most {_MOST_BITS} are possible; use a larger granularity"
+                f"bytes each, at most {8 * MAX_BITMAP_SIZE} are possible; use a larger granularity"
             )
 
     def _check_directory(self) -> None:

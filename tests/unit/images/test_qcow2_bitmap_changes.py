@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
-from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2 import bitmap_contents, layout
+from pydiskimg.images.qcow2.bitmap_contents import read_table
 from pydiskimg.images.qcow2.bitmap_set import BitmapSet
 from pydiskimg.images.qcow2.bitmaps import AUTO, BITMAP_ENTRY, BITMAPS, IN_USE
 from pydiskimg.images.qcow2.check import check_qcow2
@@ -168,11 +169,14 @@ def test_no_more_than_65535() -> None:
 
 
 def test_a_disk_that_is_too_large_for_the_granularity() -> None:
+    """A bitmap has 2^32 bits at most, the 512 MiB of QEMU."""
     store = MemoryStore()
-    create_qcow2(store, 1 << 40)
+    create_qcow2(store, (2 << 40) + 512)
     with pytest.raises(UnsupportedImageError, match="use a larger granularity"):
         change_bitmaps(store, lambda bitmaps: bitmaps.add(b"fine", 512))
-    change_bitmaps(store, lambda bitmaps: bitmaps.add(b"coarse", 2048))
+    change_bitmaps(store, lambda bitmaps: bitmaps.add(b"coarse", 1024))
+    shrink_qcow2(store, 2 << 40)
+    change_bitmaps(store, lambda bitmaps: bitmaps.add(b"fine", 512))
 
 
 def test_version_2_has_none() -> None:
@@ -339,6 +343,32 @@ def test_many_bits_take_no_memory() -> None:
     change_bitmaps(store, lambda bitmaps: bitmaps.contents(b"one").set_range(0, 1 << 20))
     shrink_qcow2(store, (1 << 36) + 512)
     assert_clean(store)
+
+
+def test_a_merge_takes_no_more_memory_than_the_bits_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    create_qcow2(store, 1 << 40, cluster_size=2 << 20)
+    make(store, [lambda bitmaps: bitmaps.add(b"one", 512), lambda bitmaps: bitmaps.add(b"two", 2048)])
+    change_bitmaps(store, lambda bitmaps: bitmaps.contents(b"one").set_range(1 << 20, 1 << 40))
+
+    def merge(bitmaps: BitmapSet) -> None:
+        for granularity, name in ((512, b"same"), (4096, b"coarser")):
+            bitmaps.add(name, granularity)
+            bitmaps.merge(name, bitmaps.contents(b"one"))
+
+    change_bitmaps(store, merge)
+    found = BitmapSet(store, read_header(store))
+    assert [len([*found.contents(name).clusters]) for name in (b"same", b"coarser")] == [1, 1]
+    monkeypatch.setattr(bitmap_contents, "_MOST_MERGED", 1 << 20)
+    with pytest.raises(UnsupportedImageError, match="use a bitmap with a larger granularity"):
+        change_bitmaps(store, lambda bitmaps: bitmaps.merge(b"two", bitmaps.contents(b"one")))
+
+
+def test_a_table_that_names_a_cluster_several_times() -> None:
+    file = bytes(CLUSTER) + (2 * CLUSTER).to_bytes(8, "big") * (CLUSTER // 8) + bytes(CLUSTER)
+    assert read_table(BytesSource(file), CLUSTER, 3, CLUSTER)[2] == 2 * CLUSTER
+    with pytest.raises(InvalidImageError, match="more clusters than the file"):
+        read_table(BytesSource(file), CLUSTER, 4, CLUSTER)
 
 
 def test_more_than_qemu_makes() -> None:
