@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.errors import StorageError
+from pydiskimg.errors import FileSystemError, StorageError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.attributes import with_attributes
 from pydiskimg.fs.ext4.change.inodes import changed, store
@@ -165,3 +165,19 @@ def test_multiple_mount_protection_that_says_clean(tool: Tool, tmp_path: Path, s
         tree.remove_tree("/many")
     files = judged(tool, path)
     assert (files["/etc/second"].links, "/many" in files) == (2, False)
+
+
+@pytest.mark.parametrize("field", ["orphan_file_inum", "prj_quota_inum"])
+def test_a_file_of_the_file_system_itself_without_its_feature(tool: Tool, tmp_path: Path, field: str) -> None:
+    """e2fsck takes the inode for one in use, or for one that is to be cleared, once others after it are in use."""
+    path = made_ext(tool, tmp_path / "image", "-t ext4 -b 1024", 4 * MIB)
+    run(tool("debugfs"), "-w", "-R", f"set_super_value {field} 16", path)
+    with open_disk(path, writable=True) as disk:
+        with pytest.raises(FileSystemError, match=rf"inode 16 in s_{field}, without.*set_super_value {field} 0"):
+            open_changed_tree(disk)
+        with pytest.raises(FileSystemError, match="inode 16"):
+            shrink_ext(disk)
+        run(tool("debugfs"), "-w", "-R", f"set_super_value {field} 0", path)
+        with open_changed_tree(disk) as tree:
+            tree.write_files("/", [(f"{number}", b"new") for number in range(20)])
+    run(tool("e2fsck"), "-fn", path)

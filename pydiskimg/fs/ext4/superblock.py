@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums, superblock_checksum
-from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
+from pydiskimg.fs.ext4.features import Compat, Feature, Features, Incompat, RoCompat
 from pydiskimg.records import Value
 from pydiskimg.startup import TYPE_CHECKING, cached_property
 
@@ -24,7 +24,13 @@ _DYNAMIC_REVISION = 1
 _HALF_MD4 = 1
 _SIGNED_HASH = 1
 _XATTR_USER, _ACL = 0x4, 0x8
-_OWN_FILES = ("s_journal_inum", "s_orphan_file_inum", "s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum")
+_OWN_FILES = {
+    "s_journal_inum": Compat.HAS_JOURNAL,
+    "s_orphan_file_inum": Compat.ORPHAN_FILE,
+    "s_usr_quota_inum": RoCompat.QUOTA,
+    "s_grp_quota_inum": RoCompat.QUOTA,
+    "s_prj_quota_inum": RoCompat.QUOTA,
+}
 _LAST_GROUP_NUMBER = 0xFFFF  # the field has 16 bits
 
 
@@ -74,6 +80,17 @@ class Superblock:
     def own_files(self) -> frozenset[int]:
         """The inodes that no directory names. e2fsck takes them for that with their features and without."""
         return frozenset(map(self.number, _OWN_FILES)) - {0}
+
+    @property
+    def file_without_feature(self) -> tuple[str, int, Feature] | None:
+        """A field that names an inode that any file may have, the inode, and the feature that is missing for it.
+
+        e2fsck counts such a file of project quotas as in use, and the kernel does not.
+        """
+        for name, feature in _OWN_FILES.items():
+            if self.number(name) >= self.first_inode and feature not in self.features:
+                return name, self.number(name), feature
+        return None
 
     @property
     def expected_checksum(self) -> int:

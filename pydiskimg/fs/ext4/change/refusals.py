@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is read and not changed: features of a file system."""
+"""What is read and not changed: file systems with some features, or with fields for features that they do not have."""
 
 from __future__ import annotations
 
@@ -20,4 +20,16 @@ def check_changeable(fs: FileSystem) -> None:
         problem = f"{fs.geometry.blocks} blocks and no extents"
     if problem is not None:
         raise FileSystemError(f"{fs.name}: files of an ext file system with {problem} are not changed here")
+    check_own_files(fs)
     check_not_mounted(fs)
+
+
+def check_own_files(fs: FileSystem) -> None:
+    """Raise FileSystemError for a superblock that names a file for a feature that the file system does not have."""
+    misnamed = fs.superblock.file_without_feature
+    if misnamed is not None:
+        field, number, feature = misnamed
+        raise FileSystemError(
+            f"{fs.name}: its ext file system is not changed: its superblock names inode {number} in {field}, without "
+            f"the feature {feature.name}; set it to 0 (debugfs -w -R 'set_super_value {field.removeprefix('s_')} 0')"
+        )

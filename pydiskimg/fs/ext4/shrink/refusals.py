@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.refusals import check_own_files
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
@@ -17,6 +18,7 @@ def check_shrinkable(fs: FileSystem) -> None:
     refuse_resizing(fs.geometry, fs.name)
     if Compat.HAS_JOURNAL in fs.geometry.features and not fs.superblock.journal_inode:
         raise FileSystemError(f"{fs.name}: an ext file system with a journal on another device is not made smaller")
+    check_own_files(fs)
     waiting = orphans(fs)
     if waiting:
         raise FileSystemError(
