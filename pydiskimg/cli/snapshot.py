@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import qemu_size
 
@@ -53,20 +52,22 @@ def _declare(parser: Parser, actions: Parser) -> None:
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted with -l, which takes no lock")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(usage_error=parser.error)
+    parser.set_defaults(usage_error=parser.error, reads_parts=True)
 
 
 def run(arguments: Arguments) -> None:
     """List or change the snapshots of the image that the arguments name; a raw image has none."""
-    from pydiskimg.cli.arguments import require_file_name
+    from pydiskimg.cli.arguments import require_file_name, require_whole
 
-    changes = [name for name in (arguments.take, arguments.apply, arguments.delete) if name is not None]
+    options = {"-c": arguments.take, "-a": arguments.apply, "-d": arguments.delete}
+    changes = [option for option, name in options.items() if name is not None]
     if len(changes) + arguments.list > 1:
         arguments.usage_error("-l, -c, -a and -d do not go together")
     require_file_name(arguments.file)
     if not changes:
         _list(arguments)
         return
+    require_whole(arguments.file, changes[0])
     if arguments.force_share:
         arguments.usage_error("-U goes with -l only: an image that others use is not changed")
     from pydiskimg.images.open_store import open_qcow2_store
@@ -82,12 +83,13 @@ def run(arguments: Arguments) -> None:
 
 
 def _list(arguments: Arguments) -> None:
+    from pydiskimg.cli.arguments import open_file
     from pydiskimg.cli.output import in_qemus_order, show
     from pydiskimg.images.qcow2.snapshots import snapshot_facts
 
     snapshots: Iterator[dict[str, Any]] = iter(())
     lines: Iterator[str] = iter(())
-    with open_image_file(arguments.file) as file:
+    with open_file(arguments.file) as file:
         if found := FORMATS[arguments.format or detect_image(file)].snapshots(file):
             snapshots = snapshot_facts(found)
             lines = snapshot_lines(snapshots)

@@ -135,8 +135,10 @@ PARTS = [
 def outer(chain: list[Path]) -> None:
     """An image in the middle of a file, and one on the disk of another one."""
     del chain
-    image = Path("base.qcow2").read_bytes()
-    Path("outer").write_bytes(b"\5" * 64 * KIB + image)
+    Path("inner").write_bytes(Path("base.qcow2").read_bytes())
+    run("qemu-img", "snapshot", "-c", "before", "inner")
+    image = Path("inner").read_bytes()
+    Path("outer").write_bytes(b"\5" * 64 * KIB + image + bytes(-len(image) % 512))
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "base.qcow2", "nested.qcow2")
 
 
@@ -164,8 +166,11 @@ def test_parts_of_files_and_of_disks(image: str, capsys: pytest.CaptureFixture[s
             del expected["filename"]
             expected.pop("cluster-size" if found["format"] == "raw" else "", None)
         assert found == expected
-    assert ours("check", "-r", "all", *words, image) == 1
-    assert "is for a whole image" in capsys.readouterr().err
+    assert ours("snapshot", "-l", *words, image) == 0
+    assert capsys.readouterr().out == run("qemu-img", "snapshot", "-l", *words, image)
+    for change in (["check", "-r", "all"], ["snapshot", "-c", "now"], ["snapshot", "-d", "before"]):
+        assert ours(*change, *words, image) == 1
+        assert "is for a whole image" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("outer")
@@ -208,7 +213,7 @@ def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixtur
     run("qemu-img", "check", "-q", "base.qcow2")
     # A part of a file, and -f beside a description.
     part = "driver=raw,offset=512,file.filename=base.qcow2"
-    for command in (["snapshot"], ["commit"], ["resize", "1M"]):
+    for command in (["commit"], ["resize", "1M"]):
         assert ours(command[0], "--image-opts", part, *command[1:]) == 1
         assert "this command takes whole images" in capsys.readouterr().err
     assert ours("map", "--image-opts", "-f", "qcow2", top) == 1
