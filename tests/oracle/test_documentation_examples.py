@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tarfile
@@ -62,6 +63,8 @@ def test_qcow2(directory: Path) -> None:
         run_examples(texts, directory, write_end=write_end.fileno(), read_end=read_end.fileno())
     for name in ("machine", "template", "srv/images/top", "srv/images/other", "disk", "empty", "clone"):
         run("qemu-img", "check", "-q", "-f", "qcow2", f"{name}.qcow2")
+    moved = json.loads(run("qemu-img", "info", "--output=json", "moved.qcow2"))["format-specific"]["data"]["bitmaps"]
+    assert [(bitmap["name"], bitmap["flags"]) for bitmap in moved] == [("since-monday", ["auto"]), ("since-sunday", [])]
     assert Path("dev/vg0/disk1").read_bytes()[: MIB + 1] == b"x" * MIB + b"\0"
     assert "backing file: " not in run("qemu-img", "info", "srv/images/top.qcow2")
     assert run("qemu-img", "compare", "debian-12.qcow2", "clone.qcow2") == "Images are identical.\n"
