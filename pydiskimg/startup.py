@@ -27,7 +27,7 @@ Therefore:
   images/resize.py changes only the header where that is enough.
 - fs/probe/ imports the code that judges a file system when it finds a signature of it.
 - cli/__init__.py parses the common forms of these commands itself, by the same declarations that argparse gets.
-- cli/command_line.py imports a subcommand when it is named; the descriptions for --help are in that file.
+- --help prints cli/commands.py, the table of the subcommands; cli/command_line.py imports one when it is named.
 - Commands and verbs run the garbage collector less often, switch threads sooner, and end without finalising the
   interpreter (linux/stdio.py).
 """

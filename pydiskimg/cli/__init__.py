@@ -105,6 +105,11 @@ def _run(words: list[str]) -> int:
     if words == ["--version"]:
         print_version()
         return 0
+    if words in (["--help"], ["-h"], ["help"]):
+        from pydiskimg.cli.help_text import overview
+
+        print(overview(), end="")
+        return 0
     is_short = words[:1] == ["info"]  # too short to be ended by more than what a signal does by itself
     if not is_short:
         _end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib import import_module
 
 from pydiskimg.cli import print_version
+from pydiskimg.cli.commands import COMMANDS
+from pydiskimg.cli.help_text import example_lines, help_width, left_out_text, overview, wrapped
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,57 +18,23 @@ if TYPE_CHECKING:
 
     from _typeshed import SupportsWrite
 
-COMMANDS = {
-    "info": "describe an image",
-    "convert": "copy an image to a file, block device or pipe",
-    "create": "make an empty image",
-    "map": "tell where the data of an image is",
-    "compare": "compare two images",
-    "dd": "copy a part of an image to a new one",
-    "check": "check a qcow2 image, or the ext file systems of a raw disk",
-    "bitmap": "change the dirty bitmaps of an image",
-    "snapshot": "list, take, apply or delete internal snapshots of an image",
-    "resize": "make an image larger or smaller",
-    "measure": "tell how large a new image will be",
-    "commit": "write what an image holds into its backing file",
-    "rebase": "let an image stand on another backing file",
-    "amend": "change options of a qcow2 image",
-    "write": "write an image onto a device, and read it back",
-    "bmap": "make a block map of an image",
-    "hash": "print a checksum of the guest's data",
-    "show": "draw a disk to scale",
-    "filesystems": "list the file systems and partitions of an image",
-    "df": "tell how much of the file systems of images is in use",
-    "partition": "show, make and change the partition table of an image",
-    "grow": "let the last partition and its file system fill the disk",
-    "shrink": "make the last partition and its file system smaller",
-    "sparsify": "give back what the file systems of an image do not use",
-    "mkfs": "make an ext2, ext3 or ext4 file system",
-    "mkswap": "make a swap area",
-    "ls": "list files of an image",
-    "cat": "print files of an image",
-    "stat": "tell all of a file of an image",
-    "diff": "list the files in which two images differ",
-    "copy-out": "copy files out of an image",
-    "tar-out": "pack a directory of an image as a tar archive",
-    "copy-in": "copy files into an image",
-    "tar-in": "unpack a tar archive into an image",
-    "rm": "remove files of an image",
-    "mkdir": "make directories in an image",
-    "build": "make a bootable disk from a tarball or directory",
-}
 # Subcommands of qemu-img whose images can be described.
 _TAKE_DESCRIPTIONS = {
     *("amend", "bitmap", "check", "commit", "compare", "convert", "info", "map", "measure", "rebase", "resize"),
     *("snapshot", "dd"),
 }
 _QEMU_IMG = {"create", *_TAKE_DESCRIPTIONS}
-# What qemu-img has and pydiskimg does not, and why: --help says it, in the words of docs/commands.md.
-LEFT_OUT_SUBCOMMANDS = {"bench": "it measures QEMU's own block layer"}
+# What a subcommand of qemu-img has and ours does not, and why: --help says it, in the words of docs/commands.md.
 _SECRETS = {"--object": "secrets are for encrypted images, which are refused by name"}
 LEFT_OUT = dict.fromkeys(_QEMU_IMG, _SECRETS)
-_COLUMNS = 80  # where there is no terminal
 _WRONG_USAGE = 2  # argparse's exit status
+# What argparse says, and what is said in its place.
+_MESSAGES = {
+    "ignored explicit argument": "takes no value; found",
+    "the following arguments are required: COMMAND": "a command is missing; pydiskimg --help lists them",
+    "the following arguments are required:": "missing:",
+    "expected one argument": "the value is missing",
+}
 
 
 def run(words: Sequence[str]) -> int:
@@ -131,8 +98,8 @@ def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
 
 
 def _asked_for_help(words: Sequence[str]) -> Sequence[str]:
-    """Return words with `help`, and `help COMMAND`, as the options that they mean."""
-    return [*words[1:2], "--help"] if words[:1] == ["help"] else words
+    """Return words with `help`, `help COMMAND` and `help partition ACTION` as the options that they mean."""
+    return [*words[1:], "--help"] if words[:1] == ["help"] else words
 
 
 def _misplaced(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
@@ -154,14 +121,9 @@ def _meant(word: str, known: Iterable[str]) -> str:
 
 def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser of a command line that has these subcommands, of which those that are named have options."""
-    parser = _Parser(
-        prog="pydiskimg",
-        description="Disk images, file systems and swap areas, without external programs.",
-        epilog="Exit status: 0 done, 1 failed, 2 wrong usage (1 where qemu-img has the subcommand), 128 + N ended by "
-        "signal N (130 SIGINT, 143 SIGTERM); compare and check have others, which their --help lists.",
-    )
+    parser = _OverviewParser(prog="pydiskimg")
     parser.add_argument("--version", action=_Version, help="print the version")
-    subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True, parser_class=_Parser)
     described = _Subparsers(subparsers)
     for name in commands:
         if name in named:
@@ -200,46 +162,69 @@ class _Subparsers:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words."""
+    """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words.
 
-    def __init__(self, **how: Any) -> None:
-        super().__init__(**{"formatter_class": _formatter, **how})
+    examples are commands, one a line, with which the help ends.
+    """
+
+    def __init__(self, *, examples: str = "", **how: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, **how})
+        self.examples = examples
 
     def error(self, message: str) -> NoReturn:
         from pydiskimg.cli.output import message_text
 
-        text = message_text(message).replace("ignored explicit argument", "takes no value; found")
+        text = message_text(message)
+        for argparses, ours in _MESSAGES.items():
+            text = text.replace(argparses, ours)
         self.exit(_WRONG_USAGE, f"{self.prog}: error: {text}\n{self.format_usage()}")  # the sentence comes first
 
     def format_help(self) -> str:
-        """Return the help, with what of qemu-img is left out at its end."""
-        command = self.prog.partition(" ")[2]
-        missing = left_out(command, self) if command else LEFT_OUT_SUBCOMMANDS
-        rows = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
+        """Return the help, with what of qemu-img is left out and the examples at its end."""
         plain = self.epilog
-        self.epilog = " ".join(filter(None, (plain, f"Of qemu-img left out: {rows}." if rows else "")))
+        missing = left_out_text(left_out(self.prog.partition(" ")[2], self))
+        self.epilog = " ".join(filter(None, (plain, missing)))
         try:
-            return super().format_help()
+            text = super().format_help()
         finally:
             self.epilog = plain
+        if not self.examples:
+            return text
+        return text + "\n" + "".join(f"{line}\n" for line in example_lines(self.examples, help_width()))
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         print(self.format_help(), end="", file=file)
 
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Refuse a value that is not among the choices, and name the one that is like it."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            meant = _meant(str(value), choices)
+            raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{meant}")
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Give argparse the width that it would take from shutil, whose import takes longer than all arguments.
 
-    It makes a formatter for each argument that is declared, whether or not there is anything to print.
+class _OverviewParser(_Parser):
+    """Has as its help the list of all commands."""
+
+    def format_help(self) -> str:
+        """Return the list, which is not argparse's."""
+        return overview()
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Takes the width from us, as shutil takes longer to import than all arguments, and breaks lines at blanks only.
+
+    argparse makes a formatter for each argument that is declared, whether or not there is anything to print.
     """
-    columns = os.environ.get("COLUMNS", "")
-    width = int(columns) if columns.isascii() and columns.isdecimal() and len(columns) < 9 else 0
-    if not width:
-        try:
-            width = os.get_terminal_size(1).columns
-        except OSError:
-            width = 0
-    return argparse.HelpFormatter(prog, width=(width or _COLUMNS) - 2)
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=help_width())
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrapped(text, width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in wrapped(text, width - len(indent)))
 
 
 class _Version(argparse.Action):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.cli.command_line import COMMANDS, LEFT_OUT_SUBCOMMANDS, _parser, left_out
+from pydiskimg.cli.command_line import _parser, left_out
+from pydiskimg.cli.commands import COMMANDS, LEFT_OUT_SUBCOMMANDS
+from pydiskimg.cli.help_text import overview
 from tests.foreign.routing import GRAMMAR
 
 pytestmark = pytest.mark.oracle
@@ -72,7 +74,7 @@ def words_of(text: str) -> str:
 
 def test_help_names_what_is_left_out_and_why_as_the_table_does() -> None:
     table, general = in_table(), TABLE.read_text().partition("| subcommand |")[0]
-    of_all = words_of(_parser([*COMMANDS], []).format_help())
+    of_all = words_of(overview())
     for name, options in by_qemu().items():
         if name not in COMMANDS:
             reason = LEFT_OUT_SUBCOMMANDS[name]

@@ -122,7 +122,7 @@ def test_the_image_alone_is_required(capfdbinary: pytest.CaptureFixture[bytes]) 
     with pytest.raises(SystemExit):
         main(["ls"])
     said = capfdbinary.readouterr().err.decode()
-    assert said.startswith("pydiskimg ls: error: the following arguments are required: IMAGE\n")
+    assert said.startswith("pydiskimg ls: error: missing: IMAGE\n")
 
 
 def test_a_checksum_as_json(image: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

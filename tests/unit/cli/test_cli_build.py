@@ -146,7 +146,7 @@ def test_what_is_wrong_usage(tmp_path: Path, tarball: Path) -> None:
         ((tarball, disk, *size, "--uuid", "1"), "'1' is not a UUID"),
         ((tarball, disk, *size, "--bootloader", "none", "--serial-console"), "leave out --bootloader none"),
         ((tarball, disk, *size, "--kernel-args", "a\nb"), "expected one printable line"),
-        ((tarball, disk, *size, "--table", "bsd"), "invalid choice: 'bsd'"),
+        ((tarball, disk, *size, "--table", "bsd"), "'bsd' is not one of mbr, gpt"),
     ):
         assert said in refused(*words, status=2)
     assert "SOURCE_DATE_EPOCH is 'today'; expected" in refused(tarball, disk, *size, status=2, date="today")

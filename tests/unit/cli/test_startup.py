@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.cli.command_line import COMMANDS
+from pydiskimg.cli.commands import COMMANDS
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open_store import open_qcow2_store
@@ -223,7 +223,12 @@ def test_a_rare_form_of_info_imports_argparse(image: str) -> None:
     assert "argparse" in imported("info", "--backing-chain", image)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--help", "rm"]])
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]])
+def test_the_list_of_commands_needs_no_parser(words: list[str]) -> None:
+    assert imported(*words) == VERSION | {"pydiskimg.cli.commands", "pydiskimg.cli.help_text"}
+
+
+@pytest.mark.parametrize("words", [["--version", "--help"], ["--help", "rm"]])
 def test_help_imports_no_subcommand_that_is_not_named(words: list[str]) -> None:
     ours = {name for name in imported(*words) if name.startswith("pydiskimg.cli.")}
     named = {f"pydiskimg.cli.{word}" for word in words if not word.startswith("-")}

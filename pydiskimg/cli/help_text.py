@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Help as text: paragraphs as wide as the terminal, and the list of all commands, which needs no parser.
+
+argparse takes longer to import than Python takes to start, and its textwrap breaks options at their hyphens.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pydiskimg.cli.commands import COMMANDS, DESCRIPTION, EXIT_STATUS, GROUPS, LEFT_OUT_SUBCOMMANDS
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COLUMNS = 80  # where there is no terminal
+_USAGE = "usage: pydiskimg [-h] [--version] COMMAND ..."
+_OPTIONS = {
+    "-h, --help": "show this help and exit; also: pydiskimg help COMMAND",
+    "--version": "print the version",
+}
+
+
+def help_width() -> int:
+    """Return how wide help is to be: COLUMNS, or what the terminal has, less the margin that argparse keeps."""
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isascii() and columns.isdecimal() and len(columns) < 9 else 0
+    if not width:
+        try:
+            width = os.get_terminal_size(1).columns
+        except OSError:
+            width = 0
+    return (width or _COLUMNS) - 2
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return text as lines of at most width characters, broken at blanks only; a longer word is a line of its own."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line] if line else lines
+
+
+def example_lines(examples: str, width: int) -> Iterator[str]:
+    """Yield the commands of examples, one a line, each continued by a backslash where width is too small for it."""
+    yield "examples:"
+    for example in examples.splitlines():
+        lines = wrapped(example, max(width - 8, 1))
+        for number, line in enumerate(lines):
+            more = "" if number + 1 == len(lines) else " \\"
+            yield f"{'      ' if number else '  '}{line}{more}"
+
+
+def left_out_text(options: dict[str, str]) -> str:
+    """Return the sentence that names what qemu-img has and pydiskimg has not, with the reasons; empty for nothing."""
+    rows = "; ".join(f"{name} ({reason})" for name, reason in options.items())
+    return f"Of qemu-img left out: {rows}." if rows else ""
+
+
+def overview() -> str:
+    """Return what --help prints: all commands by what they work on."""
+    width = help_width()
+    lines = [*wrapped(_USAGE, width), "", *wrapped(DESCRIPTION, width)]
+    column = max(map(len, COMMANDS))
+    for title, rows in [*GROUPS.items(), ("options", _OPTIONS)]:
+        lines += ["", f"{title}:"]
+        for name, text in rows.items():
+            first, *others = wrapped(text, max(width - column - 4, 16))
+            lines += [f"  {name:{column}}  {first}", *(" " * (column + 4) + line for line in others)]
+    lines += ["", *wrapped(f"{EXIT_STATUS} {left_out_text(LEFT_OUT_SUBCOMMANDS)}", width)]
+    return "".join(f"{line}\n" for line in lines)
