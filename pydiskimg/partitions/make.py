@@ -16,9 +16,6 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-import _ped
-import parted
-
 from pydiskimg.errors import DoesNotFitError, PartitionError
 from pydiskimg.linux.memfd import data_ranges, sparse_memfd
 from pydiskimg.linux.procfs import require_proc
@@ -34,12 +31,18 @@ MBR_LIMIT = 2 * TIB - 512
 # Boot code precedes the table in the first sector and belongs to the boot loader's installer.
 BOOT_CODE_SIZE = MBR.slice_of("BootCode").stop
 BIOS_BOOT_SIZE = MIB
-# pyparted's exceptions have no common class: PartedException is one among IOException, CreateException and others.
-_REFUSALS = tuple(kind for name, kind in vars(_ped).items() if name.endswith("Exception"))
 
 
 class Content(Enum):
-    """The use of a partition; each has a type byte in an MBR (in brackets) and a GUID in a GPT."""
+    """What a new partition is for: Content.LINUX, Content.SWAP, or Content.BIOS_BOOT, which only a GPT has.
+
+    The types are 0x83 and 0x82 in an MBR, and the GUIDs of a Linux file system, of swap and of a BIOS boot partition in
+    a GPT.
+
+    >>> from pydiskimg import Content
+    >>> [content.name for content in Content]
+    ['LINUX', 'SWAP', 'BIOS_BOOT']
+    """
 
     LINUX = "ext4"  # 0x83
     SWAP = "linux-swap(v1)"  # 0x82
@@ -48,7 +51,15 @@ class Content(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NewPartition:
-    """A partition to be made: length in bytes (rounded up to 1 MiB); None means all that is left (for the last one)."""
+    """A partition to create.
+
+    length is bytes, rounded up to 1 MiB; None takes all that is left, and is for the last partition only. bootable sets
+    the flag of an MBR.
+
+    >>> from pydiskimg import Content, NewPartition
+    >>> NewPartition(Content.LINUX, bootable=True).length is None
+    True
+    """
 
     content: Content
     length: int | None = None
@@ -68,10 +79,16 @@ class PlannedPartition:
 
 @dataclass(frozen=True, slots=True)
 class PartitionTable:
-    """A table for a disk of one size and sector size (bytes), not yet written.
+    """A partition table for a disk of one size and sector size, not yet written. plan_partition_table() makes it.
 
-    label is "dos" or "gpt"; blocks are (byte offset, contents) of the table's sectors. boot_code is for the first
-    sector: at most 440 bytes; empty for libparted's own, which boots nothing.
+    disk_size and sector_size are bytes. label is "dos" (an MBR) or "gpt". partitions have number, start and length
+    (bytes), content and bootable. blocks are (offset, contents) of the sectors that make the table. boot_code is for
+    the first sector, at most 440 bytes.
+
+    >>> from pydiskimg import Content, NewPartition, plan_partition_table
+    >>> table = plan_partition_table(1 << 30, 512, [NewPartition(Content.SWAP, 256 << 20), NewPartition(Content.LINUX)])
+    >>> table.label, [(part.number, part.start, part.length) for part in table.partitions]
+    ('dos', [(1, 1048576, 268435456), (2, 269484032, 804257792)])
     """
 
     label: str
@@ -137,12 +154,23 @@ class PartitionTable:
 def plan_partition_table(
     disk_size: int, sector_size: int, wanted: Sequence[NewPartition], *, label: str | None = None
 ) -> PartitionTable:
-    """Lay out the wanted partitions, in their order, each starting at a multiple of 1 MiB.
+    """Lay out the wanted partitions in their order, each at a multiple of 1 MiB; nothing is written.
 
-    disk_size and sector_size (512 or 4096) are bytes. label is "dos" (an MBR) or "gpt"; None means an MBR below 2 TiB,
-    otherwise a GPT. A GPT begins with a BIOS boot partition.
+    disk_size and sector_size (512 or 4096) are bytes. label is "dos" (an MBR) or "gpt"; None means an MBR below 2 TiB
+    and a GPT from there on. A GPT begins with a BIOS boot partition of 1 MiB. Needs pyparted, whose libparted makes the
+    table.
 
-    Raises DoesNotFitError when the disk is too small, PartitionError when the table cannot hold the partitions.
+    Raises DoesNotFitError when the disk is too small, PartitionError for what the table cannot hold and where pyparted
+    is not installed.
+
+    >>> from pydiskimg import Content, NewPartition, Region, make_ext, new_image, plan_partition_table
+    >>> with new_image("partitioned.raw", 64 << 20) as disk:
+    ...     table = plan_partition_table(disk.size, disk.sector_size, [NewPartition(Content.LINUX, bootable=True)])
+    ...     root = table.partitions[0]
+    ...     made = make_ext(Region(disk, root.start, root.length), label="root")
+    ...     table.write(disk)
+    >>> made.size
+    66060288
     """
     if label is None:
         label = "dos" if disk_size <= MBR_LIMIT else "gpt"
@@ -191,23 +219,38 @@ def _label_on_memfd(
     disk_size: int, sector_size: int, label: str, partitions: Sequence[PlannedPartition]
 ) -> Iterator[int]:
     require_proc()
+    parted, refusals = _libparted()
     try:
         with sparse_memfd("partition-table", disk_size) as fd, _libparted_sectors(sector_size):
             device = parted.getDevice(f"/proc/self/fd/{fd}")
             try:
                 table = parted.freshDisk(device, "msdos" if label == "dos" else "gpt")
                 for partition in partitions:
-                    _add(table, device, partition)
+                    _add(parted, table, device, partition)
                 table.commitToDevice()
             finally:
                 # libparted caches every device by path, and the next file may have the same number.
                 device.removeFromCache()
             yield fd
-    except (*_REFUSALS, OSError) as error:
+    except refusals as error:
         raise PartitionError(f"libparted cannot make the partition table: {error}") from error
 
 
-def _add(table: Any, device: Any, partition: PlannedPartition) -> None:
+def _libparted() -> tuple[Any, tuple[type[Exception], ...]]:
+    """Return the module parted and the exceptions to expect of it. Raises PartitionError where it is not installed."""
+    try:
+        import _ped
+        import parted  # only here: whatever makes no table works without libparted
+    except ImportError as error:
+        raise PartitionError(
+            f"a new partition table needs pyparted, which cannot be imported ({error}); install Debian's package "
+            "python3-parted, or run: pip install pyparted"
+        ) from error
+    # They have no base class in common: PartedException is one among IOException, CreateException and others.
+    return parted, (*(kind for name, kind in vars(_ped).items() if name.endswith("Exception")), OSError)
+
+
+def _add(parted: Any, table: Any, device: Any, partition: PlannedPartition) -> None:
     sector_size = device.sectorSize
     geometry = parted.Geometry(device, start=partition.start // sector_size, length=partition.length // sector_size)
     is_bios_boot = partition.content is Content.BIOS_BOOT

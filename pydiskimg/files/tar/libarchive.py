@@ -30,8 +30,11 @@ def _load() -> Any:
     os.environ.setdefault("LIBARCHIVE", _SONAME)
     try:
         from libarchive import ffi
-    except OSError as error:
-        raise ImportError(f"{_SONAME} cannot be loaded ({error}); install libarchive (Debian: libarchive13)") from error
+    except (ImportError, OSError) as error:
+        raise ArchiveError(
+            f"a file that is compressed otherwise than with gzip needs libarchive-c, which cannot be loaded ({error}); "
+            "install Debian's package python3-libarchive-c, or libarchive13 and run: pip install libarchive-c"
+        ) from error
     finally:
         if is_ours:
             del os.environ["LIBARCHIVE"]
