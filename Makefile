@@ -15,7 +15,7 @@ DEMO_PACKAGES := busybox-static e2fsprogs fdisk qemu-utils tar xz-utils
 # Oracles and peers of the tests and benchmarks.
 TEST_PACKAGES := acl attr bmap-tools|bmaptool btrfs-progs bzip2 cryptsetup-bin dosfstools dropbear-bin dump exfatprogs f2fs-tools ganeti \
   ganeti-3.0|ganeti-3.1 gdisk gpg gpg-agent grub-pc-bin ifupdown iproute2 jfsutils libarchive-tools libcap2-bin \
-  libnm0 lvm2 lz4 lzip mmdebstrap mount mtools ncompress netplan.io nilfs-tools ntfs-3g openssh-client openssh-server \
+  libnm0 lvm2 lz4 lzip mmdebstrap mount mtools ncompress netplan.io nilfs-tools nodejs ntfs-3g openssh-client openssh-server \
   openssl parted passwd pigz procps qemu-system-x86 udev udftools util-linux xfsprogs zstd
 # What unpacks the source packages whose tests and images `make foreign` takes.
 FOREIGN_PACKAGES := dpkg-dev

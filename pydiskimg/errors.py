@@ -12,11 +12,18 @@ import os
 
 
 class DiskImageError(Exception):
-    """Root of every error that bad input, a full disk or a refused system call can cause.
+    """Base class of every error that bad input, a full disk or a refused system call can cause.
 
-    Its text is one line that is safe for a terminal or a log, even with hostile names of files, images and guests in
-    it: see text.printable(). tells_what_is_left is True if the text ends by saying what was written: nothing, or not
-    all of it.
+    Its text is one line that is safe for a terminal or a log, whatever names of files, images and guests are in it.
+    tells_what_is_left is True where the text ends with what was written: nothing, or part of it. The class itself is
+    raised where callers have no reason to tell causes apart.
+
+    >>> from pydiskimg import DiskImageError, open_image
+    >>> try:
+    ...     open_image("missing.raw")
+    ... except DiskImageError as error:
+    ...     print(type(error).__name__)
+    StorageError
     """
 
     tells_what_is_left = False
@@ -32,15 +39,44 @@ class DiskImageError(Exception):
 
 
 class InvalidImageError(DiskImageError):
-    """The bytes of an image contradict the format's specification: truncated, corrupt or hostile."""
+    """An image contradicts the specification of its format: it is truncated, damaged or hostile.
+
+    >>> from pydiskimg import InvalidImageError, open_image
+    >>> with open("damaged.qcow2", "wb") as file:
+    ...     _ = file.write(b"QFI" + bytes.fromhex("fb00000003"))
+    >>> try:
+    ...     open_image("damaged.qcow2")
+    ... except InvalidImageError as error:
+    ...     print(str(error).partition(":")[0])
+    damaged.qcow2
+    """
 
 
 class UnsupportedImageError(DiskImageError):
-    """A valid image that uses a feature that is not supported here, or that is marked as unsafe to read."""
+    """A valid image has a format or feature that cannot be read or written, or is marked as unsafe to read.
+
+    >>> from pydiskimg import UnsupportedImageError, open_image
+    >>> with open("disk.vmdk", "wb") as file:
+    ...     _ = file.write(b"KDMV" + bytes(508))
+    >>> try:
+    ...     open_image("disk.vmdk")
+    ... except UnsupportedImageError as error:
+    ...     "VMDK" in str(error)
+    True
+    """
 
 
 class ReferenceDeniedError(UnsupportedImageError):
-    """An image refers to a file, and the caller allows none; reference is the part of the text that names it."""
+    """An image names a file, and the caller allows none; reference says which file it is.
+
+    >>> from pydiskimg import ReferenceDeniedError, new_overlay, open_image
+    >>> new_overlay("child.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
+    >>> try:
+    ...     open_image("child.qcow2")
+    ... except ReferenceDeniedError as error:
+    ...     "disk.raw" in error.reference
+    True
+    """
 
     def __init__(self, message: str, *, reference: str) -> None:
         super().__init__(message)
@@ -48,9 +84,14 @@ class ReferenceDeniedError(UnsupportedImageError):
 
 
 class DoesNotFitError(DiskImageError):
-    """The data is larger than the space for it; nothing was written.
+    """The data are larger than the disk or partition for them; nothing was written. needed and available are bytes.
 
-    needed and available are bytes.
+    >>> from pydiskimg import DoesNotFitError, MemoryDisk, copy
+    >>> try:
+    ...     copy(MemoryDisk(2 << 20), MemoryDisk(1 << 20))
+    ... except DoesNotFitError as error:
+    ...     error.needed, error.available
+    (2097152, 1048576)
     """
 
     tells_what_is_left = True
@@ -62,9 +103,17 @@ class DoesNotFitError(DiskImageError):
 
 
 class ArchiveError(DiskImageError):
-    """An archive is truncated, corrupt, not an archive, or holds an entry that cannot be restored faithfully.
+    """An archive is truncated or damaged, is not an archive, or has an entry that cannot be restored.
 
-    entry is the entry's path inside the archive, or None when the archive itself is at fault.
+    entry is the path of the entry in the archive, or None when the archive itself is at fault.
+
+    >>> from pydiskimg import ArchiveError, open_tar
+    >>> try:
+    ...     with open_tar("disk.raw") as entries:
+    ...         list(entries)
+    ... except ArchiveError as error:
+    ...     print(error.entry)
+    None
     """
 
     def __init__(self, message: str, *, entry: str | None = None) -> None:
@@ -73,23 +122,74 @@ class ArchiveError(DiskImageError):
 
 
 class MountPointError(ArchiveError):
-    """An archive's entry that is not a directory would replace a mount point; unmount that first."""
+    """An entry that is not a directory would replace a mount point.
+
+    >>> import tarfile
+    >>> from pydiskimg import MemoryDisk, MountPointError, NewExt, open_tar, populate_joined
+    >>> with tarfile.open("odd.tar", "w") as tar:
+    ...     tar.addfile(tarfile.TarInfo("boot"))
+    >>> try:
+    ...     with open_tar("odd.tar") as entries:
+    ...         populate_joined(NewExt(disk=MemoryDisk(16 << 20)), NewExt(disk=MemoryDisk(16 << 20)), entries)
+    ... except MountPointError as error:
+    ...     print(error.entry)
+    boot
+    """
 
 
 class PartitionError(DiskImageError):
-    """A partition table cannot be read, or cannot hold what was requested."""
+    """A partition table cannot be made as requested, or cannot be read; or there is no such partition.
+
+    >>> from pydiskimg import PartitionError, open_tree
+    >>> try:
+    ...     open_tree("disk.raw", partition=9)
+    ... except PartitionError as error:
+    ...     "partition 9" in str(error)
+    True
+    """
 
 
 class FileSystemError(DiskImageError):
-    """A file system cannot be made as requested, or its metadata cannot be read."""
+    """A file system cannot be made as requested, or its metadata cannot be read.
+
+    >>> from pydiskimg import FileSystemError, MemoryDisk, make_ext
+    >>> try:
+    ...     make_ext(MemoryDisk(16 << 20), label="longer than 16 bytes")
+    ... except FileSystemError as error:
+    ...     "longer than 16 bytes" in str(error)
+    True
+    """
 
 
 class BootLoaderError(DiskImageError):
-    """A guest's boot loader cannot be installed: its files are not known, or the disk has no room for it."""
+    """A guest's boot loader cannot be written: its files are not known, or the disk has no room for it.
+
+    >>> from pydiskimg import BootLoaderError, MemoryDisk, SystemOptions, build_system, open_tar
+    >>> options = SystemOptions()
+    >>> try:
+    ...     with open_tar("strange-grub.tar") as entries:
+    ...         made = build_system(MemoryDisk(64 << 20), entries, options)
+    ... except BootLoaderError as error:
+    ...     print("install it by hand")
+    install it by hand
+    """
 
 
 class VerificationError(DiskImageError):
-    """The bytes read back differ from those written; offset (bytes) is the first difference."""
+    """A disk returned other bytes than were written to it; offset is the first byte that differs.
+
+    >>> from pydiskimg import MemoryDisk, VerificationError, copy
+    >>> class Forgetful(MemoryDisk):
+    ...     def write(self, offset, data):
+    ...         super().write(offset, bytes(len(data)))
+    >>> source = MemoryDisk(1 << 20)
+    >>> source.write(70000, b"data")
+    >>> try:
+    ...     copy(source, Forgetful(1 << 20), verify=True)
+    ... except VerificationError as error:
+    ...     error.offset
+    70000
+    """
 
     def __init__(self, message: str, *, offset: int) -> None:
         super().__init__(message)
@@ -97,7 +197,16 @@ class VerificationError(DiskImageError):
 
 
 class StorageError(DiskImageError, OSError):
-    """A system call on a file or device failed; also an OSError, with errno and filename."""
+    """A system call on a file or device failed. It is also an OSError, with errno and filename.
+
+    >>> import errno
+    >>> from pydiskimg import StorageError, open_image
+    >>> try:
+    ...     open_image("missing.raw")
+    ... except StorageError as error:
+    ...     error.errno == errno.ENOENT, error.filename
+    (True, 'missing.raw')
+    """
 
     def __init__(
         self, message: str, *, errno: int | None, filename: str | None, tells_what_is_left: bool = False
@@ -112,7 +221,18 @@ class StorageError(DiskImageError, OSError):
 
 
 class NoSpaceError(StorageError):
-    """A file system is full; device is the st_dev of its files."""
+    """A file system is full; device is the st_dev of the file system, 0 for one that pydiskimg writes itself.
+
+    >>> from pydiskimg import MemoryDisk, NoSpaceError, make_ext, open_tree
+    >>> disk = MemoryDisk(8 << 20)
+    >>> made = make_ext(disk)
+    >>> try:
+    ...     with open_tree(disk, writable=True) as tree:
+    ...         tree.write("/large", b"x" * (16 << 20))
+    ... except NoSpaceError as error:
+    ...     error.device
+    0
+    """
 
     def __init__(self, message: str, *, errno: int | None, filename: str | None, device: int) -> None:
         super().__init__(message, errno=errno, filename=filename)
@@ -120,7 +240,16 @@ class NoSpaceError(StorageError):
 
 
 class InUseError(StorageError):
-    """The device or file is in use: it is mounted, or a running guest or another process holds it."""
+    """A device or file is used by another program: it is mounted, in a running guest, or locked.
+
+    >>> from pydiskimg import InUseError, open_disk
+    >>> with open_disk("disk.raw", writable=True):
+    ...     try:
+    ...         open_disk("disk.raw", writable=True)
+    ...     except InUseError as error:
+    ...         print(error.filename)
+    disk.raw
+    """
 
 
 def _one_line(text: str) -> str:

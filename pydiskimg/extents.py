@@ -11,10 +11,17 @@ if TYPE_CHECKING:
 
 
 class Kind:
-    """The kind of a run of bytes: one of three objects, compared with `is`.
+    """What the bytes of an extent are: Kind.DATA, Kind.ZERO or Kind.HOLE, three objects compared by identity.
 
-    DATA is stored and must be read. ZERO is stored as zero: it reads as zero whatever the backing file holds.
-    HOLE is not stored: it reads as the backing file does if there is one, otherwise as zero.
+    DATA is stored and must be read. ZERO is stored as zero: it reads as zero whatever the backing file holds. A HOLE is
+    not stored: it reads as zero, or as the backing file where there is one.
+
+    >>> from pydiskimg import Kind, new_image, open_image
+    >>> with new_image("holes.raw", 1 << 20) as disk:
+    ...     disk.write(0, b"data")
+    >>> with open_image("holes.raw") as image:
+    ...     [extent.kind for extent in image.extents()]
+    [Kind.DATA, Kind.HOLE]
     """
 
     __slots__ = ("_name",)
@@ -37,13 +44,18 @@ Kind.DATA, Kind.ZERO, Kind.HOLE = Kind("DATA"), Kind("ZERO"), Kind("HOLE")
 
 
 class Extent:
-    """A run of bytes of one kind; immutable, and equal extents have equal hashes.
+    """A run of bytes of one Kind: an immutable value; equal extents hash alike.
+
+    start and length are bytes, length is greater than 0, and end is start + length. The extents of a Source cover it
+    from 0 to size, without gaps, overlaps, empty extents or two neighbours of one kind::
 
         0          64K               192K      256K = source.size
         |   DATA    |      HOLE       |  ZERO   |
 
-    start and length are bytes; length > 0. A Source's extents() covers it from 0 to size in this way, without gaps,
-    overlaps, empty extents or two neighbours of the same kind.
+    >>> from pydiskimg import Extent, Kind
+    >>> extent = Extent(65536, 131072, Kind.HOLE)
+    >>> extent.end
+    196608
     """
 
     # Written by hand because an image has millions of extents: a frozen dataclass takes 3.5 times as long to make, and

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydiskimg.startup import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Self, TypeAlias
 
     from pydiskimg.extents import Extent
@@ -21,8 +21,23 @@ WritableBuffer: TypeAlias = "bytearray | memoryview"
 FileRange: TypeAlias = "tuple[int, int, int]"
 """The location of a run of bytes in a file: its descriptor, the offset there and the length (bytes)."""
 
-Progress: TypeAlias = "Callable[[int, int], None]"
-"""Called with (done, total) in bytes, by one thread at a time; done never decreases."""
+
+class Progress(Protocol):
+    """A function that is told how far an operation is, with (done, total) in bytes.
+
+    It is called from one thread at a time; done never decreases and reaches total at the end. An exception that it
+    raises ends the operation.
+
+    >>> from pydiskimg import MemoryDisk, Progress, copy
+    >>> calls = []
+    >>> progress: Progress = lambda done, total: calls.append((done, total))
+    >>> copied = copy(MemoryDisk(1 << 20), MemoryDisk(1 << 20), progress=progress)
+    >>> calls[-1]
+    (1048576, 1048576)
+    """
+
+    def __call__(self, done: int, total: int, /) -> None:
+        """Take note of done of total bytes."""
 
 
 class Addressable(Protocol):
@@ -51,7 +66,27 @@ class Addressable(Protocol):
 
 
 class Source(Addressable, Protocol):
-    """An object of fixed size whose bytes can be read at any offset."""
+    """Bytes of a fixed size that can be read at any offset: an image, a file, a partition, memory.
+
+    name is what messages call it, a path where there is one; size is its size in bytes. There is no cursor, and every
+    method may be called from several threads at once. A class of your own inherits from Source and defines name, size,
+    extents() and read_into(); everything else has a default. (pyright wants name and size to be properties there.)
+
+    read_into() raises ValueError for a range that is not inside the source, StorageError where the system refuses to
+    read, and InvalidImageError where an image is damaged.
+
+    >>> from pydiskimg import Extent, Kind, MemoryDisk, Source, copy
+    >>> class Ones(Source):
+    ...     name, size = "ones", 1 << 20
+    ...
+    ...     def extents(self):
+    ...         yield Extent(0, self.size, Kind.DATA)
+    ...
+    ...     def read_into(self, offset, buffer):
+    ...         buffer[:] = bytes([1]) * len(buffer)
+    >>> copy(Ones(), MemoryDisk(2 << 20))
+    Copied(total=1048576, written=1048576, zeroed=0, skipped=0)
+    """
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents from 0 to size as Extent describes them; lazily, in bounded memory."""
@@ -93,7 +128,16 @@ class Source(Addressable, Protocol):
 
 
 class ImageSource(Source, Protocol):
-    """A Source that holds files open: a context manager, closed once or more often."""
+    """A Source that holds files open: a context manager, whose close() may be called more than once.
+
+    open_image() returns one. It must not be read after close().
+
+    >>> from pydiskimg import ImageSource, open_image
+    >>> image: ImageSource = open_image("disk.qcow2")
+    >>> image.format, image.size
+    ('qcow2', 67108864)
+    >>> image.close()
+    """
 
     def close(self) -> None: ...
 
@@ -121,9 +165,22 @@ class ImageBytes(ImageSource, Protocol):
 
 
 class Disk(Source, Protocol):
-    """A Source that can be written at any offset. Its size does not change.
+    """A Source that can also be written at any offset. Its size does not change.
 
-    Written data is durable when flush() has returned.
+    sector_size is its logical sector size, 512 or 4096 bytes. reads_as_zero is True when every byte that has not been
+    written is known to read as zero, so that a copy need not zero it. Written bytes are durable once flush() has
+    returned. write() and zero() raise ValueError for a range that is not inside the disk, and StorageError where the
+    system refuses.
+
+    A class of your own inherits from Disk and also defines sector_size, reads_as_zero, write(), zero() and flush().
+
+    >>> from pydiskimg import Disk, new_image
+    >>> with new_image("new.qcow2", 1 << 30, format="qcow2") as disk:
+    ...     assert isinstance(disk, Disk)
+    ...     disk.write(1 << 20, b"any bytes, anywhere")
+    ...     disk.zero(1 << 21, 1 << 20)
+    ...     disk.size, disk.sector_size, disk.reads_as_zero
+    (1073741824, 512, True)
     """
 
     if TYPE_CHECKING:
@@ -202,7 +259,15 @@ class ShownDisk(Disk, Protocol):
 
 
 def read_bytes(source: Addressable, offset: int, length: int) -> bytes:
-    """Return length bytes of source from offset; errors as for Addressable.read_into()."""
+    """Return length bytes of source from offset on, as new bytes.
+
+    Raises ValueError when the range is not inside the source, StorageError and InvalidImageError as Source.read_into().
+
+    >>> from pydiskimg import open_image, read_bytes
+    >>> with open_image("disk.qcow2") as image:
+    ...     read_bytes(image, 510, 2).hex()
+    '55aa'
+    """
     buffer = bytearray(length)
     source.read_into(offset, buffer)
     return bytes(buffer)

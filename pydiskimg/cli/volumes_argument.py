@@ -10,7 +10,7 @@ from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.volumes.find import Volume, volumes_of
+from pydiskimg.volumes.find import Volume, find_volumes
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +49,7 @@ def volumes_argument(
         references(arguments) as policy,
         open_source(image, format=arguments.format, references=policy) as source,
     ):
-        yield source, volumes_of(source, unclear)
+        yield source, find_volumes(source, unclear)
 
 
 def volume_name(number: int) -> str:

@@ -24,7 +24,7 @@ from pydiskimg.protocols import Disk, Progress
 from pydiskimg.transfer.bmap import MAX_SIZE, BlockMap, check_by_bmap, parse_bmap
 from pydiskimg.transfer.copy import copy
 from pydiskimg.units import format_size
-from pydiskimg.volumes.find import volumes_of
+from pydiskimg.volumes.find import find_volumes
 
 _EXAMPLES = """\
 examples:
@@ -145,7 +145,7 @@ def _ask(disk: Disk) -> None:
 def _held(disk: Disk) -> Iterator[str]:
     unclear: list[str] = []
     try:
-        volumes = volumes_of(disk, unclear.append)
+        volumes = find_volumes(disk, unclear.append)
     except PartitionError as error:
         yield str(error)
         return

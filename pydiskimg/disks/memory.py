@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 
 
 class MemoryDisk(Disk):
-    """A Disk over a bytearray, filled with one byte value (0xFF shows which bytes were left unwritten).
+    """A Disk in memory, for tests and for programs that have no file.
 
-    bytes_written counts the bytes passed to write(). The size is limited by memory.
+    size is bytes. Every byte is fill (0 to 255) at first; reads_as_zero is True when fill is 0. data is the bytearray
+    that holds the contents, and bytes_written counts the bytes that write() was given.
+
+    >>> from pydiskimg import MemoryDisk
+    >>> disk = MemoryDisk(1 << 20, fill=0xFF, sector_size=4096)
+    >>> disk.zero(0, 4096)
+    >>> disk.data[4095], disk.data[4096], disk.reads_as_zero
+    (0, 255, False)
     """
 
     name: str

@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 
 
 class SourceRegion(Source):
-    """[start, start + length) of a Source (bytes). Offsets count from start; errors name the source and the region.
+    """Bytes start to start + length of a Source as a Source of its own; offsets count from start.
 
-    Raises ValueError when the range is not inside the source. The source stays the caller's.
+    name replaces the name that messages use, which otherwise names the source and the range. The source stays the
+    caller's and must remain open. Raises ValueError when the range is not inside the source.
+
+    >>> from pydiskimg import MemoryDisk, SourceRegion, read_bytes
+    >>> disk = MemoryDisk(1 << 20)
+    >>> disk.write(4096, b"data")
+    >>> read_bytes(SourceRegion(disk, 4096, 512), 0, 4)
+    b'data'
     """
 
     name: str
@@ -48,9 +55,15 @@ class SourceRegion(Source):
 
 
 class Region(SourceRegion, Disk):
-    """[start, start + length) of a Disk (bytes). Offsets count from start; errors name the disk and the region.
+    """Bytes start to start + length of a Disk as a Disk of its own, such as a partition; offsets count from start.
 
-    Raises ValueError when the range is not inside the disk. The disk stays the caller's.
+    The sector size, zeroing and flush() are those of the disk, which stays the caller's and must remain open. Raises
+    ValueError when the range is not inside the disk.
+
+    >>> from pydiskimg import MemoryDisk, Region, make_ext
+    >>> disk = MemoryDisk(32 << 20)
+    >>> make_ext(Region(disk, 1 << 20, 31 << 20), label="data").size
+    32505856
     """
 
     def __init__(self, disk: Disk, start: int, length: int, *, name: str | None = None) -> None:

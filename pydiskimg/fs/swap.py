@@ -38,7 +38,15 @@ MAGIC_OFFSETS = tuple(size - len(MAGIC) for size in _PAGE_SIZES)
 
 
 class SwapInfo:
-    """A swap area that was made. pages counts the usable pages (without the header's); size is in bytes."""
+    """A swap area that make_swap() wrote: uuid, label, the number of usable pages of 4096 bytes, and size in bytes.
+
+    The page of the header is not counted in pages, and is part of size.
+
+    >>> from pydiskimg import MemoryDisk, make_swap
+    >>> made = make_swap(MemoryDisk(1 << 20))
+    >>> made.pages, made.size
+    (255, 1048576)
+    """
 
     def __init__(self, uuid: UUID, label: str, pages: int, size: int) -> None:
         self.uuid = uuid
@@ -48,11 +56,20 @@ class SwapInfo:
 
 
 def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapInfo:
-    """Make the whole disk a swap area and return its description.
+    """Make the whole disk a swap area of version 1 (Linux, include/linux/swap.h) and return what was made.
 
-    label has at most 16 bytes of UTF-8; uuid is random unless given. Signatures of earlier file systems are wiped
-    first; the header is written last, so that an interrupted run leaves no swap signature. Raises DoesNotFitError under
-    10 pages, FileSystemError for a label that does not fit, StorageError.
+    label has at most 16 bytes in UTF-8; uuid is random unless given. Signatures of earlier file systems are removed
+    first and the header is written last, so that an interrupted run leaves nothing that looks like swap. Durable on
+    return; the disk stays the caller's.
+
+    Raises DoesNotFitError for a disk of less than 10 pages of 4096 bytes and FileSystemError for a label that is too
+    long, both before the first write, and StorageError.
+
+    >>> from pydiskimg import make_swap, new_image
+    >>> with new_image("swap.img", 512 << 20) as disk:
+    ...     made = make_swap(disk, label="swap0")
+    >>> made.size
+    536870912
     """
     name = encoded_label(label, disk.name)
     check_swap(disk)

@@ -44,19 +44,27 @@ def new_image(
     compress: bool = False,
     **options: Unpack[Qcow2Options],
 ) -> Iterator[Disk]:
-    """Give an empty virtual disk of size bytes; leaving the context makes the image at path complete and durable.
+    """Create an image with an empty virtual disk of size bytes; a context manager that gives the Disk.
 
-        with new_image("copy.qcow2", source.size, format="qcow2", compress=True) as disk:
-            copy(source, disk)
+    Leaving the block completes the image and makes it durable. A file appears under its name only then, and replaces a
+    file of that name; after an exception nothing is left. A block device is written in place: for "raw" it is the
+    device itself; the header of a qcow2 image is written last, so that an interrupted run does not look like an image.
 
-    A file appears under its name only then, replacing one of that name as new_disk_file() does. A block device is
-    written in place: raw is the device itself, with the device's size; of a qcow2 image the header goes first and
-    comes back last, so that an interrupted one is not an image. preallocation stores what is not written: "metadata"
-    (qcow2) as tables, "falloc" as reserved room, "full" as zeros. compress compresses what write() gets in whole
-    clusters of a qcow2 image, and options are such an image's (cluster_size, version, compression_type, refcount_bits,
-    lazy_refcounts, extended_l2, data_file, data_file_raw; see ChosenOptions); its size is rounded up to 512 bytes.
-    Raises UnsupportedImageError for a negative size and DoesNotFitError for a device that is smaller, otherwise as
-    create_qcow2(), new_disk_file() and open_disk() do.
+    format is "raw" or "qcow2"; the size of a qcow2 image is rounded up to 512 bytes. preallocation is "off", "metadata"
+    (qcow2: the tables), "falloc" (reserved space) or "full" (zeros). compress compresses what write() receives in whole
+    clusters of a qcow2 image. options are those of a qcow2 image: cluster_size (512 bytes to 2 MiB, a power of two),
+    version (2 or 3), compression_type ("zlib" or "zstd"), refcount_bits, lazy_refcounts, extended_l2, data_file and
+    data_file_raw.
+
+    Raises UnsupportedImageError for a negative size or options that do not go together, DoesNotFitError for a device
+    that is too small, InUseError and StorageError where the system refuses.
+
+    >>> from pydiskimg import copy, new_image, open_image
+    >>> with open_image("disk.raw") as source:
+    ...     with new_image("copy.qcow2", source.size, format="qcow2", compress=True) as disk:
+    ...         copied = copy(source, disk, unit=disk.unit)
+    >>> copied.total
+    67108864
     """
     _check_arguments(os.fspath(path), size, format)
     with FORMATS[format].new(path, size, preallocation=preallocation, compress=compress, **options) as disk:
@@ -128,10 +136,17 @@ def new_overlay(
     preallocation: str = "off",
     **options: Unpack[Qcow2Options],
 ) -> None:
-    """Make a qcow2 image in a file that shows its backing file, which is recorded and not opened; complete on return.
+    """Create a qcow2 image of size bytes that shows its backing file until it is written to.
 
-    With preallocation the clusters have their places, and show the backing file all the same: that needs extended_l2.
-    Raises as new_image().
+    The image is complete and durable on return. backing_file is the name to record, relative to the directory of the
+    new image, and backing_format "raw" or "qcow2", both as bytes; the backing file is not opened. preallocation needs
+    extended_l2=True; options and errors are those of new_image().
+
+    >>> from pydiskimg import allow_references, new_overlay, open_image
+    >>> new_overlay("clone.qcow2", 64 << 20, backing_file=b"disk.qcow2", backing_format=b"qcow2")
+    >>> with allow_references(".") as references, open_image("clone.qcow2", references=references) as image:
+    ...     list(image.files())
+    ['clone.qcow2', 'disk.qcow2']
     """
     name = os.fspath(path)
     if preallocation != "off" and not options.get("extended_l2"):

@@ -23,25 +23,31 @@ def open_image(
     snapshot: str | None = None,
     name: str | None = None,
 ) -> ImageSource:
-    """Open an image for reading; close() of the result, or leaving its with block, closes every file of it.
+    """Open an image for reading; the result is a context manager, whose close() closes every file of the image.
 
-    path may be an http:// or https:// address: what is read of the image is fetched then, by ranges.
+    path is a file, a block device, or an http:// or https:// address, of which only the ranges that are read are
+    fetched. name replaces path in messages.
 
-    format is one of FORMATS. Without it the first bytes decide, which is right for an image that an
-    administrator put there and wrong for a disk that a guest has written to: name the format "raw" for that one.
-    A block device is taken for raw; one that looks like another format is refused until the format is named.
+    format is "raw" or "qcow2". Without it the first bytes decide. That is right for an image that an administrator
+    chose and wrong for a disk that a guest has written to, which may begin with any bytes: name "raw" for such a disk.
+    A block device that looks like anything but raw is refused until its format is named.
 
-    Reading neither takes locks nor looks at any: an image that is being written is read as it happens to be, which
-    may be an error or old data.
+    references is the result of allow_references(): the directory below which an image may name other files (backing
+    files, an external data file). With None no such file is opened. It is needed only until this function returns.
+    snapshot is the id or name of an internal snapshot of a qcow2 image, to be opened in place of the current disk.
 
-    references says which files an image may name (backing files, an external data file): what allow_references()
-    gave, or None, which opens none of them. It is needed only while this function runs. snapshot is the id or the
-    name of an internal snapshot of a qcow2 image, which is opened instead of the disk as it is now. name
-    is what messages call the image, where path says nothing to anybody.
+    Reading takes no locks and honours none: an image that is being written is read in whatever state it is in, which
+    can give old data or an error. The qcow2 format is that of QEMU's docs/interop/qcow2.
 
-    Raises StorageError when a path cannot be opened, FetchError for an address, UnsupportedImageError for a format or a
-    feature that is not read here and for a file that the image may not name, InvalidImageError for an image that is
-    truncated or corrupt. Nothing stays open then.
+    Raises StorageError when a path cannot be opened, FetchError (a StorageError) for an address, UnsupportedImageError
+    for a format or feature that cannot be read, ReferenceDeniedError for a file that the image may not name, and
+    InvalidImageError for an image that is truncated or damaged. No file stays open then.
+
+    >>> from pydiskimg import open_image, read_bytes
+    >>> with open_image("disk.qcow2") as image:
+    ...     print(image.format, image.size, "bytes")
+    ...     first_sector = read_bytes(image, 0, 512)
+    qcow2 67108864 bytes
     """
     if format is not None and format not in FORMATS:
         from pydiskimg.text import shown_name

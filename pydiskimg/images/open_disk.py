@@ -47,21 +47,27 @@ def open_disk(
     references: AllowedDirectory | None = None,
     compress: bool = False,
 ) -> OpenDisk[Any]:
-    """Open a block device or an existing regular file as a Disk.
+    """Open a block device or an existing regular file as a Disk; a context manager that gives the Disk.
 
-    For writing, a block device is opened O_EXCL, so that a mounted or otherwise claimed device is refused; a
-    file is locked (flock) and refused while it is attached to a loop device. Both are refused while a virtual machine
-    or qemu-img uses them or an export reads them, and are locked as QEMU does, so that these do not begin to; looking
-    at them with `qemu-img -U` goes on. A file system without such locks keeps no other program out. Files are never
-    made, truncated or grown.
+    The file is never created, truncated or extended. format "raw" is the device or file itself. "qcow2" is the virtual
+    disk of the qcow2 image in it; the file then grows as the disk is filled. references is as for open_image();
+    compress compresses whole clusters where nothing was stored before. is_zero states that the whole disk reads as
+    zero, so that copies need not zero what they skip.
 
-    format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
-    disk is filled. references are the files it may name, as for open_image(); compress compresses what is written
-    in whole clusters where nothing was yet. is_zero is the caller's word that all of the disk reads as zero: then
-    reads_as_zero is True, and no copy zeroes what it leaves out.
+    writable opens for writing. A block device is then opened O_EXCL, so that a mounted device or one claimed in another
+    way is refused; a file is locked with flock(2) and refused while a loop device uses it. Both are refused while QEMU,
+    qemu-img or an export uses them, and are locked as QEMU locks them; `qemu-img info -U` still works. On a file system
+    without such locks, other programs are not kept out.
 
-    Raises InUseError when somebody holds it, StorageError for what does not exist, may not be opened, or is neither
-    a device nor a file; for qcow2 also what open_image() and open_qcow2_disk() raise.
+    Leaving the block closes the descriptor. It flushes a qcow2 image; for a raw disk call Disk.flush() first.
+
+    Raises InUseError when another program uses the device or file, StorageError when it does not exist, may not be
+    opened or is something else, and for qcow2 what open_image() raises.
+
+    >>> from pydiskimg import open_disk
+    >>> with open_disk("disk.raw", writable=True) as disk:
+    ...     disk.write(disk.size - 512, bytes(512))
+    ...     disk.flush()
     """
     name = os.fspath(path)
     if format not in FORMATS:
@@ -79,9 +85,14 @@ def open_image_disk(
     format: str | None = None,  # noqa: A002  qemu-img's word
     references: AllowedDirectory | None = None,
 ) -> OpenDisk[Any]:
-    """Open the disk in an image of any format that is written, for writing; the rest is as for open_disk().
+    """Open the disk in an image for writing, whatever its format; the result is as for open_disk().
 
-    format None finds it out by the contents, as open_image() does.
+    format None detects the format by the first bytes, with the limits that open_image() describes; references and
+    errors are those of open_disk().
+
+    >>> from pydiskimg import open_image_disk
+    >>> with open_image_disk("disk.qcow2") as disk:
+    ...     disk.zero(disk.size - 512, 512)
     """
     name = os.fspath(path)
     if format is None:

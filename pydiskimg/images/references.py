@@ -61,10 +61,12 @@ def denied(reference: Reference) -> ReferenceDeniedError:
 
 
 class AllowedDirectory:
-    """The policy that lets images name regular files below one directory, until close(). Made by allow_references().
+    """The directory below which images may name other files. Made by allow_references(), and valid inside its block.
 
-    fd is a descriptor of the directory, which belongs to this object, and path its absolute path without symlinks.
-    spelling is the absolute path as the caller gave it: absolute names in images mostly say it that way.
+    >>> from pydiskimg import AllowedDirectory, allow_references
+    >>> with allow_references(".") as references:
+    ...     isinstance(references, AllowedDirectory)
+    True
     """
 
     def __init__(self, fd: int, path: str, spelling: str) -> None:
@@ -135,13 +137,20 @@ class AllowedDirectory:
 
 @contextmanager
 def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirectory]:
-    """Allow images to name regular files below directory, while the with block lasts; open_image() takes the result.
+    """Allow images to name regular files below directory while the block lasts; pass the result to open_image().
 
-    directory may be an http:// or https:// address: then images may name what is below that, and no files.
+    A name in an image is relative to the directory of that image, as for QEMU; an absolute name is allowed when it lies
+    below directory. No ".." and no symbolic link leads out of it. Files that were opened stay open after the block,
+    until their image is closed. directory may be an http:// or https:// address: images may then name what lies below
+    that address, and no files.
 
-    Names are relative to the directory of the image that has them, as for QEMU; an absolute one is allowed when it
-    is below directory. What was opened stays open when the block ends, until its image is closed. Raises
-    StorageError when there is no such directory.
+    Raises StorageError when the directory cannot be opened.
+
+    >>> from pydiskimg import allow_references, new_overlay, open_image
+    >>> new_overlay("top.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
+    >>> with allow_references(".") as references, open_image("top.qcow2", references=references) as image:
+    ...     image.size
+    67108864
     """
     name = os.fsdecode(directory)
     if is_address(name):

@@ -33,15 +33,18 @@ def resize_image(
     preallocation: str = "off",
     references: AllowedDirectory | None = None,
 ) -> int:
-    """Give the virtual disk in an image another size, and return it; durable on return.
+    """Change the size of the virtual disk in a raw or qcow2 image in place, and return the new size in bytes.
 
-    new_size gets the present size (bytes) and returns the wanted one, which is rounded up to 512 for qcow2. A smaller
-    one, by which what lies beyond is lost, is refused without shrink. What is new reads as zero, and
-    preallocation says how it is stored: "off", not at all; "metadata" (qcow2), as tables; "falloc", as reserved room;
-    "full", as zeros. format is what the caller knows; None looks at the contents. references are the files that the
-    image may name, as for open_image(): a backing file must not show in what is new.
+    new_size is called with the present size and returns the wanted one, which is rounded up to 512 bytes for qcow2. A
+    smaller size loses the bytes beyond it, and is refused without shrink. New bytes read as zero; preallocation says
+    how they are stored, as for new_image(). format and references are as for open_image(). The change is durable on
+    return.
 
-    Raises UnsupportedImageError for what cannot be done, InUseError, StorageError and InvalidImageError.
+    Raises UnsupportedImageError for a change that cannot be made, InUseError, StorageError and InvalidImageError.
+
+    >>> from pydiskimg import resize_image
+    >>> resize_image("disk.qcow2", lambda size: size + (1 << 30))
+    1140850688
     """
     name = os.fspath(path)
     with open_raw_disk(name, writable=True) as disk:

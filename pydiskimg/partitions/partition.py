@@ -18,13 +18,18 @@ def has_mbr(sector: bytes | bytearray) -> bool:
 
 
 class Partition(ValueObject):
-    """A partition that was found: start and length are bytes and lie inside the disk.
+    """A partition of a disk; start and length are bytes and lie inside the disk.
 
-    number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
-    GPT's GUID in capitals. uuid is the kernel's PARTUUID: the GPT's own GUID of the partition, or the MBR's disk
-    signature and the number; empty where there is no table. name is the GPT's name of the partition, arbitrary text.
-    bootable is the flag of an MBR, or the GPT's attribute for a BIOS. Two partitions are equal if they are the same
-    part of a disk, even if uuid, name and bootable differ.
+    number is the kernel's: 1 to 4 primary and from 5 logical in an MBR, the entry of a GPT; 0 stands for the whole
+    disk. type is the byte of an MBR ("0x83") or the GUID of a GPT in capitals. uuid is the kernel's PARTUUID, empty
+    where there is no table. name is the GPT's name of the partition, which may be any text. bootable is the flag of an
+    MBR, or the attribute of a GPT for a BIOS. Two partitions are equal when number, start, length and type are.
+
+    >>> from pydiskimg import open_image, read_partition_table
+    >>> with open_image("disk.raw") as source:
+    ...     (root,) = read_partition_table(source)
+    >>> root.number, root.start, root.length, root.type, root.bootable
+    (1, 1048576, 66060288, '0x83', True)
     """
 
     __slots__ = ("bootable", "length", "name", "number", "start", "type", "uuid")

@@ -40,12 +40,19 @@ MAX_GPT_ENTRIES = 1024
 
 
 def read_partition_table(source: Source, *, sector_size: int = 512, backup: bool = True) -> list[Partition]:
-    """Return the partitions in the order of their numbers; an empty list if there is no partition table.
+    """Return the partitions of source in the order of their numbers; an empty list where there is no partition table.
 
-    Extended partitions themselves are left out: their logical ones are listed. Raises PartitionError for a partition
-    that reaches beyond the end of the disk, a circular chain of extended boot records, a GPT whose two copies are both
-    damaged, a GPT that Linux ignores, and one for sectors of another size. If the first copy is damaged, backup decides
-    whether the second is read (Linux does not read it). At most 8 MiB are read.
+    The table may be hostile: an MBR with logical partitions or a GPT (UEFI 2.10, sections 5.2 and 5.3), of which at
+    most 8 MiB are read. Extended partitions are left out, their logical partitions are listed. sector_size is bytes:
+    512, 1024, 2048 or 4096; find_volumes() tries them all. backup allows the second copy of a GPT to be read where the
+    first one is damaged, which Linux does not do.
+
+    Raises PartitionError for a partition that reaches beyond the end of the disk, a circular chain of extended boot
+    records, a GPT of which both copies are damaged, one that Linux ignores, and one for sectors of another size.
+
+    >>> from pydiskimg import MemoryDisk, read_partition_table
+    >>> read_partition_table(MemoryDisk(1 << 20))
+    []
     """
     return list(each_partition(source, sector_size=sector_size, backup=backup))
 

@@ -44,15 +44,19 @@ _NO_KERNEL = "the system has no kernel in /boot; add one, such as Debian's linux
 
 @dataclass(frozen=True, slots=True)
 class SystemOptions:
-    """What a new system is to be like; sizes are bytes.
+    """Options of build_system(); sizes are bytes.
 
-    boot_size None: /boot is a directory of the root. swap_size None: no swap. table is "mbr", "gpt" or None for what
-    suits the disk's size. boot_loader False: nothing is done about booting. host_name, with or without a domain,
-    replaces the names that the system has. kernel_args are more arguments of the kernel; serial_console is for the
-    first serial line: the kernel's messages, GRUB and a login.
+    kind is "ext2", "ext3" or "ext4". boot_size None keeps /boot in the root; swap_size None makes no swap. table is
+    "mbr", "gpt", or None for an MBR below 2 TiB and a GPT from there on. boot_loader=False leaves booting alone.
+    host_name, with or without a domain, replaces the names in the system. kernel_args are further kernel arguments;
+    serial_console puts the kernel's messages, GRUB and a login on the first serial line.
 
-    uuid is the root file system's; all other identifiers follow from it. now is the time of what is made here, in
-    seconds since 1970. Both are new unless given; with them the same entries give the same bytes.
+    uuid is that of the root file system, from which all other identifiers are derived; now is the time of all that is
+    made, in seconds since 1970. Both are new unless given; with them the same entries give the same bytes.
+
+    >>> from pydiskimg import SystemOptions
+    >>> SystemOptions(swap_size=512 << 20, host_name="web1.example.org").kind
+    'ext4'
     """
 
     kind: str = "ext4"
@@ -69,9 +73,16 @@ class SystemOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltSystem:
-    """A disk that was made: its layout, the UUIDs, and what was filled into the root.
+    """A disk that build_system() made: its layout, the UUIDs, and what was filled into the root (populated).
 
-    not_bootable is a clause that says why no boot loader was written, empty where one was or none was wanted.
+    uuids has those of root, boot and swap. not_bootable says why no boot loader was written; it is empty where one was
+    written or none was wanted.
+
+    >>> from pydiskimg import MemoryDisk, SystemOptions, build_system, open_tar
+    >>> with open_tar("debian.tar.gz") as entries:
+    ...     made = build_system(MemoryDisk(64 << 20), entries, SystemOptions(boot_loader=False))
+    >>> made.not_bootable, made.uuids.swap
+    ('', None)
     """
 
     layout: Layout
@@ -85,17 +96,20 @@ def build_system(
 ) -> BuiltSystem:
     """Make a disk with a partition table, swap, file systems with the files of entries, and GRUB for a BIOS.
 
-        with open_tar("debian.tar.gz") as entries, new_image("debian.qcow2", 4 << 30, format="qcow2") as disk:
-            build_system(disk, entries, SystemOptions(host_name="debian.example.org"))
+    All that the disk held is lost. fstab, the host name and GRUB's menu are written into the new file system; GRUB
+    comes from the system's own files (Debian's grub-pc-bin). Nothing is mounted and no root privileges are needed. The
+    partition table is written last and is durable on return: an interrupted run leaves a disk without one. wording
+    words messages about entries. The disk stays the caller's. Needs pyparted.
 
-    All that the disk held is lost. fstab, host name and GRUB's menu are written into the new file system as they are
-    for a new instance of Ganeti; GRUB comes from the system's own files (Debian's grub-pc-bin). The partition table is
-    written last, and is durable when this returns: an interrupted run leaves a disk without one. wording says how
-    messages about entries read.
+    Raises DoesNotFitError, PartitionError and ValueError for options that cannot be met, before the first write; what
+    populate() and reading entries raise; ArchiveError for entries without /etc; BootLoaderError for a GRUB that is not
+    known.
 
-    Raises DoesNotFitError, PartitionError and ValueError for what is asked in vain, before the first write; what
-    populate() and reading entries raise; ArchiveError when the entries have no /etc; BootLoaderError for a GRUB that is
-    not known.
+    >>> from pydiskimg import SystemOptions, build_system, new_image, open_tar
+    >>> with open_tar("debian.tar.gz") as entries, new_image("web1.qcow2", 64 << 20, format="qcow2") as disk:
+    ...     made = build_system(disk, entries, SystemOptions(host_name="web1.example.org"))
+    >>> made.not_bootable or "boots by itself"
+    'boots by itself'
     """
     options = options or SystemOptions()
     if options.host_name:

@@ -29,10 +29,16 @@ _SMALL = 512
 
 
 class Comparison(ValueObject):
-    """What compare() found. offset is the first byte that differs, None when the images are identical.
+    """The result of compare().
 
-    difference is "content", "allocation" or "size" (both only when strict was asked for), or None. sizes_differ tells
-    of images that are not equally long; they may be identical all the same, when the rest of the longer one is zero.
+    identical is True when no difference was found. offset is the first byte that differs, None when there is none.
+    difference is "content", None, or after a strict comparison also "allocation" or "size". sizes_differ is True when
+    one of the two is longer; they are identical all the same when the rest of it is zero.
+
+    >>> from pydiskimg import MemoryDisk, compare
+    >>> result = compare(MemoryDisk(1 << 20), MemoryDisk(2 << 20))
+    >>> result.identical, result.sizes_differ
+    (True, True)
     """
 
     def __init__(self, difference: str | None, offset: int | None, *, sizes_differ: bool) -> None:
@@ -49,11 +55,18 @@ class Comparison(ValueObject):
 def compare(
     a: Source, b: Source, *, strict: bool = False, progress: Progress | None = None, workers: int | None = None
 ) -> Comparison:
-    """Compare the bytes of a and b; the shorter one counts as continued with zeros.
+    """Compare the bytes of a and b; the shorter one counts as continued with zeros. Nothing is written.
 
-    strict wants equal sizes and the same kind of extent (DATA, ZERO, HOLE) everywhere as well. workers is the number
-    of threads (None: by the number of CPUs; never more than 8); memory is bounded by workers * 4 MiB plus what the
-    sources hold. progress counts the bytes of the longer one. Raises what reading raises.
+    strict also requires equal sizes and the same Kind of extent everywhere. workers is the number of threads, at most
+    8; None means one for each processor. Memory is bounded by workers * 4 MiB and what the sources need. progress is
+    called with the bytes that are done and the size of the longer one. Raises what reading the sources raises.
+
+    >>> from pydiskimg import MemoryDisk, compare
+    >>> a, b = MemoryDisk(1 << 20), MemoryDisk(1 << 20)
+    >>> b.write(70000, b"x")
+    >>> result = compare(a, b)
+    >>> result.difference, result.offset
+    ('content', 70000)
     """
     size = max(a.size, b.size)
     if strict and a.size != b.size:

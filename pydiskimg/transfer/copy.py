@@ -37,7 +37,15 @@ MIN_WORKERS_DECOMPRESSING = 4
 
 
 class Copied:
-    """What copy() did, in bytes: total = source.size = written + zeroed + skipped (already known to be zero)."""
+    """What copy() did, in bytes: total is the size of the source, and equals written + zeroed + skipped.
+
+    skipped bytes were known to be zero on the disk already.
+
+    >>> from pydiskimg import MemoryDisk, copy
+    >>> copied = copy(MemoryDisk(1 << 20), MemoryDisk(1 << 20))
+    >>> copied.written, copied.zeroed, copied.skipped
+    (0, 0, 1048576)
+    """
 
     __slots__ = ("skipped", "total", "written", "zeroed")
 
@@ -61,22 +69,29 @@ def copy(
     verify: bool = False,
     sparse: bool = True,
 ) -> Copied:
-    """Make the first source.size bytes of disk equal to source, durably.
+    """Make the first source.size bytes of disk equal to source; durable on return.
 
-    What is not data becomes zero on the disk: by the disk's cheapest way, or not at all where the disk is known
-    to read as zero. Runs of zeros inside data are treated so too; where data is moved from a file to a device without
-    being read (docs/adr/0023), only runs of 256 KiB or more are sure to be. unit (bytes, a power of two from 512 to
-    2 MiB) is what both are looked at in: every write() and zero() begins and ends at a multiple of unit or at the end
-    of the source, so that a disk made of clusters of unit bytes gets whole ones. None is for disks that do not care:
-    4 KiB where the disk reads as zero, otherwise 64 KiB. workers is the number of threads (None: one for each CPU, at
-    least 6, or 4 where source decompresses; never more than 8); memory is bounded by workers * 2 MiB plus what the
-    source holds. progress counts the bytes of source, of every kind. verify reads everything back, from the device
-    where the system allows it, and compares; what is to be zero and a hole by the disk's own map need not be read.
-    sparse False looks for no zeros and writes those that it knows of, so that all of the disk is stored.
+    Holes and zeros of the source become zero on the disk in the cheapest way that the disk has, or are skipped where it
+    is known to read as zero. Runs of zeros inside data are treated alike; where data moves from a file to a device
+    without being read (ADR 0023), only runs of 256 KiB or more are certain to be found. sparse=False stores every byte.
 
-    Raises ValueError for another unit and DoesNotFitError when the source is larger than the disk, both before the
-    first byte; otherwise the first error of any worker, after all have stopped: the disk is then in an undefined
-    state. VerificationError says where the bytes differ.
+    unit is a number of bytes, a power of two from 512 to 2 MiB: each write begins and ends at a multiple of it, or at
+    the end of the source. Pass the disk's own unit for an image made of clusters. None means 4 KiB where the disk reads
+    as zero and 64 KiB elsewhere. workers is the number of threads, at most 8; None means one for each processor, and at
+    least 6 (4 where the source is compressed). Memory is bounded by workers * 2 MiB and what the source needs.
+
+    progress is called with the bytes of the source that are done and the total, which is twice the size with verify.
+    verify reads everything back, from the device where the system allows it, and compares it with the source.
+
+    Raises ValueError for a wrong unit and DoesNotFitError when the source is larger than the disk, both before the
+    first write. Any later error is the first one of a worker, raised after all workers have stopped; the contents of
+    the disk are then undefined. VerificationError has the offset of the first byte that differs.
+
+    >>> from pydiskimg import copy, new_image, open_image
+    >>> with open_image("disk.qcow2") as source, new_image("copy.raw", source.size) as disk:
+    ...     copied = copy(source, disk, verify=True)
+    >>> copied.total == copied.written + copied.zeroed + copied.skipped
+    True
     """
     unit = _checked_unit(unit, disk)
     check_fits(source, disk)

@@ -45,10 +45,20 @@ class Incoming(Front, Protocol):
 
 
 class Stream(ABC):
-    """An image that is read once, from front to back. Made by read_stream().
+    """An image that is read once from a pipe, from front to back. read_stream() returns one; a context manager.
 
-    size is bytes; None for a raw image, which is as long as it turns out to be. The descriptor stays the caller's;
-    close(), or leaving the with block, gives back what was kept of the tables.
+    size is the size of the disk in bytes, or None for a raw image, whose size is known only at its end. The descriptor
+    stays the caller's. close(), or leaving the block, releases the tables that were kept.
+
+    >>> import os
+    >>> from pydiskimg import MemoryDisk, read_stream
+    >>> read_end, write_end = os.pipe()
+    >>> os.write(write_end, bytes(4096)); os.close(write_end)
+    4096
+    >>> with read_stream(read_end, format="raw") as stream:
+    ...     stream.size, stream.copy_to(MemoryDisk(1 << 20))
+    (None, 4096)
+    >>> os.close(read_end)
     """
 
     format: str
@@ -217,16 +227,23 @@ def read_stream(
 ) -> Stream:
     """Begin to read an image from the descriptor fd; call copy_to() or write_to() of the result next.
 
-        with read_stream(0, format="qcow2") as stream, open_disk(path, writable=True) as disk:
-            stream.copy_to(disk)
+    format is "raw" or "qcow2". With None the stream is taken for raw, and refused when it looks like another format: it
+    may be an administrator's image, or a guest's disk, which may begin with any bytes. A qcow2 image must have its
+    tables before its data and the data in the order of the disk, as write_stream() makes it (ADR 0019).
 
-    format is "raw" or "qcow2". Without it the stream is taken for raw, and refused when it looks like another format:
-    it may be an administrator's image or a guest's disk, which may begin with any bytes. A qcow2
-    must have all of its tables before its data, which must be in the guest's order: as write_stream() makes it. name
-    is the descriptor's for messages, spool_directory (/var/tmp) where tables of more than 8 MiB are kept meanwhile.
+    name is what messages call the descriptor, which stays the caller's. spool_directory (/var/tmp) is where tables of
+    more than 8 MiB are kept meanwhile.
 
-    Raises UnsupportedImageError for a format or a feature that is not read from a stream, InvalidImageError for a
-    header that is corrupt or cut off, StorageError. fd stays the caller's.
+    Raises UnsupportedImageError for a format or feature that cannot be read from a stream, InvalidImageError for a
+    header that is damaged or incomplete, and StorageError.
+
+    >>> from pydiskimg import new_image, open_image, read_stream, write_stream
+    >>> with open_image("disk.raw") as source, open("stream.qcow2", "wb") as file:
+    ...     written = write_stream(source, file.fileno())
+    >>> with open("stream.qcow2", "rb") as file, read_stream(file.fileno(), format="qcow2") as stream:
+    ...     with new_image("restored.raw", stream.size) as disk:
+    ...         stream.copy_to(disk)
+    67108864
     """
     return stream_of(PipeReader(fd, name), format=format, spool_directory=spool_directory)
 

@@ -66,22 +66,29 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     name: str = "standard output",
     spool_directory: str | None = None,
 ) -> int:
-    """Write source as an image to the descriptor fd, front to back, and return the number of bytes written.
+    """Write source as an image to the descriptor fd, from front to back, and return the number of bytes written.
 
-        write_stream(source, 1, compression_type="zstd")
+    format is "qcow2", with all tables before the data (ADR 0019), or "raw", with zeros for holes. compression_type
+    "zlib" or "zstd" compresses every cluster of a qcow2 image. The source is read twice for that and must not change
+    meanwhile: InvalidImageError is raised where a cluster no longer fits its space. find_zeros reads an uncompressed
+    source twice as well, to leave out clusters of zeros; None does so unless the source is a qcow2 image. version (2 or
+    3) and cluster_size (bytes) are those of new_image().
 
-    format is "qcow2", or "raw" with zeros for what is not data. compression_type "zlib" or "zstd" compresses every
-    cluster of a qcow2. source is read twice for that and must not change meanwhile: it is an error where a cluster
-    does not fit its room any more, and a mixture of old and new otherwise. find_zeros, for an uncompressed one, also
-    reads twice, to leave out clusters of zeros that source calls data; None does so unless source is a qcow2 image.
-    workers is the number of threads (at most 8), name the descriptor's for messages, spool_directory (/var/tmp) where
-    the lengths of a large image's clusters are kept, 4 bytes for each, and its tables. progress counts the passes
-    together. announce is called once, before the first byte is written, with the number of bytes that the stream will
-    have. fd stays the caller's.
+    workers is the number of threads, at most 8. name is what messages call the descriptor, which stays the caller's.
+    spool_directory (/var/tmp) is where the lengths of a large image's clusters are kept, 4 bytes each, and its tables.
+    progress counts all passes together. announce is called once, before the first write, with the length of the stream
+    in bytes.
 
-    Raises StorageError when the descriptor cannot be written (errno EPIPE: its reader went away), DoesNotFitError and
-    UnsupportedImageError before the first byte when options and size do not go together, InvalidImageError when
-    source changed. After any error the stream is not complete, and read_stream() says so.
+    Raises DoesNotFitError and UnsupportedImageError before the first byte when options and size do not go together, and
+    StorageError when the descriptor cannot be written (errno EPIPE when the reader has closed its end). After an error
+    the stream is incomplete, and read_stream() refuses it.
+
+    >>> import os
+    >>> from pydiskimg import open_image, write_stream
+    >>> with open_image("disk.qcow2") as source, open("backup.qcow2", "wb") as file:
+    ...     written = write_stream(source, file.fileno(), compression_type="zlib")
+    >>> written == os.path.getsize("backup.qcow2")
+    True
     """
     if format not in FORMATS:
         raise UnsupportedImageError(f"{name}: the format {format!r} is not written; expected {' or '.join(FORMATS)}")

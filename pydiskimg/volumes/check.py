@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydiskimg.fs.ext4.check import ExtReport, check_ext
 from pydiskimg.protocols import Progress, Source
-from pydiskimg.volumes.find import Volume, volumes_of
+from pydiskimg.volumes.find import Volume, find_volumes
 
 _CHECKED = frozenset({"ext2", "ext3", "ext4"})
 
@@ -27,7 +27,7 @@ def check_volumes(source: Source, unclear: list[str], *, progress: Progress | No
     unclear is called with a sentence on each volume whose contents are unclear. Raises PartitionError for a table that
     cannot be read, StorageError as reading does.
     """
-    for volume in volumes_of(source, unclear.append):
+    for volume in find_volumes(source, unclear.append):
         is_checked = volume.content is not None and volume.content.type in _CHECKED
         report = check_ext(volume.region(source), progress=progress) if is_checked else None
         yield CheckedVolume(volume, report)

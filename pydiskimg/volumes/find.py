@@ -7,7 +7,7 @@ from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition, has_mbr
-from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.startup import TYPE_CHECKING, ValueObject
 
 if TYPE_CHECKING:
@@ -19,9 +19,17 @@ TableReader: TypeAlias = "Callable[[Source, int], Sequence[Partition]]"
 
 
 class Volume(ValueObject):
-    """A partition, or the whole disk as number 0, and its content (None: nothing known).
+    """A partition, or the whole disk as number 0, and what it holds. find_volumes() returns them.
 
-    options are mount options: the subvolume of a btrfs.
+    partition is a Partition; content is a FileSystemKind, or None where nothing known was found. options are those that
+    mount(8) needs, such as the subvolume of a btrfs. region(source) gives the bytes of the volume, from the source it
+    was found on.
+
+    >>> from pydiskimg import find_volumes, open_image
+    >>> with open_image("disk.raw") as source:
+    ...     (root,) = find_volumes(source)
+    ...     print(root, root.region(source).size)
+    partition 1 (ext4) 66060288
     """
 
     __slots__ = ("content", "options", "partition")
@@ -44,38 +52,36 @@ class Volume(ValueObject):
         return SourceRegion(source, self.partition.start, self.partition.length, name=name)
 
 
-def find_volumes(disk: Disk) -> list[Volume]:
-    """Return the partitions of the disk with their contents, or the disk itself if it has no table.
+def find_volumes(source: Source, tell: Callable[[str], object] | None = None) -> list[Volume]:
+    """Return the partitions of a disk with what each holds, or the disk itself where it has no partition table.
 
-    An image may have been made for sectors of another size than this disk's, which is tried first: the right size is
-    the one that leads to known contents. An unclear volume is logged, and its content is None. Raises PartitionError
-    when the table cannot be read with any size.
+    An image may have been made for sectors of another size than this disk's, whose own is tried first: the size for
+    which the partitions hold something known is taken, else the first one for which the table can be read. The
+    contents may be hostile, and nothing is mounted. tell is called with a sentence about each volume whose contents
+    are unclear, which then has none; by default a warning is logged. The source stays the caller's.
+
+    Raises PartitionError when the table cannot be read for any size, and what reading raises.
+
+    >>> from pydiskimg import find_volumes, open_image
+    >>> with open_image("disk.raw") as source:
+    ...     for volume in find_volumes(source):
+    ...         print(volume.partition.number, volume.content.type, volume.partition.length)
+    1 ext4 66060288
     """
-    return _with_content(disk, (disk.sector_size, *SECTOR_SIZES))
-
-
-def volumes_of(source: Source, tell: Callable[[str], object]) -> list[Volume]:
-    """Return the volumes of a source that is only read, with the sector size that leads to known contents.
-
-    If there is no such size, the first is used with which the table can be read. tell and errors are as for
-    volume_readings() and find_volumes().
-    """
-    return _with_content(source, SECTOR_SIZES, tell)
-
-
-def _with_content(
-    source: Source, sector_sizes: Iterable[int], tell: Callable[[str], object] | None = None
-) -> list[Volume]:
-    """Return the first reading with known contents, otherwise the first one; arguments as for volume_readings()."""
     problems: list[PartitionError] = []
     first = None
-    for found in volume_readings(source, sector_sizes, problems, tell=tell):
+    for found in volume_readings(source, _sector_sizes(source), problems, tell=tell):
         if any(volume.content for volume in found):
             return found
         first = first or found
     if first is None:
         raise problems[0]
     return first
+
+
+def _sector_sizes(source: Source) -> Iterable[int]:
+    own = getattr(source, "sector_size", None)  # a Disk has one
+    return SECTOR_SIZES if own is None else (own, *SECTOR_SIZES)
 
 
 def volume_readings(

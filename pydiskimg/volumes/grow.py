@@ -71,9 +71,17 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class VolumeGrowth:
-    """The result of growing: a partition (0: the disk itself) and the file system in it; lengths are bytes.
+    """What grow_last_volume() did; lengths and sizes are bytes.
 
-    text describes it in a sentence, or says why nothing grew; fs_type is None if nothing that can grow was found.
+    partition is the number, 0 for the disk itself; length_before and length are those of the partition, fs_size_before
+    and fs_size those of its file system of fs_type, which is None where nothing that grows was found. has_grown tells
+    whether anything changed. text (and str()) says it in a sentence.
+
+    >>> from pydiskimg import grow_last_volume, open_image_disk
+    >>> with open_image_disk("disk.qcow2") as disk:
+    ...     growth = grow_last_volume(disk)
+    >>> growth.has_grown
+    False
     """
 
     text: str
@@ -95,14 +103,24 @@ class VolumeGrowth:
 def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
     """Grow the partition that ends last, and the file system in it, to the end of the disk; return the result.
 
-    On a disk without a partition table its file system is grown. ext2, ext3, ext4, xfs and btrfs can grow; if the last
-    partition contains swap, LVM, LUKS or nothing known, nothing is changed and the text says so. xfs and btrfs are
-    mounted to grow them, which needs root and a ShownDisk; without may_mount they are not changed. A killed process
-    leaves a valid disk, with the old or the new table; an ext2 then needs e2fsck -p, as after a crash.
+    A disk without a partition table grows the file system that it holds. ext2, ext3 and ext4 grow on any Disk. xfs and
+    btrfs are mounted for it, which needs root and a block device or raw file; may_mount=False leaves them alone. Where
+    the last partition holds swap, LVM, LUKS or nothing known, nothing changes and the result says so.
 
-    Raises PartitionError for a damaged or hostile table, FileSystemError for a file system that is damaged or cannot
-    grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs with the same UUID is mounted,
-    StorageError for failed system calls. The text says whether the partition was grown; the disk's data is intact.
+    What is refused is refused before the first write. A process that is killed leaves a good disk with the old or the
+    new table; an ext2 then needs `e2fsck -p`. The disk stays the caller's.
+
+    Raises PartitionError for a table that is damaged or hostile, FileSystemError for a file system that is damaged or
+    cannot grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs of the same UUID is
+    mounted, and StorageError. The text says whether the partition has grown.
+
+    >>> from pydiskimg import grow_last_volume, open_image_disk, resize_image
+    >>> resize_image("disk.qcow2", lambda size: 2 * size)
+    134217728
+    >>> with open_image_disk("disk.qcow2") as disk:
+    ...     growth = grow_last_volume(disk)
+    >>> growth.partition, growth.length_before, growth.length
+    (1, 66060288, 133169152)
     """
     try:
         volume = _volume(disk)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydiskimg.errors import FileSystemError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.protocols import Source
-from pydiskimg.volumes.find import Volume, volumes_of
+from pydiskimg.volumes.find import Volume, find_volumes
 from pydiskimg.volumes.space import FileSystemSpace, file_system_space
 from pydiskimg.volumes.used import used_source
 
@@ -47,7 +47,7 @@ def disk_picture(source: Source, columns: int) -> DiskPicture:
     Raises PartitionError for a table that cannot be read with any sector size, and as reading does.
     """
     notes: list[str] = []
-    volumes = tuple(_pictured(source, volume, notes) for volume in volumes_of(source, notes.append))
+    volumes = tuple(_pictured(source, volume, notes) for volume in find_volumes(source, notes.append))
     used = used_source(source)
     total, stored = _shares(source.extents(), source.size, columns)
     _, in_use = _shares(used.extents(), source.size, columns)

@@ -25,9 +25,17 @@ _SIZE_IN_JOURNAL_BACKUP = slice(64, 68)  # of s_jnl_blocks: the low half of the 
 
 @dataclass(frozen=True, slots=True)
 class FileSystemSpace:
-    """Bytes of a file system: size is without its own metadata, available what users other than root can fill.
+    """Space of a file system in bytes, as df(1) counts it. file_system_space() returns it.
 
-    inodes and inodes_used count inodes; None if the superblock has no such count (btrfs).
+    size does not count the file system's own metadata; available is what a user other than root can fill. inodes and
+    inodes_used are counts, None for a btrfs, which does not record them.
+
+    >>> from pydiskimg import MemoryDisk, file_system_space, make_ext
+    >>> disk = MemoryDisk(16 << 20)
+    >>> made = make_ext(disk)
+    >>> space = file_system_space(disk, "ext4")
+    >>> space.inodes == made.inodes, space.used < space.available < space.size
+    (True, True)
     """
 
     size: int
@@ -38,12 +46,20 @@ class FileSystemSpace:
 
 
 def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
-    """Return the space of the file system of a type that probe() found on source; None for types not listed below.
+    """Return how much of the file system on source is in use and free; None for a type other than those below.
 
-    ext2, ext3 and ext4 are counted by their group descriptors, xfs and btrfs by their superblocks. In a btrfs, copies
-    (RAID1, DUP) count once, as in its superblock, and all its devices count. Linux reserves more of xfs and btrfs while
-    they are mounted, which df then shows as used. Raises FileSystemError if the numbers contradict each other,
-    StorageError as reading does.
+    fs_type is the type that probe() found. ext2, ext3 and ext4 are counted by their group descriptors as the journal
+    would leave them, xfs and btrfs by their superblocks. Copies in a btrfs (RAID1, DUP) count once, and one on several
+    devices counts with all of them. Linux holds back more of xfs and btrfs while they are mounted.
+
+    Raises FileSystemError where the numbers contradict each other, and StorageError as reading does.
+
+    >>> from pydiskimg import file_system_space, find_volumes, open_image
+    >>> with open_image("disk.raw") as source:
+    ...     for volume in find_volumes(source):
+    ...         space = file_system_space(volume.region(source), volume.content.type)
+    ...         print(volume.location, space.used < space.size)
+    partition 1 True
     """
     if fs_type in ("ext2", "ext3", "ext4"):
         space = _of_ext(source)

@@ -12,7 +12,7 @@ from pydiskimg.images.open import open_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import Source
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.volumes.find import Volume, volumes_of
+from pydiskimg.volumes.find import Volume, find_volumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,26 +58,27 @@ def open_tree(
     references: AllowedDirectory | None = None,
     writable: bool = False,
 ) -> ExtTree:
-    """Open the files of a disk image, block device or open Source; close() of the result closes all.
+    """Open the files of a disk image, block device or open Source without a mount; the result is a context manager.
 
-    partition is the number of the partition with the files, 0 the disk as a whole. By default the only file system is
-    used, or the root file system of a Linux system. ext2, ext3 and ext4 are read as the recovery of their journal would
-    leave them; nothing is mounted or started, so that a hostile disk is safe to read, and reading does not need root.
-    The contents of image must not change meanwhile. format and references are as for open_image(); a Source stays open.
+    partition is the number of the partition that holds the files, or 0 for the disk as a whole. Without it the root
+    file system of a Linux system is searched for; where the disk has one file system only, that one is taken. The file
+    system is ext2, ext3 or ext4, and is read as the recovery of its journal would leave it. Nothing is mounted or run
+    and no root privileges are needed, so the disk may be hostile. It must not change meanwhile. format and references
+    are those of open_image(); a Source stays the caller's.
 
-        with open_tree("disk.qcow2") as tree:
-            print(tree.read("/etc/hostname"), tree.list("/home"))
+    writable returns a ChangedTree. A path is then opened as by open_disk(), which refuses a disk that is mounted or
+    used by another program; an open Disk may be passed in place of a path. A qcow2 image is written in place, and
+    blocks of its backing file are copied when they change. Nothing is written before the first change.
 
-    With writable the result is a ChangedTree, whose files can be changed; nothing is written before the first change.
-    image is opened as by open_disk(): a device or file that is mounted, attached or used by a virtual machine is
-    refused. A qcow2 image is written in place, and clusters of its backing file are copied when they are changed. image
-    may be an open Disk.
+    Raises PartitionError for a partition that does not exist, FileSystemError where there is no file system that can be
+    read or changed, or several and none of them is a root, and what open_image() and open_disk() raise.
 
-        with open_tree("disk.qcow2", writable=True) as tree:
-            tree.write("/etc/hostname", b"web\\n")
-
-    Raises PartitionError for a partition that does not exist, FileSystemError if no file system can be read (or
-    changed) here, or if there are several and none is a root, and as open_image() and open_disk() do.
+    >>> from pydiskimg import open_tree
+    >>> with open_tree("disk.qcow2") as tree:
+    ...     print(tree.read("/etc/hostname"), tree.stat("/etc/hostname").st_size)
+    b'web1\\n' 5
+    >>> with open_tree("disk.qcow2", writable=True) as tree:
+    ...     tree.write("/etc/motd", b"welcome\\n")
     """
     if writable:
         return _open_changed(image, partition, format, references)
@@ -139,7 +140,7 @@ def _changed_tree(volume: Volume, disk: Any, close: Callable[[], None]) -> Chang
 
 def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
     told: list[str] = []
-    volumes = volumes_of(source, told.append)
+    volumes = find_volumes(source, told.append)
     if partition is not None:
         volume = _numbered(source, volumes, partition)
         return volume, open_ext_tree(volume.region(source))

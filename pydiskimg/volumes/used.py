@@ -35,10 +35,16 @@ _READ_ACROSS = 128 * KIB
 
 
 class UsedSource(Source):
-    """A Source that shows the used parts of another one; all else is HOLE and reads as zero.
+    """A Source that leaves out what the file systems of another one do not use. used_source() returns it.
 
-    notes are sentences for the log: what was left out and what was not believed. Holes and zeros of the other source
-    stay.
+    Unused bytes are HOLE and read as zero; holes and zeros of the other source stay what they are. notes are sentences
+    about what was left out and what was not believed. used_bytes is the number of bytes that are DATA.
+
+    >>> from pydiskimg import open_image, used_source
+    >>> with open_image("disk.raw") as source:
+    ...     used = used_source(source)
+    ...     len(used.notes), 0 < used.used_bytes < source.size
+    (0, True)
     """
 
     name: str
@@ -108,11 +114,19 @@ class UsedSource(Source):
 
 
 def used_source(source: Source) -> UsedSource:
-    """Find the used parts of a disk and return a Source of them.
+    """Return a Source of what is in use on a disk.
 
-    source has the bytes of the disk itself: a block device, a raw file, or an opened image. It stays the caller's, must
-    stay open, and must not change meanwhile (a snapshot, or the disk of a stopped instance). For a file with holes,
-    pass the source of images.raw, which knows them. Raises StorageError as reading the disk does.
+    Free blocks of ext2, ext3 and ext4 and the contents of swap are left out. source has the bytes of the disk: a block
+    device, a raw file or an opened image. It stays the caller's, must remain open, and must not change meanwhile.
+    Everything outside of partitions counts as in use, and so does a partition whose contents are not known or
+    contradict themselves (ADR 0024); the notes of the result name it. Open a file with holes by open_image(), which
+    knows them. Raises StorageError and InvalidImageError as reading does.
+
+    >>> from pydiskimg import copy, new_image, open_image, used_source
+    >>> with open_image("disk.raw") as source, new_image("small.qcow2", source.size, format="qcow2") as disk:
+    ...     copied = copy(used_source(source), disk, unit=disk.unit)
+    >>> copied.total
+    67108864
     """
     notes: list[str] = []
     return UsedSource(source, RangeList(_used_of_disk(source, notes)), notes)

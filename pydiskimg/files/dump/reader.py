@@ -98,11 +98,16 @@ class Inode:
 
 
 class DumpReader:
-    """A dump of level 0 on one volume, made by open_dump(); its first record is read and checked.
+    """A dump of level 0 that is being read. open_dump() returns it; a context manager.
 
-    name is for messages. date is seconds since 1970, label, filesystem (where it was mounted), device and host are
-    what dump(8) noted, as text for messages. Read the map, then each inode, in this order and from one thread; close()
-    stops the threads that decompress.
+    date is seconds since 1970; label, filesystem (where it was mounted), device and host are what dump(8) recorded, as
+    text that is safe in messages. consumed is the number of bytes of the stored dump that were read so far. close()
+    stops the threads that decompress; the stream stays the caller's.
+
+    >>> from pydiskimg import open_dump
+    >>> with open("root.dump", "rb") as file, open_dump(file, "root.dump") as reader:
+    ...     isinstance(reader.date, int), reader.consumed > 0
+    (True, True)
     """
 
     def __init__(self, name: str, stored: Input, tape: Tape, first: Spcl) -> None:
@@ -264,13 +269,22 @@ class DumpReader:
 
 
 def open_dump(stream: int | Readable, name: str) -> DumpReader:
-    """Begin to read a dump from a descriptor, or from anything with a file's read(); both stay the caller's.
+    """Begin to read a dump that dump(8) made.
 
-    name is for messages. The first record, of a compressed dump the first tape block, is read, so that another file
-    is refused before anything was changed on its behalf.
+    stream is a descriptor, or an object with a file's read(); it stays the caller's. name is what messages call it. The
+    first record is read at once (the first block of a compressed dump), so that another file is refused before anything
+    has changed. Pass the result to restore_dump().
 
-    Raises InvalidImageError for another file, UnsupportedImageError for one of a level above 0, of several volumes,
-    or of another system's making, StorageError.
+    Raises InvalidImageError for a file that is not a dump, UnsupportedImageError for a level above 0, several volumes
+    or another system's dump, and StorageError.
+
+    >>> import os
+    >>> from pydiskimg import open_dump, restore_dump
+    >>> os.mkdir("restored")
+    >>> with open("root.dump", "rb") as file, open_dump(file, "root.dump") as reader:
+    ...     restored = restore_dump(reader, "restored")
+    >>> restored.files > 0
+    True
     """
     if isinstance(stream, int):
         descriptor = stream

@@ -21,11 +21,16 @@ _SHOWN_PATH = 200
 
 @dataclass(slots=True)
 class Restored:
-    """What restoring made: directories, files of every other kind, further names of these, bytes of regular files.
+    """What restore_dump() did.
 
-    bytes counts holes, too. left_out is names of what the dump's maker excluded (its map does not list them); unnamed
-    is files of the file system's own (quota, orphan file), which are not restored; flags_left_out is files with flags
-    of chattr(1) that could not be set there; attributes_left_out is those that the file system cannot hold.
+    directories, files (of other kinds) and links (further names of these) are counts; bytes is the length of the
+    regular files, holes included. left_out counts names that the dump's maker excluded; unnamed counts files of the
+    file system's own (quotas, orphan file), which are not restored. flags_left_out counts files whose chattr(1) flags
+    could not be set, and attributes_left_out describes the extended attributes that the file system cannot hold.
+
+    >>> from pydiskimg import Restored
+    >>> Restored().files
+    0
     """
 
     directories: int = 0
@@ -67,22 +72,25 @@ class DumpWording(Wording):
 
 
 def restore_dump(reader: DumpReader, directory: str | int, *, progress: Progress | None = None) -> Restored:
-    """Restore all of a dump into a directory of a new file system, as restore -r does for a level 0.
+    """Restore all of a dump into a directory of a new file system, as `restore -r` does for a level 0.
 
-        with open_dump(fd, "root.dump") as reader:
-            restore_dump(reader, target)
+    directory is a path, or a descriptor that stays the caller's. It should be empty; directories that exist in it
+    (lost+found, a mount point) are taken for the dump's own of that name. Owners, modes, times (to the second), hard
+    links, holes, devices, extended attributes, ACLs and the flags of chattr(1) are restored. Nothing outside of the
+    directory is touched and no symbolic link is followed. Call os.sync() afterwards; nothing is flushed. Memory is
+    about 80 bytes for each name. progress is called with the bytes of the stored dump that are done, and 0 as the
+    total, which a dump does not record.
 
-    directory is a path, or a descriptor of a directory, which stays open. It should be empty; directories that are in
-    it already (lost+found, a mount point) are taken for the dump's own of that name. Owners, modes, times, hard links,
-    holes, devices, extended attributes, ACLs and the flags of chattr(1) come out as they were; a dump has times to the
-    second. Nothing outside of the directory is touched and no symlink is followed, whatever the dump says. Nothing is
-    flushed: sync the file system afterwards. Memory is what the dump's directories need, about 80 bytes for each name.
+    Raises InvalidImageError, which names the dump and the file, for a dump that is truncated, damaged or incomplete;
+    UnsupportedImageError; StorageError where the system refuses. The directory then holds part of the dump.
 
-    progress gets bytes of the stored dump, and 0 as the total, which a dump does not tell.
-
-    Raises InvalidImageError, which names the dump and the file, when the dump is truncated or damaged, or does not
-    hold all that its map lists; UnsupportedImageError; StorageError when the system refuses a read or write. The
-    directory then holds a part of the dump.
+    >>> import os
+    >>> from pydiskimg import open_dump, restore_dump
+    >>> os.mkdir("root")
+    >>> with open("root.dump", "rb") as file, open_dump(file, "root.dump") as reader:
+    ...     restored = restore_dump(reader, "root")
+    >>> restored.left_out
+    0
     """
     restored = Restored()
     with open_writer(directory, DumpWording(reader.name, "restore", "restored"), is_new=True) as writer:

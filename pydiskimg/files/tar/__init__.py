@@ -28,20 +28,21 @@ __all__ = [
     "write_archive",
 ]
 
-__getattr__ = found_when_used(
-    globals(),
-    {
-        "Extracted": "unpack",
-        "FileInArchive": "from_pipe",
-        "PackedFile": "packed",
-        "check_archive": "unpack",
-        "extract": "unpack",
-        "files_in_archive": "from_pipe",
-        "first_file": "packed",
-        "looks_like_archive": "from_pipe",
-        "only_file": "packed",
-        "open_packed": "packed",
-        "open_tar": "unpack",
-        "write_archive": "writer",
-    },
-)
+if not TYPE_CHECKING:  # with a __getattr__, a type checker would take any name for one of these
+    __getattr__ = found_when_used(
+        globals(),
+        {
+            "Extracted": "unpack",
+            "FileInArchive": "from_pipe",
+            "PackedFile": "packed",
+            "check_archive": "unpack",
+            "extract": "unpack",
+            "files_in_archive": "from_pipe",
+            "first_file": "packed",
+            "looks_like_archive": "from_pipe",
+            "only_file": "packed",
+            "open_packed": "packed",
+            "open_tar": "unpack",
+            "write_archive": "writer",
+        },
+    )

@@ -22,9 +22,15 @@ _WAIT = 0.2  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What an extraction made: entries, and the bytes of the regular files among them, holes included.
+    """What extract() did: the number of entries, and the bytes of the regular files among them, holes included.
 
-    left_out is the extended attributes that the file system cannot hold.
+    left_out describes the extended attributes that the file system cannot hold.
+
+    >>> from pydiskimg import extract
+    >>> import os; os.mkdir("unpacked")
+    >>> done = extract("files.tar.gz", "unpacked")
+    >>> done.entries, done.bytes
+    (2, 6)
     """
 
     entries: int
@@ -35,22 +41,27 @@ class Extracted:
 def extract(
     archive_path: str | os.PathLike[str], directory: str | int, *, progress: Progress | None = None
 ) -> Extracted:
-    """Unpack a tar archive, compressed or not, into a directory.
+    """Unpack a tar archive, compressed or not, into a directory, faithfully and safely.
 
-    directory is a path, or a descriptor of a directory, which stays open. Numeric owners, modes, times, links, devices,
-    POSIX ACLs, extended attributes and holes come out as they were packed; what cannot be restored is an error, apart
-    from attributes of other systems, which are counted, and hard links from one file system to another, which become
-    copies. Names are the archive's bytes. What is in an entry's place is replaced, except for a directory, which is
-    kept when the entry is one too. Nothing outside the directory is touched, whatever the archive says: symlinks in an
-    entry's path are followed inside the directory only, as if it were "/". Nothing is flushed: sync the file system
-    afterwards.
+    directory is a path, or a descriptor that stays the caller's. Numeric owners, modes, times, links, devices, POSIX
+    ACLs, extended attributes and holes are those of the archive (pax, GNU, star and v7 headers). An entry replaces a
+    file of its name; a directory stays where the entry is one. Nothing outside of the directory is touched: symbolic
+    links in the path of an entry are followed as if the directory were "/". Attributes of other systems are left out
+    and counted, and a hard link to another file system becomes a copy. Call os.sync() afterwards; nothing is flushed.
+    progress is called with the bytes of the archive that are done and its size.
 
-    progress gets bytes of the archive file.
+    Needs libarchive-c, except for archives that are not compressed or compressed with gzip.
 
-    Raises ArchiveError, which names the archive and the entry, when the archive is truncated, corrupt or none, or has
-    an entry that cannot be restored faithfully and safely; MountPointError, an ArchiveError, for an entry other than
-    a directory in a mount point's place; StorageError when the system refuses a read or write, NoSpaceError when that
-    is because a file system is full. The directory then holds a part of the archive.
+    Raises ArchiveError, which names the archive and the entry, for an archive that is truncated or damaged, is not an
+    archive, or has an entry that cannot be restored; MountPointError (an ArchiveError) for an entry in the place of a
+    mount point; NoSpaceError and StorageError where the system refuses. The directory then holds part of the archive.
+
+    >>> import os
+    >>> from pydiskimg import extract
+    >>> os.mkdir("target")
+    >>> done = extract("files.tar.gz", "target")
+    >>> os.listdir("target/etc")
+    ['motd']
     """
     name = os.fspath(archive_path)
     with ExitStack() as stack:
@@ -75,12 +86,23 @@ def check_archive(archive_path: str | os.PathLike[str]) -> None:
 def open_tar(
     archive_path: str | os.PathLike[str], *, progress: Progress | None = None, fd: int | None = None
 ) -> Iterator[Iterator[Entry]]:
-    """Give the entries of a tar archive, compressed or not, for populate().
+    """Give the entries of a tar archive, compressed or not, for populate(), build_system() or ChangedTree.put().
 
-    Each entry's contents are read before the next one is asked for, or not at all. progress gets bytes of the archive
-    file. fd is a file or pipe that is read from where it stands, in place of the path, and stays open; archive_path is
-    what messages call it, and there is no progress. Raises ArchiveError, also while entries are read, which names the
-    archive and the entry, when it is truncated, corrupt or none, and StorageError when the system refuses.
+    Each entry's contents must be read before the next entry is requested, or not at all. progress is called with the
+    bytes of the archive that are done and its size. fd is a file or pipe that is read from its present offset in place
+    of the path; it stays the caller's, archive_path is then only the name in messages, and there is no progress.
+
+    Needs libarchive-c, except for archives that are not compressed or compressed with gzip.
+
+    Raises ArchiveError, also while entries are read, for an archive that is truncated or damaged or is not an archive,
+    and StorageError where the system refuses.
+
+    >>> from pydiskimg import open_tar
+    >>> with open_tar("files.tar.gz") as entries:
+    ...     for entry in entries:
+    ...         print(entry.path, entry.size)
+    b'etc/' 0
+    b'etc/motd' 6
     """
     with ExitStack() as stack:
         if fd is not None:

@@ -31,13 +31,24 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
     now: int | None = None,
     hash_seed: UUID | None = None,
 ) -> ExtInfo:
-    """Make a file system on the whole disk, from 8 MiB to 16 TiB, and return a description of it.
+    """Make an empty ext2, ext3 or ext4 file system over the whole disk, 8 MiB to 16 TiB, and return what was made.
 
-    kind is ext2, ext3 or ext4; label has at most 16 bytes of UTF-8; uuid and hash_seed are random by default, now
-    (seconds since 1970) is the present time. block_size (1024, 2048 or 4096) and bytes_per_inode depend on the size by
-    default, as in mke2fs. reserved_percent of the blocks are kept for the super user. The disk's contents are lost from
-    the first write on. Before that, raises FileSystemError or DoesNotFitError if the file system cannot be made as
-    requested; StorageError when a write fails.
+    kind is "ext2", "ext3" or "ext4". label has at most 16 bytes in UTF-8. uuid and hash_seed are random and now
+    (seconds since 1970) is the present unless given; with all three the bytes are always the same. block_size (1024,
+    2048 or 4096 bytes) and bytes_per_inode depend on the size unless given, as mke2fs chooses them. reserved_percent of
+    the blocks are kept for root. Features and layout are those of mke2fs with its default configuration.
+
+    All that the disk held is lost. The superblock is written last: an interrupted run leaves nothing that looks like a
+    file system. Durable on return; the disk stays the caller's.
+
+    Raises FileSystemError or DoesNotFitError before the first write when the file system cannot be made, StorageError
+    when the disk refuses.
+
+    >>> from pydiskimg import make_ext, new_image
+    >>> with new_image("data.img", 1 << 30) as disk:
+    ...     made = make_ext(disk, label="data")
+    >>> made.block_size, made.blocks
+    (4096, 262144)
     """
     wanted = NewExt(
         disk=disk,

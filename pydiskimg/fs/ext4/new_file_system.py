@@ -129,8 +129,13 @@ class NewFileSystem:
 class ExtInfo:
     """A description of a file system that was made.
 
-    size is its size and bytes_written the amount written (without zeroed areas), in bytes; the other numbers are counts
-    of blocks or inodes.
+    size is what it covers and bytes_written what was written (without zeroed areas), in bytes; block_size is bytes, and
+    blocks, free_blocks, inodes and journal_blocks are counts. uuid is a uuid.UUID.
+
+    >>> from pydiskimg import MemoryDisk, make_ext
+    >>> made = make_ext(MemoryDisk(16 << 20))
+    >>> made.kind, made.block_size * made.blocks == made.size
+    ('ext4', True)
     """
 
     kind: str
@@ -147,7 +152,12 @@ class ExtInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExt:
-    """A file system that is to be made on a whole disk; the options are make_ext()'s."""
+    """A file system to be made over a whole disk, for populate_joined(); the fields are the parameters of make_ext().
+
+    >>> from pydiskimg import MemoryDisk, NewExt
+    >>> NewExt(disk=MemoryDisk(64 << 20), label="boot").kind
+    'ext4'
+    """
 
     disk: Disk
     kind: str = "ext4"

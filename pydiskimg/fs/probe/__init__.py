@@ -26,10 +26,19 @@ _TUX_ON_ICE = b"\xed\xc3\x02\xe9"
 
 
 def probe(source: Source) -> FileSystemKind | None:
-    """Return the content of the source, or None when it is not of a known type.
+    """Return which file system, swap area or container source holds; None for anything else, such as a partition table.
 
-    None for a partition table. Raises FileSystemError when two file systems have left their signatures
-    (libblkid and mount refuse that too); StorageError or InvalidImageError as reading the source does.
+    Superblocks are read at fixed offsets, and nothing is mounted or run; the contents may be hostile. Raises
+    FileSystemError where two file systems have left their signatures, which mount(8) refuses as well, and what reading
+    raises.
+
+    >>> from pydiskimg import MemoryDisk, make_swap, probe
+    >>> disk = MemoryDisk(1 << 20)
+    >>> print(probe(disk))
+    None
+    >>> made = make_swap(disk, label="swap0")
+    >>> probe(disk).type, probe(disk).label
+    ('swap', 'swap0')
     """
     head = read_bytes(source, 0, min(source.size, _HEAD))
     for container in _containers(head):

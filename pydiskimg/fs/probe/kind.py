@@ -7,11 +7,17 @@ from pydiskimg.startup import ValueObject
 
 
 class FileSystemKind(ValueObject):
-    """The content of a disk or partition, spelled as blkid spells it.
+    """What a disk or partition holds, spelled as blkid spells it. probe() returns it.
 
-    type is ext2, ext3, ext4, xfs, btrfs, vfat, swap, swsuspend (a swap area with a hibernated system), LVM2_member or
-    crypto_LUKS. uuid is as in /etc/fstab: lower case in five groups, ABCD-1234 for vfat, six groups of letters and
-    digits for LVM; None if it was never set. label is None if it is empty.
+    type is ext2, ext3, ext4, xfs, btrfs, vfat, swap, swsuspend (swap with a hibernated system), LVM2_member or
+    crypto_LUKS. uuid is as in /etc/fstab, ABCD-1234 for vfat, and None where it was never set. label is None when it is
+    empty; a label may be any text that a guest has written.
+
+    >>> from pydiskimg import MemoryDisk, make_ext, probe
+    >>> disk = MemoryDisk(16 << 20)
+    >>> made = make_ext(disk, label="data")
+    >>> probe(disk) == type(probe(disk))("ext4", str(made.uuid), "data")
+    True
     """
 
     __slots__ = ("label", "type", "uuid")

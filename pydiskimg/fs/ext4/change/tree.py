@@ -66,10 +66,22 @@ class Put:
 
 
 class ChangedTree(ExtTree, Tree):
-    """A Tree over an ext2, ext3 or ext4 file system; a context manager.
+    """The files of an ext2, ext3 or ext4 file system, read and changed without a mount.
 
-    Each change is durable when the call returns, and after an interruption either done or not done, once e2fsck -p or
-    mounting has replayed the journal. What a call could not do it has not begun. Reading is as with ExtTree.
+    open_tree(writable=True) returns one; a context manager. Each change is one transaction of the journal: it is
+    durable when the call returns, and an interruption leaves it done or not done, once the journal has been replayed by
+    mounting or `e2fsck -p`. A call that fails has changed nothing. together() makes several changes one transaction.
+    close() marks the file system as clean, which can fail as a change can. Paths and other errors are those of ExtTree;
+    NoSpaceError is raised when the file system is full.
+
+    >>> from pydiskimg import open_tree
+    >>> with open_tree("disk.qcow2", writable=True) as tree:
+    ...     with tree.together():
+    ...         tree.write("/etc/hostname", b"web2\\n")
+    ...         tree.make_directory("/etc/web", mode=0o750)
+    ...         tree.symlink("/etc/www", "web")
+    ...     tree.exists("/etc/www"), tree.readlink("/etc/www")
+    (True, 'web')
     """
 
     def __init__(

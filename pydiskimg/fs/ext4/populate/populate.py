@@ -20,10 +20,17 @@ from pydiskimg.protocols import Disk
 
 @dataclass(frozen=True, slots=True)
 class Populated:
-    """A file system that was made and filled: entries, and the bytes of the regular files among them, with holes.
+    """A file system that was made and filled.
 
-    left_out is the extended attributes that it cannot hold, flags_left_out counts files whose flags it does not have.
-    inside is the one that lies over a directory of it (populate_joined()).
+    file_system is its ExtInfo, and inside that of the inner one (populate_joined()) or None. entries counts the
+    entries, and bytes is the length of the regular files among them, holes included. left_out describes the extended
+    attributes that the file system cannot hold, and flags_left_out counts the files whose flags it does not have.
+
+    >>> from pydiskimg import MemoryDisk, open_tar, populate
+    >>> with open_tar("debian.tar.gz") as entries:
+    ...     made = populate(MemoryDisk(64 << 20), entries)
+    >>> made.file_system.kind, made.flags_left_out, made.inside
+    ('ext4', 0, None)
     """
 
     file_system: ExtInfo
@@ -49,21 +56,26 @@ def populate(  # noqa: PLR0913 - each option is independent, optional and named
     wording: Wording | None = None,
     replacing: bool = True,
 ) -> Populated:
-    """Make a file system over the whole disk with the files of entries, and return what was made.
+    """Make a file system over the whole disk that holds the files of entries, in one pass, and return what was made.
 
-        with open_tar("root.tar.gz") as entries:
-            populate(disk, entries, label="root")
+    entries come from open_tar(), a dump or a directory. The other parameters are those of make_ext(); the same entries
+    with the same uuid, hash_seed and now give the same bytes. Owners, modes, times, links, devices, holes, extended
+    attributes and ACLs are those of the entries; attributes of other systems are left out and counted. A later entry
+    replaces an earlier one of its name, except that a directory stays one; replacing=False makes that an error.
+    Symbolic links in the path of an entry never lead out of the file system. Memory is 35 MiB, and about 25 bytes and
+    the name for each entry.
 
-    The options of the file system are make_ext()'s, and so is its division; the same entries with the same uuid,
-    hash_seed and now give the same bytes. Owners, modes, times, links, devices, holes, extended attributes and ACLs
-    come out as the entries have them; attributes of other systems are left out and counted. A later entry replaces an
-    earlier one of its name (replacing; without it that is an error), except that a directory stays one. Symlinks in an
-    entry's path lead inside the file system only. The disk is read where a file was, only when it is replaced, or is a
-    list that ACLs with names need. Memory is some 25 bytes and the name for each entry, and 35 MiB.
+    wording words messages about entries; by default they begin with the name of the disk. The disk stays the caller's,
+    and holds no file system after an error.
 
-    wording says how messages about entries read; else they begin with the disk's name. Raises what make_ext() and
-    reading entries raise, ArchiveError for an entry that cannot be made faithfully and safely, NoSpaceError when no
-    block or inode is left, StorageError when the disk refuses. There is no file system on the disk then.
+    Raises what make_ext() and reading entries raise, ArchiveError for an entry that cannot be stored faithfully and
+    safely, NoSpaceError when no block or inode is left, and StorageError when the disk refuses.
+
+    >>> from pydiskimg import new_image, open_tar, populate
+    >>> with new_image("root.qcow2", 64 << 20, format="qcow2") as disk, open_tar("debian.tar.gz") as entries:
+    ...     made = populate(disk, entries, label="root")
+    >>> made.file_system.label
+    'root'
     """
     root = NewExt(
         disk=disk,
@@ -89,15 +101,22 @@ def populate_joined(
     wording: Wording | None = None,
     replacing: bool = True,
 ) -> Populated:
-    """Make two file systems of one stream of entries; the inner one lies over a directory of the root, as /boot does.
+    """Make two file systems from one stream of entries: one for the root, one for a directory of it, such as /boot.
 
-        with open_tar("root.tar.gz") as entries:
-            populate_joined(NewExt(disk=root), NewExt(disk=boot, label="boot"), entries)
+    mount_point is that directory: in the root it becomes an empty directory of mode 0755, and the entry of its path is
+    the root of the inner file system. A hard link from one file system to the other becomes a copy, and further names
+    are links to that copy. The root is completed last. Memory is 50 MiB in place of 35; everything else is as for
+    populate().
 
-    All is as populate() does it into a root with the inner one mounted at mount_point, an empty directory of mode 0755
-    that no entry is for: the entry of its path is the inner one's root. A hard link from one to the other becomes a
-    copy, further names of which are links to it. MountPointError, an ArchiveError, is raised for an entry of this path
-    that is not a directory. The root is completed last. Memory is 50 MiB instead of 35.
+    Raises what populate() raises, and MountPointError (an ArchiveError) for an entry of this path that is not a
+    directory.
+
+    >>> from pydiskimg import MemoryDisk, NewExt, open_tar, populate_joined
+    >>> root, boot = MemoryDisk(64 << 20), MemoryDisk(32 << 20)
+    >>> with open_tar("debian.tar.gz") as entries:
+    ...     made = populate_joined(NewExt(disk=root), NewExt(disk=boot, label="boot"), entries)
+    >>> made.inside.label
+    'boot'
     """
     filling = Filling(root, inside)
     filling.join(mount_point)

@@ -46,11 +46,20 @@ def open_ext_tree(source: Source) -> ExtTree:
 
 
 class ExtTree(ReadableTree):
-    """A ReadableTree over an ext2, ext3 or ext4 file system that does not change; a context manager.
+    """The files of an ext2, ext3 or ext4 file system, read without a mount. open_tree() returns one; a context manager.
 
-    Names that are not UTF-8 are Python's surrogate escapes, whatever the locale. A path or symlink that leads upwards
-    beyond the root leads to the root; after 40 symlinks a path ends in StorageError (ELOOP). What is damaged raises
-    StorageError (EUCLEAN), what is encrypted StorageError (ENOKEY); st_dev is 0.
+    Paths are absolute in the guest ("/etc/fstab"); "..", absolute and relative symbolic links never lead out of the
+    tree, and a path ends with StorageError (ELOOP) after 40 of them. Names that are not UTF-8 have Python's surrogate
+    escapes, whatever the locale. The journal is applied in memory. The tree must not be used after close(), and the
+    disk must not change while it is open.
+
+    A path that does not exist raises StorageError that is also FileNotFoundError; damage raises StorageError (EUCLEAN),
+    an encrypted file StorageError (ENOKEY). st_dev of a result of stat() is 0.
+
+    >>> from pydiskimg import open_tree
+    >>> with open_tree("disk.qcow2") as tree:
+    ...     tree.read("/etc/hostname"), tree.exists("/etc/nothing"), tree.stat("/etc").st_nlink
+    (b'web1\\n', False, 2)
     """
 
     def __init__(self, files: ExtFiles, close: Callable[[], object] = lambda: None) -> None:
