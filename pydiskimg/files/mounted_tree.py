@@ -315,7 +315,7 @@ class MountedTree:
             text = f"{self._where(path)}: {doing}: there is no such file in the guest"
             return MissingPathError(text, errno=errno.ENOENT, filename=path)
         if error.errno == errno.EEXIST:
-            text = f"{self._where(path)}: {doing}: something has this name already"
+            text = f"{self._where(path)}: {doing}: a file of this name already exists"
             return ExistingPathError(text, errno=errno.EEXIST, filename=path)
         if error.errno in (errno.ELOOP, errno.EXDEV):
             text = (
@@ -333,7 +333,7 @@ def _encoded(path: str) -> bytes:
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise _UnfitError("is not a name that a file can have", errno.EINVAL)
+        raise _UnfitError("is not a valid file name", errno.EINVAL)
     return encoded
 
 

@@ -34,7 +34,7 @@ _LATER_ACL_ENTRIES = 200_000  # about 50 MB
 # Files of this many bytes are written to a new file system at once, not all together when the last one is there.
 _WRITE_BACK = 1 << 20
 NAME_TAKEN = "a name comes twice, or was there before"
-MOUNT_POINT = "a directory on which a file system is mounted is in its place"
+MOUNT_POINT = "it would replace a directory on which a file system is mounted"
 _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -160,7 +160,9 @@ class Writer:
 
     def _make_root(self, entry: Entry) -> None:
         if not entry.is_directory:
-            raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
+            raise UnsafePathError(
+                "it has the path of the directory that the archive is unpacked into, but is not a directory"
+            )
         with _opened(Spot(self._root_fd, b"."), os.O_DIRECTORY) as fd:
             self._take_directory(fd, entry)
 
@@ -289,7 +291,7 @@ class Writer:
                 return False
             return self._link_across(first, link, entry, spot)
         except FileNotFoundError as error:
-            raise UnsafePathError(f"it is a hard link to {linked}, which is not there") from error
+            raise UnsafePathError(f"it is a hard link to {linked}, which does not exist") from error
 
     def _link(self, first: Spot, name: Spot) -> bool:
         """Make name a hard link to first; False where no hard link leads, as onto another file system."""
@@ -353,7 +355,7 @@ class Writer:
             except OSError as error:
                 if error.errno == errno.EBUSY:
                     raise MountPointInTheWayError(MOUNT_POINT) from error
-                raise UnsafePathError("a directory that is not empty is in its place") from error
+                raise UnsafePathError("it would replace a directory that is not empty") from error
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
             self._parents.forget()
 

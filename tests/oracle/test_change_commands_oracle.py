@@ -133,7 +133,7 @@ def test_tar_in_refuses_a_hostile_archive_and_stays_sound(tool: Tool, image: Pat
     path = tmp_path / "hostile.tar"
     for name, link, text in (
         ("../etc/passwd", None, 'its path has ".." in it'),
-        ("out/file", "/", "its path leads through an entry's symlink out of the directory that it is put into"),
+        ("out/file", "/", "its path leads through an entry's symlink out of the target directory"),
         ("lost/x/y", "lost", "its path leads through more than 40 symlinks"),
     ):
         with tarfile.open(path, "w") as tar:
@@ -167,7 +167,7 @@ def test_rm_and_mkdir(tool: Tool, image: Path, local: Path, call: Run) -> None:
     assert call("rm", "-f", image, "/none", "/x/y/local/link") == (0, "")
     assert call("rm", "-rf", image, "/none", "/x") == (0, "")
     for words in (["rm", "-r", image, "/"], ["rm", image, "/"]):
-        assert call(*words) == (1, f"{where}/: is the root directory, which stays where it is\n")
+        assert call(*words) == (1, f"{where}/: is the root directory, which cannot be moved or removed\n")
     assert call("mkdir", image, "/") == (1, f"{where}/: exists already; -p accepts a directory that exists\n")
     assert call("rm", "-r", image, "/etc/.") == (
         1,

@@ -257,7 +257,7 @@ def test_an_overlay_that_cannot_be_copied_leaves_no_system_that_looks_complete(n
     done = as_nobody(node, "create", create_environment(node.directory / "disk"))
     assert done.returncode == 1
     where = f"copying the overlay: {node.directory}/overlays/web: entry usr: "
-    assert f"{where}a directory that is not empty is in its place" in last_line(done)
+    assert f"{where}it would replace a directory that is not empty" in last_line(done)
     assert read_table(node.directory / "disk") == []
 
 

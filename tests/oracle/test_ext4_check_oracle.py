@@ -110,15 +110,15 @@ def checked(image: Path) -> ExtReport:
         (
             "setb 3000 2\n",
             FindingKind.LEAKED_BLOCKS,
-            "as in use that nothing uses: 3000 to 3001",
+            "as used that are not in use: 3000 to 3001",
         ),
-        ("freei <12>\n", FindingKind.INODE_BITMAP, "group 0: its bitmap has inodes as free that are in use: 12"),
-        ("seti <50>\n", FindingKind.INODE_BITMAP, "as in use that are not: 50"),
+        ("freei <12>\n", FindingKind.INODE_BITMAP, "group 0: its bitmap marks inodes as free that are in use: 12"),
+        ("seti <50>\n", FindingKind.INODE_BITMAP, "as used that are not in use: 50"),
         ("set_inode_field a block[0] 90000\n", FindingKind.MAP, "inode 12: it names block 90000 of 4096"),
         (
             "set_inode_field a block[0] 3\n",
             FindingKind.SHARED,
-            "block 3 of inode 12 is in use by something else as well",
+            "block 3 of inode 12 is in use twice",
         ),
         (
             "set_inode_field a size 0\nset_inode_field large size 10\n",
@@ -128,9 +128,9 @@ def checked(image: Path) -> ExtReport:
         ("set_inode_field a blocks 8\n", FindingKind.BLOCK_COUNT, "inode 12: it counts 8 blocks, expected 2"),
         ("clri a\n", FindingKind.ENTRY, "the entry 'a' names inode 12, which is free"),
         ("set_inode_field a mode 0120644\n", FindingKind.ENTRY, "the entry 'a' has the file type 1, expected 7"),
-        ("unlink a\n", FindingKind.UNCONNECTED, "inode 12: it is in use, and no entry names it"),
+        ("unlink a\n", FindingKind.UNCONNECTED, "inode 12: it is in use, but no entry names it"),
         ("unlink d\n", FindingKind.UNCONNECTED, "inode 14: it is a directory without a name"),
-        ("ln d lost+found/e\n", FindingKind.ENTRY, "'e' names the directory of inode 14, which has a name already"),
+        ("ln d lost+found/e\n", FindingKind.ENTRY, "'e' names the directory of inode 14, which already has a name"),
         ("set_inode_field <7> block[DIND] 5\n", FindingKind.RESIZE_INODE, "its resize inode does not hold the blocks"),
         (
             "set_bg 0 used_dirs_count 9\n",
@@ -138,7 +138,7 @@ def checked(image: Path) -> ExtReport:
             "group 0: its descriptor counts 9 directories, expected 3",
         ),
         ("set_inode_field d size 1000\n", FindingKind.MAP, "inode 14: it is a directory of 1000 bytes"),
-        ("set_inode_field a dtime 99999\n", FindingKind.INODE, "inode 12: it is in use and has a time of its removal"),
+        ("set_inode_field a dtime 99999\n", FindingKind.INODE, "inode 12: it is in use and has a deletion time"),
     ],
 )
 def test_each_kind_has_its_sentence(tool: Tool, tmp_path: Path, commands: str, kind: FindingKind, text: str) -> None:
@@ -172,7 +172,7 @@ def test_a_journal_is_replayed_in_memory_first(tool: Tool, tmp_path: Path) -> No
     report = check_ext(writer.disk)
     assert report.is_clean, report.details
     assert report.replayed_blocks == len(blocks)
-    assert report.notes == [f"it is checked as {len(blocks)} blocks in its journal will make it"]
+    assert report.notes == [f"it is checked with {len(blocks)} blocks of its journal replayed"]
     assert writer.disk.data == stored, "nothing was written"
 
 

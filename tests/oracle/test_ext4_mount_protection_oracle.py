@@ -155,7 +155,7 @@ def test_a_node_that_takes_it_meanwhile(tmp_path: Path, tool: Tool) -> None:
     ("sequence", "notes"),
     [
         (MMP_CLEAN, []),
-        (MMP_FSCK, ["is being checked or changed, or that this was interrupted"]),
+        (MMP_FSCK, ["is being checked or changed, or that a check or change was interrupted"]),
         (7, ["is in use"]),
     ],
 )

@@ -113,7 +113,7 @@ def test_as_many_hard_links_as_there_can_be_and_one_more(tool: Tool, tmp_path: P
     run(tool("e2fsck"), "-fn", disk)
     with open_disk(disk) as opened, open_ext_tree(opened) as tree:
         assert tree.stat("/64999").st_nlink == 65_000
-    with pytest.raises(DiskImageError, match="entry file: its file has 65000 names already"):
+    with pytest.raises(DiskImageError, match="entry file: its file already has 65000 names"):
         filled_file(disk, SIZE, [regular("file", b"x", names=[*names, b"more"])])
 
 

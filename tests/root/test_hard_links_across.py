@@ -238,7 +238,7 @@ def test_whatever_the_order_contents_are_as_without_a_mount(target: Path, tmp_pa
         assert one.links <= other.links
 
 
-@pytest.mark.parametrize(("link", "reason"), [("usr/later", "which is not there"), ("usr", "to the directory usr")])
+@pytest.mark.parametrize(("link", "reason"), [("usr/later", "which does not exist"), ("usr", "to the directory usr")])
 def test_what_cannot_be_linked_cannot_be_copied(target: Path, tmp_path: Path, link: str, reason: str) -> None:
     archive = pack(tmp_path / "a.tar", ("usr", DIRECTORY, b""), ("boot/l", LINK, link), ("usr/later", FILE, b""))
     with pytest.raises(ArchiveError, match=f"a.tar: entry boot/l: .*{reason}"):

@@ -114,7 +114,7 @@ class ExtUsage:
             return bits
         free = clusters - bits.bit_count()
         if free != descriptor.free_blocks:
-            return f"{free} of its clusters are free, and its descriptor says {descriptor.free_blocks}"
+            return f"{free} of its clusters are free, while its descriptor says {descriptor.free_blocks}"
         if bits & metadata != metadata:
             return "its block bitmap marks bitmaps, inode tables or copies of the superblock as free"
         return bits

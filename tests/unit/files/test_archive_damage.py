@@ -284,7 +284,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "hard link with a body": (
         GOOD + bytes(header(b"b", 4, flag=b"1", link=b"nowhere")) + padded(b"evil") + END,
-        "entry b: it is a hard link to nowhere, which is not there",
+        "entry b: it is a hard link to nowhere, which does not exist",
     ),
 }
 

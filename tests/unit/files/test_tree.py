@@ -392,7 +392,7 @@ def test_a_directory_is_made_with_its_mode_and_nothing_outside(tree: MountedTree
     finally:
         os.umask(old)
     assert (root / "etc/new").stat().st_mode & 0o7777 == 0o751
-    with pytest.raises(FileExistsError, match=r"^/etc/new in the guest's tree .*: something has this name already$"):
+    with pytest.raises(FileExistsError, match=r"^/etc/new in the guest's tree .*: a file of this name already exists$"):
         tree.make_directory("/etc/new")
     with pytest.raises(FileNotFoundError):
         tree.make_directory("/missing/new")

@@ -156,7 +156,7 @@ def test_after_a_failed_write_nothing_more_is_written(bytes_before: bytes) -> No
     tree = open_changed_tree(disk)
     with pytest.raises(StoppedError):
         tree.write("/etc/hostname", b"after\n")
-    with pytest.raises(FileSystemError, match="writing has failed before"):
+    with pytest.raises(FileSystemError, match="an earlier write failed"):
         tree.write("/etc/hostname", b"after\n")
     tree.close()
     assert disk.written == 5

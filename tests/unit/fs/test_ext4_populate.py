@@ -193,14 +193,14 @@ REFUSED = {
     "file as parent": ([regular("a"), regular("a/b")], "a parent in its path is not a directory"),
     "nowhere": ([symlink("a", "gone"), regular("a/b")], "a symlink that leads nowhere inside the tree"),
     "circle": ([symlink("a", "b"), symlink("b", "a"), regular("a/b")], "its path leads through more than 40 symlinks"),
-    "no file to link": ([hard_link("a", "b")], "a hard link to b, which is not there"),
+    "no file to link": ([hard_link("a", "b")], "a hard link to b, which does not exist"),
     "link to directory": ([folder("b"), hard_link("a", "b")], "a hard link to the directory b"),
     "link to root": ([hard_link("a", ".")], "a hard link to the directory that the archive is unpacked into"),
     "long path": ([regular("a/" * 2100)], "longer than the kernel takes"),
     "long name": ([regular("a" * 256)], "longer than the kernel takes"),
-    "full directory": ([regular("a/b"), regular("a")], "a directory that is not empty is in its place"),
+    "full directory": ([regular("a/b"), regular("a")], "it would replace a directory that is not empty"),
     "lost+found": ([regular("lost+found")], r"lost\+found, which every ext file system has"),
-    "root": ([regular(".")], "names the directory that the archive is unpacked into"),
+    "root": ([regular(".")], "the path of the directory that the archive is unpacked into"),
     "device": ([entry("a", stat.S_IFCHR, device=(5000, 1))], "its device number 5000:1"),
     "attribute": (
         [regular("a", xattrs={b"user.big": bytes(5000)})],
@@ -276,7 +276,7 @@ def test_no_inode_left_is_told_with_the_file() -> None:
 
 def test_ext2_has_fewer_links() -> None:
     entries = [regular("file"), *(hard_link(f"{number}", "file") for number in range(32_000))]
-    with pytest.raises(StorageError, match="entry 31999: its file has 32000 names already"):
+    with pytest.raises(StorageError, match="entry 31999: its file already has 32000 names"):
         filled(entries, kind="ext2", size=16 * MIB)
 
 

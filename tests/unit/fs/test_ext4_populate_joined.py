@@ -223,7 +223,7 @@ def test_neither_is_a_file_system_after_an_error() -> None:
     disk = MemoryDisk(2 * SIZE)
     first, second = Region(disk, 0, SIZE, name="r"), Region(disk, SIZE, SIZE, name="b")
     populate_joined(NewExt(disk=first), NewExt(disk=second), [regular("a")])
-    with pytest.raises(ArchiveError, match="which is not there"):
+    with pytest.raises(ArchiveError, match="which does not exist"):
         populate_joined(NewExt(disk=first), NewExt(disk=second), [regular("boot/x"), hard_link("b", "c")])
     for region in (first, second):
         with pytest.raises(FileSystemError):

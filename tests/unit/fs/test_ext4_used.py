@@ -201,7 +201,7 @@ def test_a_free_bit_too_many() -> None:
     at = bitmap_at("ext2", 1)
     assert disk.data[at] == 0xFF
     disk.data[at] = 0xFE
-    doubted(disk, "ext2", 1, "of its clusters are free, and its descriptor says")
+    doubted(disk, "ext2", 1, "of its clusters are free, while its descriptor says")
 
 
 def test_a_bitmap_of_zeros() -> None:
@@ -209,7 +209,7 @@ def test_a_bitmap_of_zeros() -> None:
     disk = disk_of(image("ext2"))
     at = bitmap_at("ext2", 2)
     disk.data[at : at + 1024] = bytes(1024)
-    doubted(disk, "ext2", 2, "of its clusters are free, and its descriptor says")
+    doubted(disk, "ext2", 2, "of its clusters are free, while its descriptor says")
 
 
 def test_metadata_that_is_free() -> None:

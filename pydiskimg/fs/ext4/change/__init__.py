@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Files of an existing ext2, ext3 or ext4 changed on its Disk, each change done as a whole or not at all."""
+"""Change files of an existing ext2, ext3 or ext4 on its Disk; each change is done completely or not at all."""

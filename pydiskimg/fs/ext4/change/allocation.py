@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Blocks and inodes taken and given back."""
+"""Allocate and free blocks and inodes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 
 
 class OutOfSpaceError(Exception):
-    """No block, or no inode, is free; the text says which."""
+    """No block, or no inode, is free; the text says which of them."""
 
 
 class ChangedBlocks:
-    """Hands out free clusters near a goal, as an Allocator does, and takes clusters back."""
+    """Allocates free clusters near a goal, as an Allocator does, and frees clusters."""
 
     def __init__(self, fs: FileSystem, groups: ChangedGroups) -> None:
         self._fs = fs
         self._groups = groups
-        self.end = fs.geometry.blocks  # none is handed out from here on; a whole number of clusters
+        self.end = fs.geometry.blocks  # none is allocated from here on; a whole number of clusters
         self.kept_free: Run = (0, 0)  # nor of these; whole clusters
 
     def allocate(self, goal: int, length: int, *, whole: bool = False) -> Run:
-        """Take whole clusters and return at most length blocks of them, from the first of a cluster on.
+        """Allocate whole clusters and return at most length blocks of them, from the first block of a cluster on.
 
-        They lie near the block goal, together where the free space allows that; whole: only together, all of them.
-        Raises OutOfSpaceError when none is free, NotBelievedError for a group that contradicts itself, and as reading
+        They are near the block goal, and contiguous if the free space allows that; with whole, all are contiguous.
+        Raises OutOfSpaceError if none is free, NotBelievedError for a group that contradicts itself, and as reading
         does.
         """
         geometry = self._fs.geometry
@@ -50,13 +50,13 @@ class ChangedBlocks:
                 block = start + low * geometry.cluster_blocks
                 return block, min(start + high * geometry.cluster_blocks, block + length, geometry.blocks)
         raise OutOfSpaceError(
-            "no block is free" if length == 1 or not whole else f"no {length} blocks together are free"
+            "no block is free" if length == 1 or not whole else f"no {length} contiguous blocks are free"
         )
 
     def free(self, start: int, end: int, *, is_metadata: bool = False) -> None:
-        """Give the clusters back that hold the blocks [start, end); others may take them after the next commit.
+        """Free the clusters of the blocks [start, end); they can be allocated again after the next commit.
 
-        Raises NotBelievedError where they are not in use, or hold the file system's own metadata unless is_metadata.
+        Raises NotBelievedError if they are not in use, or contain the file system's own metadata unless is_metadata.
         """
         geometry = self._fs.geometry
         while start < end:
@@ -65,7 +65,7 @@ class ChangedBlocks:
             low, high = (start - first) // geometry.cluster_blocks, -(-(stop - first) // geometry.cluster_blocks)
             state, bits = self._groups[group], (1 << high) - (1 << low)
             if bits & ~state.clusters or (not is_metadata and bits & self._groups.metadata(group)):
-                raise self._fs.not_believed(f"a file has blocks {start} to {stop}, which are not a file's")
+                raise self._fs.not_believed(f"a file has blocks {start} to {stop}, which do not belong to a file")
             self._groups[group] = state._replace(
                 clusters=state.clusters & ~bits,
                 held=state.held | bits,
@@ -91,7 +91,7 @@ class ChangedBlocks:
                     yield group
 
     def _find(self, group: int, near: int, wanted: int) -> Run | None:
-        """Return a run of at most wanted free clusters: from near on, long enough, or else the longest."""
+        """Return a run of at most wanted free clusters: the first long enough from near on, or else the longest."""
         state = self._groups[group]
         geometry = self._fs.geometry
         clusters = geometry.clusters_in(min(self.end - geometry.group_start(group), geometry.group_size(group)))
@@ -107,7 +107,7 @@ class ChangedBlocks:
         return best
 
     def _kept_free_in(self, group: int) -> int:
-        """Return the bits of the clusters of a group that are not handed out."""
+        """Return the bits of a group's clusters that must not be allocated."""
         geometry = self._fs.geometry
         start, end = geometry.group_start(group), geometry.group_end(group)
         low, high = (min(max(block, start), end) - start for block in self.kept_free)
@@ -115,17 +115,17 @@ class ChangedBlocks:
 
 
 class ChangedInodes:
-    """Hands out free inodes, those of the parent's group first, and takes inodes back."""
+    """Allocates inodes, first in the parent's group, and frees inodes."""
 
     def __init__(self, fs: FileSystem, groups: ChangedGroups) -> None:
         self._fs = fs
         self._groups = groups
-        self.groups = fs.geometry.groups  # of which inodes are handed out: the first ones
+        self.groups = fs.geometry.groups  # only the first inodes are allocated
         self._first = fs.superblock.first_inode
-        self._own = fs.superblock.own_files  # e2fsck takes other files on these numbers away
+        self._own = fs.superblock.own_files  # e2fsck removes other files with these numbers
 
     def beside(self, number: int) -> int | None:
-        """Take a free inode that lies in the same block of the table as another one, which is written with it."""
+        """Allocate an inode in the same block of the table as another one, which is written with it."""
         geometry = self._fs.geometry
         group, index = divmod(number - 1, geometry.inodes_per_group)
         per_block = geometry.block_size // geometry.inode_size
@@ -152,7 +152,7 @@ class ChangedInodes:
         raise OutOfSpaceError("no inode is free")
 
     def _in_use(self, group: int) -> int:
-        """Return the bits of the inodes of a group that are not handed out: the file system's own among them."""
+        """Return the bits of a group's inodes that must not be allocated, including the file system's own."""
         count = self._fs.geometry.inodes_per_group
         first = group * count + 1
         bits = self._groups[group].inodes | (1 << min(max(self._first - first, 0), count)) - 1
@@ -176,7 +176,7 @@ class ChangedInodes:
         return group * count + index + 1
 
     def free(self, number: int, *, is_directory: bool) -> None:
-        """Give an inode back. Raises NotBelievedError where its group does not have it as in use."""
+        """Free an inode. Raises NotBelievedError if its group does not have it in use."""
         group, index = divmod(number - 1, self._fs.geometry.inodes_per_group)
         state = self._groups[group]
         if not state.inodes >> index & 1 or state.directories < is_directory:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The extended attributes of an inode changed: all of them are laid out anew, in the inode and a block of its own."""
+"""Change the extended attributes of an inode: all of them are laid out anew, in the inode and a block of its own."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pydiskimg.text import printable
 
 
 def stored_attributes(transaction: Transaction, inode: StoredInode) -> dict[StoredName, bytes]:
-    """Return the attributes as they are stored, without contents. Raises as Xattrs.of() does."""
+    """Return the attributes in their stored form, without contents. Raises as Xattrs.of() does."""
     found = _xattrs(transaction).of(inode)
     found.pop(layout.XATTR_INLINE_DATA, None)
     return found
 
 
 def inline_data(transaction: Transaction, inode: StoredInode) -> bytes:
-    """Return what an inode holds of its contents beyond i_block."""
+    """Return the inode's inline contents after i_block."""
     return _xattrs(transaction).inline_data(inode) if inode.flags & layout.INLINE_DATA_FLAG else b""
 
 
@@ -36,7 +36,7 @@ def _xattrs(transaction: Transaction) -> Xattrs:
 
 
 def outlined(transaction: Transaction, inode: StoredInode) -> StoredInode:
-    """Return an inode without contents where it has them in itself; others as they are."""
+    """Return an inode without its inline contents; an inode without any is returned unchanged."""
     if not inode.flags & layout.INLINE_DATA_FLAG:
         return inode
     attributes = stored_attributes(transaction, inode)
@@ -48,11 +48,11 @@ def outlined(transaction: Transaction, inode: StoredInode) -> StoredInode:
 def with_attributes(
     transaction: Transaction, inode: StoredInode, attributes: Mapping[StoredName, bytes]
 ) -> StoredInode:
-    """Return an inode with these attributes and no others; its contents are not in it.
+    """Return an inode with exactly these attributes; inline contents are not included.
 
-    A block that other inodes share stays theirs. Values for which there is no room get inodes of their own where the
-    file system has that feature. Raises RefusedError: ENOSPC for more than there is room for, EOPNOTSUPP where the file
-    system cannot have any.
+    A block that other inodes share is not changed. Values that do not fit get inodes of their own if the file system
+    has that feature. Raises RefusedError: ENOSPC if the attributes do not fit, EOPNOTSUPP if the file system does not
+    support any.
     """
     geometry = transaction.fs.geometry
     if attributes and Compat.EXT_ATTR not in geometry.features:
@@ -79,7 +79,7 @@ def with_attributes(
 def _with_values(
     transaction: Transaction, inode: StoredInode, attributes: Mapping[StoredName, bytes], area: int
 ) -> dict[StoredName, bytes | ValueInode]:
-    """Return the attributes with those values in inodes of their own that are there or have no room, counted."""
+    """Return the attributes with values in inodes of their own: those that already are, and those without room."""
     references = value_references(transaction.fs, inode)
     in_force = {name: (number, size) for name, number, size, _ in reversed(references)}
     stored: dict[StoredName, bytes | ValueInode] = dict(attributes)
@@ -100,7 +100,7 @@ def _with_values(
 
 
 def _moved_out(transaction: Transaction, stored: dict[StoredName, bytes | ValueInode], area: int) -> list[StoredName]:
-    """Take the largest values out until the others have room, and return their names."""
+    """Remove the largest values until the others fit, and return their names."""
     added: list[StoredName] = []
     while True:
         try:
@@ -121,9 +121,9 @@ def _moved_out(transaction: Transaction, stored: dict[StoredName, bytes | ValueI
 def _owned(
     transaction: Transaction, inode: StoredInode, references: Sequence[tuple[StoredName, int, int, bool]]
 ) -> Counter[int]:
-    """Return by inode how many references go with the attributes of an inode, as negative numbers.
+    """Return by inode the number of references that an inode's attributes release, as negative numbers.
 
-    Those in a block that other inodes share stay.
+    References in a block that other inodes share are not released.
     """
     is_shared = False
     if inode.xattr_block and any(is_in_block for *_, is_in_block in references):
@@ -137,14 +137,14 @@ def _owned(
 
 
 def without_attributes(transaction: Transaction, inode: StoredInode) -> StoredInode:
-    """Return an inode that is given up without the attributes that take anything elsewhere."""
+    """Return a removed inode without the attributes that use blocks or inodes elsewhere."""
     if value_references(transaction.fs, inode):
         return with_attributes(transaction, inode, {})
     return without_attribute_block(transaction, inode)
 
 
 def without_attribute_block(transaction: Transaction, inode: StoredInode) -> StoredInode:
-    """Return an inode without the block of its attributes, which is given back where no other inode shares it."""
+    """Return an inode without its block of attributes, which is freed if no other inode shares it."""
     number, fs = inode.xattr_block, transaction.fs
     if not number:
         return inode

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Changes of many files, committed some at a time: after each commit every file is as before or as it is to be."""
+"""Change many files, committed some at a time: after each commit every file is either unchanged or complete."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
-_AT_ONCE = 8 << 20  # bytes of changed blocks from which a commit follows
-_PART_OF_ROOM = 2  # one change more must fit besides
+_AT_ONCE = 8 << 20  # bytes of changed blocks after which a commit follows
+_PART_OF_ROOM = 2  # room for one more change
 _CONTENTS_AT_ONCE = 64 << 20  # bytes of files
 _MORE_CLUSTERS = 4  # for a file: of its map, its attributes, its directory
 
 
 class ChangeBatch:
-    """The changes since the last commit; names are those of directories, which wait for the next one.
+    """The changes since the last commit; names has the changed directories, which wait for the next one.
 
-    An error in change() takes back all that was changed since the last commit. With is_together nothing is committed
-    here.
+    An error in change() undoes all changes since the last commit. With is_together nothing is committed here.
     """
 
     def __init__(self, transaction: Transaction, changes: FileChanges, *, is_together: bool) -> None:
@@ -44,12 +43,11 @@ class ChangeBatch:
 
     @contextmanager
     def change(self, size: int | None = 0) -> Iterator[None]:
-        """Change one file within, of size bytes, and commit when enough was changed; None: it takes no blocks.
+        """Change one file in the block, of size bytes, and commit when enough was changed; None: it takes no blocks.
 
-        What was changed before is committed first where the files become large together, so that the change of a large
-        one alone has to fit into the journal, and where blocks get scarce: those that were given back are free after a
-        commit. gave_back is to be set when an inode was given back: without a journal another file must not take it
-        before the commit.
+        Earlier changes are committed first if the files together become large, so that only the change of a large one
+        has to fit into the journal, and if blocks become scarce, because freed blocks can be used after a commit. Set
+        gave_back when an inode was freed: without a journal another file must not use it before the commit.
         """
         try:
             size, needed = (0, 0) if size is None else (size, -(-size // self._cluster) + _MORE_CLUSTERS)
@@ -67,7 +65,7 @@ class ChangeBatch:
             raise
 
     def put(self, directory: int, name: bytes, inode: StoredInode) -> None:
-        """Have a name in a directory stand for a new file, in place of another one that is not a directory."""
+        """Make a name in a directory refer to a new file, replacing another file that is not a directory."""
         old = self.names.find(directory, name)
         if old is not None:
             found = self.changes.inode(old)
@@ -78,7 +76,7 @@ class ChangeBatch:
         self.names.put(directory, name, inode)
 
     def commit(self) -> None:
-        """Commit what was changed. Raises as Transaction.commit() does."""
+        """Commit the changes. Raises as Transaction.commit() does."""
         try:
             self._commit()
         except BaseException:
@@ -92,6 +90,6 @@ class ChangeBatch:
             self._begin()
 
     def take_back(self) -> None:
-        """Forget what was changed since the last commit."""
+        """Discard the changes since the last commit."""
         self.names.forget()
         self._transaction.restore(self._savepoint)

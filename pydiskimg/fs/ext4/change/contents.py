@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The contents of a file replaced, added to and cut: always in blocks that were free, so that the old ones stay whole.
+"""Replace, extend and truncate the contents of a file: always in free blocks, so that the old contents stay intact.
 
-A unit is a cluster, which is one block except with bigalloc: what is in one belongs to one file, and stays together.
+A unit is a cluster, which is one block except with bigalloc: all its blocks belong to one file, and stay together.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _MAX_PIECES = 1 << 20  # about 150 bytes of memory each
 _LARGE_FILE = 1 << 31  # bytes from which the feature large_file is needed
 
 Pieces = Iterable[tuple[int, Buffer]]
-"""(offset, bytes) of a file, ascending; what lies between is a hole. Each piece is valid until the next."""
+"""(offset, bytes) of a file, ascending, with holes between them. Each piece is valid until the next."""
 
 
 class Contents:
-    """Where the contents of one file are, while they are changed; finished() gives the inode that says so.
+    """The locations of one file's contents while they are changed; finished() returns the resulting inode.
 
-    pieces are the file's, nodes the blocks of the map that is on the disk.
+    pieces are the file's runs, nodes the blocks of the map on the disk.
     """
 
     def __init__(self, transaction: Transaction, inode: StoredInode) -> None:
@@ -55,9 +55,9 @@ class Contents:
             self.nodes = list(reader.nodes)
 
     def cut(self, size: int) -> bytes:
-        """Give back what lies in or after the unit that holds the byte size, and return what that unit has before it.
+        """Free the units from the one with the byte size on, and return the bytes of that unit before size.
 
-        Nothing is returned where all of that is zero.
+        Nothing is returned if these are all zero.
         """
         bytes_per_unit = self._unit * self._geometry.block_size
         units, rest = divmod(size, bytes_per_unit)
@@ -79,7 +79,7 @@ class Contents:
     def add(self, data: Pieces, size: int) -> None:
         """Write data, whose offsets lie after all pieces, into free blocks; size is that of the file, in bytes.
 
-        Raises OutOfSpaceError, RefusedError for a size that no file can have, StorageError as writing does.
+        Raises OutOfSpaceError, RefusedError for a size that is too large, StorageError as writing does.
         """
         block_size = self._geometry.block_size
         most = largest_file(self._geometry.features, block_size)
@@ -89,7 +89,7 @@ class Contents:
             self._write(offset // block_size, chunk)
 
     def add_metadata(self, data: bytes) -> None:
-        """Write the blocks of a directory, or of a symlink's target: with the commit, since they may change again."""
+        """Write the blocks of a directory, or of a symlink's target, with the commit, because they may change again."""
         size = self._geometry.block_size
         for first, start, count in self._allocated(0, -(-len(data) // size)):
             for index in range(count):
@@ -97,13 +97,13 @@ class Contents:
                 self._transaction.put(start + index, data[at : at + size].ljust(size, b"\0"))
 
     def add_blocks(self, blocks: Mapping[int, Buffer]) -> None:
-        """Write blocks by their number in a file of metadata, which has none of them; with the commit."""
+        """Write blocks by number to a file of metadata that does not have them yet; with the commit."""
         for first, data in blocks.items():
             self.add_block(first, data)
         self.pieces.sort()
 
     def add_block(self, first: int, data: Buffer) -> int:
-        """Write a block after all that a file of metadata has, and return where it is; with the commit."""
+        """Append a block to a file of metadata, and return its location; with the commit."""
         block = self._in_known_cluster(first)
         if block is None:
             goal = self.pieces[-1][1] + self.pieces[-1][2] if self.pieces else self._goal
@@ -113,7 +113,7 @@ class Contents:
         return block
 
     def _in_known_cluster(self, block: int) -> int | None:
-        """Return where a block of the file is to be whose cluster has another one already; None where it has none."""
+        """Return the location for a block of the file whose cluster already has another block; None if it does not."""
         if self._unit == 1:
             return None
         for first, at, count, _ in self.pieces:
@@ -134,7 +134,7 @@ class Contents:
         return changed(self._inode, values)
 
     def given_back(self) -> dict[str, Value]:
-        """Give all back, the map too, and return the fields of an inode that has nothing, to be stored with others."""
+        """Free all blocks, including the map's, and return the fields of an empty inode, to be stored with others."""
         self.cut(0)
         self._free_nodes()
         return self._map()[0] | size_fields(0)
@@ -144,7 +144,7 @@ class Contents:
             self._transaction.free(*self._geometry.cluster_of(block))
 
     def mapped(self) -> tuple[StoredInode, dict[int, bytearray]]:
-        """Return the inode with a map of the pieces, and the contents of the map's blocks, which are taken for it."""
+        """Return the inode with a map of the pieces, and the contents of the newly allocated blocks of the map."""
         values, nodes = self._map()
         return changed(self._inode, values), nodes
 
@@ -160,7 +160,7 @@ class Contents:
 
     @property
     def blocks(self) -> int:
-        """Blocks that the file takes with those of its map and of its extended attributes."""
+        """The blocks of the file, including those of its map and its extended attributes."""
         others = len(self.nodes) + bool(self._inode.xattr_block)
         return total(self.runs(self.pieces)) + others * self._unit + value_blocks(self._transaction, self._inode)
 
@@ -181,7 +181,7 @@ class Contents:
             raise RefusedError(f"would be too large: {error}", errno.EFBIG) from error
 
     def _tail(self, first: int, length: int) -> bytes:
-        """Return length bytes from block first of the file on, all of which lie in one unit."""
+        """Return length bytes from block first of the file on, which are in one unit."""
         size = self._geometry.block_size
         tail = bytearray(-(-length // size) * size)
         for start, at, count, is_written in self.pieces:
@@ -199,7 +199,7 @@ class Contents:
             done += count
 
     def _allocated(self, first: int, blocks: int) -> Iterator[tuple[int, int, int]]:
-        """Take blocks for the file, and yield (block of the file, where it is, number of blocks)."""
+        """Allocate blocks for the file, and yield (block of the file, its location, number of blocks)."""
         end = first + blocks
         while first < end:
             start, stop = self._transaction.blocks.allocate(self._goal, end - first)
@@ -209,34 +209,34 @@ class Contents:
             first += stop - start
 
     def runs(self, pieces: Sequence[MapPiece]) -> list[Run]:
-        """Return the runs of blocks that the clusters of pieces have, each cluster once."""
+        """Return the runs of blocks in the clusters of pieces, each cluster once."""
         runs: list[Run] = []
         for _, at, count, _ in pieces:
             start, end = self._geometry.cluster_of(at)[0], self._geometry.cluster_of(at + count - 1)[1]
             if runs and self._unit > 1 and runs[-1][1] - self._unit == start:
-                start += self._unit  # another piece of the cluster before
+                start += self._unit  # another piece of the previous cluster
             if start < end:
                 runs.append((start, end))
         return runs
 
 
 def has_map(inode: StoredInode) -> bool:
-    """True where i_block is a map, and not a device's number, a symlink's target, or the contents themselves."""
+    """True if i_block is a map, and not a device's number, a symlink's target, or the contents themselves."""
     if inode.flags & layout.INLINE_DATA_FLAG:
         return False
     if inode.kind == layout.SYMLINK:
-        # As the kernel tells a fast one: what is counted is at most the block of its extended attributes.
+        # The kernel recognises a fast symlink so: it counts at most the block of its extended attributes.
         return bool(inode.flags & layout.EXTENTS_FLAG) or inode.size >= len(inode.i_block)
     return inode.kind in (layout.REGULAR_FILE, layout.DIRECTORY)
 
 
 def with_blocks(transaction: Transaction, inode: StoredInode, blocks: int) -> StoredInode:
-    """Return an inode that says how many blocks it takes, all in all."""
+    """Return an inode with the total number of its blocks."""
     return changed(inode, block_fields(transaction, inode.flags, blocks))
 
 
 def block_fields(transaction: Transaction, flags: int, blocks: int) -> dict[str, Value]:
-    """Return the fields of an inode with these flags that say how many blocks it takes, all in all."""
+    """Return the fields of an inode with these flags for the total number of its blocks."""
     sectors = blocks * transaction.fs.geometry.block_size // 512
     flags &= ~layout.HUGE_FILE_FLAG
     if sectors >> 48 or (sectors >> 32 and RoCompat.HUGE_FILE not in transaction.fs.geometry.features):

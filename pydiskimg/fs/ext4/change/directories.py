@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A directory whose entries are changed: in the block that holds them, or in a tree of hashes that grows (index.py), or
-all of it is written again, as for a new file system: with hashes as soon as it takes more than one block.
+"""Change the entries of a directory: in the block that holds them, in a tree of hashes that grows (index.py), or by
+writing the whole directory again, as for a new file system: with hashes if it takes more than one block.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from pydiskimg.fs.ext4.map_reader import file_pieces
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _DOTDOT = b".."
-FEW_NAMES = 64  # that are changed one after the other, in the blocks that have them
+FEW_NAMES = 64  # names that are changed one by one, in their blocks
 _BLOCKS_AT_ONCE = 16
-LARGE_DIRECTORY = 1 << 20  # bytes from which names are changed where they are, however many
+LARGE_DIRECTORY = 1 << 20  # bytes of a directory from which names are changed in their blocks, whatever their number
 
 
 class ChangedDirectory:
-    """The directory of an inode. inode is the one to be stored when its entries were changed."""
+    """The directory of an inode. inode is to be stored after its entries were changed."""
 
     def __init__(self, transaction: Transaction, inode: StoredInode) -> None:
-        """Raises RefusedError for a file that is not a directory, or one whose entries are not changed here."""
+        """Raises RefusedError for a file that is not a directory, or a directory that cannot be changed here."""
         if inode.kind != layout.DIRECTORY:
             raise RefusedError("is not a directory", errno.ENOTDIR)
         if inode.flags & (layout.ENCRYPT_FLAG | layout.CASEFOLD_FLAG):
@@ -61,15 +61,15 @@ class ChangedDirectory:
         self.inode = inode
         self._index: DirectoryIndex | None = None
         self.inode_order = WriteOrder.OTHERS
-        """When the inode is to be written: with the entries where all of them were written into new blocks."""
+        """When to write the inode: together with the entries if all of them were written to new blocks."""
 
     def entries(self, wanted: bytes | None = None) -> Iterator[NamedInode]:
-        """Yield the entries but "." and ".."; wanted: those of this name. Raises NotBelievedError as they are read."""
+        """Yield the entries except "." and ".."; only those named wanted, if given. Raises NotBelievedError."""
         for block in directory_blocks(self._fs, self.inode, inline_data(self._transaction, self.inode)):
             yield from block_entries(self._fs, self.inode, block, wanted)
 
     def find(self, name: bytes) -> int | None:
-        """Return the inode that a name stands for."""
+        """Return the inode of a name."""
         if self.inode.size >= LARGE_DIRECTORY:
             with suppress(DamagedIndexError):
                 return self._opened_index().find(name)
@@ -79,24 +79,24 @@ class ChangedDirectory:
         return next(self.entries(), None) is None
 
     def parent(self) -> int:
-        """Return the inode of the directory above."""
+        """Return the inode of the parent directory."""
         if self._is_inline:
             return int.from_bytes(self.inode.i_block[:4], "little")
         _, leaf = next(self._leaves(_DOTDOT), (0, None))
         slot = leaf.find(_DOTDOT) if leaf else None
         if slot is None:
-            raise self._fs.not_believed(f"{inode_name(self.inode.number)}: it has no entry for the directory above it")
+            raise self._fs.not_believed(f"{inode_name(self.inode.number)}: it has no entry for its parent directory")
         return slot.inode
 
     def insert(self, name: bytes, child: StoredInode) -> None:
-        """Add an entry for child; nothing has this name."""
+        """Add an entry for child; the name must be new."""
         _check_length(name)
         entry = name, child.number, self._file_type(child)
         if not self._inserted(name, child) and not self._grown([entry]):
             self._write([*self.entries(), entry])
 
     def _inserted(self, name: bytes, child: StoredInode) -> bool:
-        """Add an entry where there is room for it; False where there is none."""
+        """Add an entry if there is room for it; False if there is none."""
         for block, leaf in self._candidates(name):
             if leaf.insert(child.number, name, self._file_type(child)):
                 self._transaction.put(block, leaf.sealed(self.inode.seed))
@@ -104,7 +104,7 @@ class ChangedDirectory:
         return False
 
     def remove(self, name: bytes) -> None:
-        """Take an entry away, which is there."""
+        """Remove an existing entry."""
         if self._is_inline:
             self._write([entry for entry in self.entries() if entry[0] != name], order=WriteOrder.LAST)
             return
@@ -114,9 +114,10 @@ class ChangedDirectory:
                 return
 
     def rename(self, name: bytes, new_name: bytes, child: StoredInode) -> None:
-        """Give the entry of child, which is there, another name, which replaces an entry of that name.
+        """Rename the existing entry of child, replacing an entry of the new name.
 
-        One block changes, the directory's inode or one of entries, so that it is whole also without a journal.
+        A single block changes, with the directory's inode or with entries, so the change is atomic even without a
+        journal.
         """
         _check_length(new_name)
         file_type = self._file_type(child)
@@ -130,7 +131,7 @@ class ChangedDirectory:
         self._write([*kept, (new_name, child.number, file_type)], order=WriteOrder.LAST)
 
     def point(self, name: bytes, child: StoredInode) -> None:
-        """Make an entry, which is there, one of child."""
+        """Make an existing entry refer to child."""
         file_type = self._file_type(child)
         if self._is_inline:
             pointed = [(one, child.number if one == name else old, kind) for one, old, kind in self.entries()]
@@ -142,16 +143,16 @@ class ChangedDirectory:
                 return
 
     def change(self, names: Mapping[bytes, StoredInode | None], parent: int | None = None) -> None:
-        """Have names, there or not, stand for other files, all at once; None takes a name away, which is there.
+        """Make names, old or new, refer to other files, all at once; None removes an existing name.
 
-        parent is the inode of the directory above a new one, which has no blocks yet.
+        parent is the parent's inode of a new directory, which has no blocks yet.
         """
         if parent is None and not self._is_inline and not any(names.values()):
             self._remove_all(names)
             return
         if parent is None and self.inode.size >= LARGE_DIRECTORY and self._change_large(names):
             return
-        # To change one name takes as long as to write two blocks.
+        # Changing one name takes as long as writing two blocks.
         is_few = len(names) == 1 or len(names) <= min(FEW_NAMES, self._size_in_blocks // 2)
         is_possible = is_few and parent is None and not self._is_inline
         if is_possible and all(self._change_one(name, child) for name, child in names.items()):
@@ -161,7 +162,7 @@ class ChangedDirectory:
         self._write([*kept, *added], parent)
 
     def _change_large(self, names: Mapping[bytes, StoredInode | None]) -> bool:
-        """Change names in the blocks where their hashes belong; False, with nothing changed, where that cannot be."""
+        """Change names in the blocks for their hashes; False, with nothing changed, if that is not possible."""
         if not self._grown([(name, child.number, self._file_type(child)) for name, child in names.items() if child]):
             return False
         gone = {name for name, child in names.items() if child is None}
@@ -173,8 +174,9 @@ class ChangedDirectory:
         return True
 
     def _grown(self, entries: list[NamedInode]) -> bool:
-        """Add names to the tree of hashes, or point them to other inodes; False, with nothing changed, where there is
-        no tree, or none that can grow, or no journal by which all of it changes together."""
+        """Add names to the tree of hashes, or point them to other inodes; False, with nothing changed, if there is no
+        tree that can grow, or no journal that makes the change atomic.
+        """
         if not self._is_indexed or not self._transaction.has_journal:
             return False
         savepoint = self._transaction.savepoint()
@@ -190,10 +192,10 @@ class ChangedDirectory:
         return True
 
     def _remove_all(self, names: Collection[bytes]) -> None:
-        """Take entries away in the blocks that have them, for which no block needs to be free."""
+        """Remove entries in their blocks, which needs no free block."""
         left = {*names}
         for block, data in self._blocks():
-            if not has_entries(data):  # all that were emptied before
+            if not has_entries(data):  # all blocks that were emptied before
                 continue
             leaf = Leaf.intact(self._fs, block, data, self.inode)
             found = leaf.remove_all(left)
@@ -204,7 +206,7 @@ class ChangedDirectory:
                     return
 
     def _change_one(self, name: bytes, child: StoredInode | None) -> bool:
-        """Change a name in the block that has it or has room for it; False where none has."""
+        """Change a name in the block that has it or has room for it; False if none does."""
         if child is None:
             self.remove(name)
         elif self.find(name) is not None:
@@ -214,7 +216,7 @@ class ChangedDirectory:
         return True
 
     def move_below(self, parent: int) -> None:
-        """Say that another directory is the one above."""
+        """Set another parent directory."""
         if self._is_inline or self._is_indexed:
             self._write(list(self.entries()), parent)
             return
@@ -244,7 +246,7 @@ class ChangedDirectory:
         return layout.FILE_TYPES.get(child.kind, 0) if has_types else 0
 
     def _candidates(self, name: bytes) -> Iterator[tuple[int, Leaf]]:
-        """Yield the blocks that a new name may be in, with their entries."""
+        """Yield the blocks that a new name may go to, with their entries."""
         if self._is_inline:
             return
         if not self._is_indexed:
@@ -256,13 +258,13 @@ class ChangedDirectory:
             yield block, self._leaf(block)
 
     def _opened_index(self) -> DirectoryIndex:
-        """Return the tree of hashes as it is now. Raises DamagedIndexError where there is none."""
+        """Return the current tree of hashes. Raises DamagedIndexError if there is none."""
         if self._index is None:
             self._index = opened_index(self._fs, self.inode)
         return self._index
 
     def _blocks(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (where it is, contents) of each block, which may then be changed; some are read at once."""
+        """Yield (location, contents) of each block, which may be changed afterwards; some are read at once."""
         size = self._fs.geometry.block_size
         for _, start, count in file_pieces(self._fs, self.inode, self._size_in_blocks):
             for first in range(start, start + count, _BLOCKS_AT_ONCE):
@@ -271,13 +273,13 @@ class ChangedDirectory:
                     yield first + at // size, data[at : at + size]
 
     def _leaves(self, wanted: bytes = b"") -> Iterator[tuple[int, Leaf]]:
-        """Yield blocks with their entries; of hashes, too, which look as if they were free; those with wanted in it."""
+        """Yield blocks with their entries; blocks of hashes look free; only blocks with wanted, if given."""
         for block, data in self._blocks():
             if wanted in data:
                 yield block, Leaf.intact(self._fs, block, data, self.inode)
 
     def _leaves_of(self, name: bytes) -> Iterator[tuple[int, Leaf]]:
-        """Yield blocks that may have a name: in a large directory first those where its hash belongs."""
+        """Yield blocks that may have a name: in a large directory the blocks for its hash come first."""
         if self.inode.size >= LARGE_DIRECTORY:
             with suppress(DamagedIndexError):
                 index = self._opened_index()
@@ -291,7 +293,7 @@ class ChangedDirectory:
     def _write(
         self, entries: list[NamedInode], parent: int | None = None, order: WriteOrder = WriteOrder.OTHERS
     ) -> None:
-        """Write all entries into new blocks, which are in force with the inode."""
+        """Write all entries to new blocks, which take effect with the inode."""
         self.inode_order = max(self.inode_order, order)
         parent = self.parent() if parent is None else parent
         stored = [(number, name, file_type) for name, number, file_type in entries]

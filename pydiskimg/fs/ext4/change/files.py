@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Files made, linked, renamed and removed: inodes, entries and link counts together, by inode and name.
+"""Create, link, rename and remove files: inodes, entries and link counts together, by inode and name.
 
-Where there is no journal, an entry for a new file comes before its inode, and an inode is given back before its entry:
-of an entry whose inode is not in use e2fsck -p is sure that it goes (ADR 0123).
+Without a journal, the entry of a new file is written before its inode, and an inode is freed before its entry is
+removed: e2fsck -p removes an entry whose inode is not in use (ADR 0123).
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _LINK_MAX = 65000
 _ACCESS_ACL, _DEFAULT_ACL = (2, b""), (3, b"")
 _IS_DIRECTORY = "is a directory", errno.EISDIR
 _NO_DIRECTORY = "is not a directory", errno.ENOTDIR
-_MAX_DEPTH = 1 << 12  # of directories, as many as a path has components
+_MAX_DEPTH = 1 << 12  # parents of a directory, as many as a path can have components
 
 
 class FileChanges:
     """Changes single files of a transaction's file system; now is in nanoseconds since 1970, None: the present.
 
-    Raises RefusedError where a file does not allow a change, OutOfSpaceError for a full file system, NotBelievedError
-    where it is damaged, StorageError as reading and writing do. The transaction is then to be restored.
+    Raises RefusedError if a file does not allow a change, OutOfSpaceError for a full file system, NotBelievedError for
+    a damaged one, StorageError as reading and writing do. The caller must then restore the transaction.
     """
 
     def __init__(self, transaction: Transaction, *, now: int | None = None) -> None:
@@ -64,9 +64,9 @@ class FileChanges:
         return inode
 
     def make(self, parent: StoredInode, name: bytes, mode: int, *, device: tuple[int, int] = (0, 0)) -> StoredInode:
-        """Make an empty file, a directory, a device, a FIFO or a socket; mode has the type. Return its inode.
+        """Make an empty file, a directory, a device, a FIFO or a socket; mode includes the type. Return its inode.
 
-        It inherits what the directory hands on: group, project, flags and the default ACL, with the bits of mode.
+        It inherits from the directory: group, project, flags and the default ACL, with the bits of mode.
         """
         inode = self.heir(parent, mode)
         if inode.kind == layout.DIRECTORY:
@@ -81,13 +81,13 @@ class FileChanges:
         return inode
 
     def heir(self, parent: StoredInode, mode: int) -> StoredInode:
-        """Return a new inode, with what it inherits, which has neither blocks nor a name yet and is not stored."""
+        """Return a new inode with inherited attributes, which has neither blocks nor a name yet and is not stored."""
         inode = self.new(parent, mode)
         inherited = self._inherited(parent, inode)
         return with_attributes(self._transaction, inode, inherited) if inherited else inode
 
     def write_new(self, parent: StoredInode, mode: int, data: bytes) -> StoredInode:
-        """Return heir() as a regular file that holds data and is stored."""
+        """Return heir() as a stored regular file with data."""
         contents = Contents(self._transaction, self.heir(parent, mode))
         contents.add([(0, data)], len(data))
         inode = contents.finished(len(data))
@@ -108,7 +108,7 @@ class FileChanges:
         return found
 
     def make_copy(self, parent: StoredInode, name: bytes, old: StoredInode) -> StoredInode:
-        """Put an empty file in place of old under one of its names, with its owner, mode, flags and attributes."""
+        """Replace old under one of its names by an empty file with its owner, mode, flags and attributes."""
         self._check_regular(old)
         self.check_changeable(parent)
         inode = self.new(parent, old.mode)
@@ -138,7 +138,7 @@ class FileChanges:
         return self._stored(contents.finished(size), "i_mtime", "i_ctime")
 
     def resize(self, inode: StoredInode, size: int, more: bytes = b"") -> StoredInode:
-        """Cut a regular file after size bytes, or lengthen it with a hole; then put more at its end."""
+        """Truncate a regular file at size bytes, or extend it with a hole; then append data."""
         self._check_regular(inode)
         if inode.flags & layout.INLINE_DATA_FLAG:
             inside = inode.i_block + inline_data(self._transaction, inode)
@@ -155,11 +155,11 @@ class FileChanges:
         return self._stored(contents.finished(size + len(more)), "i_mtime", "i_ctime")
 
     def link(self, parent: StoredInode, name: bytes, inode: StoredInode) -> None:
-        """Give a file that is not a directory one more name."""
+        """Give a file that is not a directory another name."""
         self._enter(parent, name, self._with_one_more_link(inode))
 
     def one_more_link(self, inode: StoredInode) -> StoredInode:
-        """Count one more name of a file, which it gets elsewhere."""
+        """Count another name of a file, which is added elsewhere."""
         self.check_changeable(inode)
         inode = self._with_one_more_link(inode)
         store(self._transaction, inode)
@@ -169,11 +169,11 @@ class FileChanges:
         if inode.kind == layout.DIRECTORY:
             raise RefusedError("is a directory", errno.EPERM)
         if inode.links >= _LINK_MAX:
-            raise RefusedError(f"has {inode.links} names already", errno.EMLINK)
+            raise RefusedError(f"already has {inode.links} names", errno.EMLINK)
         return changed(inode, {"i_links_count": inode.links + 1, **self._times("i_ctime")})
 
     def unlink(self, parent: StoredInode, name: bytes, *, directory: bool) -> None:
-        """Take a name away, and with its last one the file; directory: of an empty directory, and of nothing else."""
+        """Remove a name, and with its last one the file; with directory only an empty directory."""
         above, number = self._entry(parent, name)
         inode = self.inode(number)
         is_directory = inode.kind == layout.DIRECTORY
@@ -186,7 +186,7 @@ class FileChanges:
         self._touch(above, links=-1 if is_directory else 0)
 
     def rename(self, parent: StoredInode, name: bytes, target: StoredInode, new_name: bytes) -> None:
-        """Give a file another name, in the same or another directory, in place of what has it; as rename(2) does."""
+        """Rename a file, in the same or another directory, replacing an existing file; as rename(2) does."""
         _, number = self._entry(parent, name)
         inode = self.inode(number)
         self.check_changeable(inode)
@@ -219,7 +219,7 @@ class FileChanges:
         self._set_parent(self.inode(number), target.number if is_directory and is_moved else None)
 
     def set_mode(self, inode: StoredInode, mode: int) -> StoredInode:
-        """Change the twelve permission bits, and those of an ACL with them, as chmod(2) does."""
+        """Change the twelve permission bits, and with them those of an ACL, as chmod(2) does."""
         self.check_changeable(inode)
         attributes = stored_attributes(self._transaction, inode)
         acl = attributes.get(_ACCESS_ACL)
@@ -228,19 +228,19 @@ class FileChanges:
         return self._stored(changed(inode, {"i_mode": inode.kind | mode & 0o7777}), "i_ctime")
 
     def set_owner(self, inode: StoredInode, uid: int, gid: int) -> StoredInode:
-        """Change owner and group, and nothing else: bits and capabilities that chown(2) would clear stay."""
+        """Change only owner and group: bits and capabilities that chown(2) would clear stay."""
         self.check_changeable(inode)
         return self._stored(changed(inode, owner_fields(uid, gid)), "i_ctime")
 
     def set_times(self, inode: StoredInode, atime: int, mtime: int) -> StoredInode:
-        """Change the times of the last access and the last change, in nanoseconds since 1970."""
+        """Change the times of the last access and modification, in nanoseconds since 1970."""
         self.check_changeable(inode)
         return self._stored(
             changed(inode, {**time_fields(atime, "i_atime"), **time_fields(mtime, "i_mtime")}), "i_ctime"
         )
 
     def set_attribute(self, inode: StoredInode, name: bytes, value: bytes | None) -> StoredInode:
-        """Set an extended attribute, as Linux shows it; None: take it away. An ACL changes the permission bits, too."""
+        """Set an extended attribute, as Linux shows it; None removes it. An ACL also changes the permission bits."""
         self.check_changeable(inode)
         stored = stored_name(name)
         if stored is None or len(stored[1]) > layout.NAME_MAX:
@@ -257,7 +257,7 @@ class FileChanges:
         return self._stored(with_attributes(self._transaction, inode, attributes), "i_ctime")
 
     def _acl(self, inode: StoredInode, stored: StoredName, value: bytes) -> tuple[bytes, int]:
-        """Return an ACL as it is stored, and the mode that it means."""
+        """Return an ACL in its stored form, and the mode that it corresponds to."""
         try:
             acl = stored_acl(value)
         except ValueError as error:
@@ -269,7 +269,7 @@ class FileChanges:
         return acl, inode.mode & ~0o777 | mode_of_acl(acl)
 
     def _moved_out(self, inode: StoredInode) -> StoredInode:
-        """Put contents that lie in an inode into blocks."""
+        """Move inline contents of an inode into blocks."""
         if inode.kind == layout.DIRECTORY:
             directory = ChangedDirectory(self._transaction, inode)
             directory.move_below(directory.parent())
@@ -280,7 +280,7 @@ class FileChanges:
         return contents.finished(inode.size)
 
     def _set_parent(self, inode: StoredInode, parent: int | None) -> None:
-        """Store a renamed inode; parent is the directory that it lies in now, None: the same as before."""
+        """Store a renamed inode; parent is its new parent directory, None if that did not change."""
         if parent is None:
             self._stored(inode, "i_ctime")
             return
@@ -289,7 +289,7 @@ class FileChanges:
         self._stored(moved.inode, "i_ctime")
 
     def _replaceable(self, old: int | None, *, is_directory: bool) -> StoredInode | None:
-        """Return the inode whose name a renamed file takes."""
+        """Return the inode whose name a renamed file takes over."""
         if old is None:
             return None
         gone = self.inode(old)
@@ -310,11 +310,11 @@ class FileChanges:
         number = target.number
         for _ in range(_MAX_DEPTH):
             if number == inode.number:
-                raise RefusedError("would lie in itself", errno.EINVAL)
+                raise RefusedError("would be inside itself", errno.EINVAL)
             if number == layout.ROOT_INODE:
                 return
             number = ChangedDirectory(self._transaction, self.inode(number)).parent()
-        raise self._fs.not_believed(f"the directories above inode {target.number} do not end at the root")
+        raise self._fs.not_believed(f"the parents of inode {target.number} do not lead to the root")
 
     def change_names(
         self,
@@ -325,9 +325,10 @@ class FileChanges:
         links: int = 0,
         times: tuple[int, int] | None = None,
     ) -> None:
-        """Change names in a directory as ChangedDirectory does, which gets links more, and these times or the present.
+        """Change names in a directory as ChangedDirectory does; its link count grows by links; times are these or the
+        present.
 
-        What the names stood for is counted and dropped elsewhere.
+        The files that the names referred to are handled elsewhere.
         """
         inode = self.inode(directory)
         self.check_changeable(inode)
@@ -340,7 +341,7 @@ class FileChanges:
         return ChangedDirectory(self._transaction, inode)
 
     def _enter(self, parent: StoredInode, name: bytes, inode: StoredInode) -> None:
-        """Put a file into a directory, and store its inode."""
+        """Add a file to a directory, and store its inode."""
         self.check_changeable(parent)
         directory = ChangedDirectory(self._transaction, parent)
         directory.insert(name, inode)
@@ -372,18 +373,18 @@ class FileChanges:
         store(self._transaction, inode, order=max(order, directory.inode_order))
 
     def links_with(self, inode: StoredInode, more: int) -> int:
-        """Return how many links the inode of a directory says that it has when it gets more."""
+        """Return the link count of a directory's inode after it grows by more."""
         count = inode.links
-        if more and count != 1:  # 1: there are more than the field counts (dir_nlink)
+        if more and count != 1:  # 1: there are more links than the field can count (dir_nlink)
             count += more
         if count < _LINK_MAX:
             return count
         if RoCompat.DIR_NLINK not in self._fs.geometry.features:
-            raise RefusedError("would be one directory too many there", errno.EMLINK)
+            raise RefusedError("would be one subdirectory more than possible there", errno.EMLINK)
         return 1
 
     def drop(self, inode: StoredInode) -> None:
-        """Take one link of a file away, with its last one the file; a directory has one left when its name goes."""
+        """Remove one link of a file, and with its last one the file; a directory has one left without its name."""
         self.check_changeable(inode)
         is_directory = inode.kind == layout.DIRECTORY
         if inode.links > 1 and not is_directory:
@@ -392,7 +393,7 @@ class FileChanges:
         self.release(inode)
 
     def release(self, inode: StoredInode) -> None:
-        """Give back what a file has that has no name any more, and its inode."""
+        """Free the blocks and the inode of a file that has no name any more."""
         mapped = Contents(self._transaction, inode).given_back() if has_map(inode) else {}
         inode = without_attributes(self._transaction, inode)
         values = {"i_links_count": 0, "i_dtime": self.time() // 1_000_000_000 & 0xFFFFFFFF, **size_fields(0), **mapped}
@@ -412,10 +413,10 @@ class FileChanges:
             number = errno.EISDIR if inode.kind == layout.DIRECTORY else errno.EINVAL
             raise RefusedError("is not a regular file", number)
         self.check_changeable(inode)
-        value_references(self._transaction.fs, inode)  # which refuses, before contents are written
+        value_references(self._transaction.fs, inode)  # raises before contents are written
 
     def check_changeable(self, inode: StoredInode) -> None:
-        """Raise RefusedError for a file that is not changed."""
+        """Raise RefusedError for a file that must not be changed."""
         for flag, what in _NOT_CHANGED:
             if inode.flags & flag:
                 raise RefusedError(what, errno.EPERM)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the groups' bitmaps and descriptors say, believed where they are consistent, changed and written again."""
+"""The contents of the groups' bitmaps and descriptors, believed if they are consistent, changed and written again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pydiskimg.records import Value
 
 
 class GroupState(NamedTuple):
-    """Bits of clusters and of inodes are set where they are in use; bit 0 is the group's first.
+    """Bits of clusters and of inodes that are set are in use; bit 0 is the group's first.
 
-    unused_inodes of the table's end were never written (where descriptors have checksums). Since the last commit
-    fresh clusters were allocated, so that nobody else looks at them yet, and held ones freed: what is on the disk still
-    needs their contents.
+    unused_inodes at the end of the table were never written (if descriptors have checksums). Since the last commit
+    fresh clusters were allocated, so that the disk does not refer to them yet, and held ones freed: the disk still
+    refers to their contents.
     """
 
     clusters: int
@@ -32,7 +32,7 @@ class GroupState(NamedTuple):
 
 
 class ChangedGroups:
-    """The groups of a file system, read when they are first asked for; states are replaced, never changed."""
+    """The groups of a file system, read on first use; states are replaced, never changed."""
 
     def __init__(self, usage: ExtUsage) -> None:
         self._usage = usage
@@ -45,7 +45,7 @@ class ChangedGroups:
         self._metadata: dict[int, int] = {}
 
     def __getitem__(self, group: int) -> GroupState:
-        """Return the state of a group. Raises NotBelievedError where it contradicts itself, and as reading does."""
+        """Return the state of a group. Raises NotBelievedError if it contradicts itself, and as reading does."""
         state = self.states.get(group)
         if state is None:
             state = self._stored[group] = self.states[group] = self.stored(group)
@@ -56,7 +56,7 @@ class ChangedGroups:
         self._changed.add(group)
 
     def free_blocks(self, group: int) -> int:
-        """Return how many clusters the descriptor of a group has as free; its bitmap need not be read for that."""
+        """Return how many clusters are free according to a group's descriptor; its bitmap is not read for that."""
         state = self.states.get(group)
         if state is None:
             return self._free(group)[0]
@@ -69,7 +69,7 @@ class ChangedGroups:
         return self._fs.geometry.inodes_per_group - state.inodes.bit_count()
 
     def _free(self, group: int) -> tuple[int, int]:
-        """Return what the descriptor of a group, which nothing has changed, has as free blocks and inodes."""
+        """Return the free blocks and inodes in the descriptor of an unchanged group."""
         found = self._free_counts.get(group)
         if found is None:
             descriptor = read_descriptor(self._fs, group)
@@ -81,19 +81,19 @@ class ChangedGroups:
         return -(-self._fs.geometry.group_size(group) // self._fs.geometry.cluster_blocks)
 
     def metadata(self, group: int) -> int:
-        """Return the bits of the clusters that hold bitmaps, inode tables and copies of the superblock."""
+        """Return the bits of the clusters that contain bitmaps, inode tables and copies of the superblock."""
         found = self._metadata.get(group)
         if found is None:
             found = self._metadata[group] = self._usage.metadata_clusters(group)
         return found
 
     def restore(self, states: dict[int, GroupState]) -> None:
-        """Go back to the states of before; what was read since is read again."""
+        """Return to earlier states; groups read since then are read again."""
         self.states = states
         self._changed = {group for group, state in states.items() if state is not self._stored[group]}
 
     def committed(self) -> None:
-        """Take the states for what is on the disk."""
+        """Note that the states are on the disk now."""
         for group in self._changed:
             state = self.states[group]
             self.states[group] = GroupState(
@@ -103,7 +103,7 @@ class ChangedGroups:
         self._changed.clear()
 
     def blocks(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield what has changed as (block, offset in it, bytes); where descriptors lie, only they."""
+        """Yield the changes as (block, offset in it, bytes); in blocks of descriptors, only the descriptors."""
         for group in sorted(self._changed):
             state, stored = self.states[group], self._stored[group]
             if state != stored:
@@ -115,7 +115,7 @@ class ChangedGroups:
         return len(self._changed)
 
     def counts(self) -> tuple[int, int]:
-        """Return by how much free clusters and free inodes have changed since the last commit."""
+        """Return the changes of the numbers of free clusters and free inodes since the last commit."""
         blocks = inodes = 0
         for group in self._changed:
             state, stored = self.states[group], self._stored[group]
@@ -124,7 +124,7 @@ class ChangedGroups:
         return blocks, inodes
 
     def stored(self, group: int) -> GroupState:
-        """Read the state of a group as the file system has it now, and keep nothing. Raises as the subscript does."""
+        """Read the current state of a group of the file system, without keeping it. Raises as the subscript does."""
         descriptor = read_descriptor(self._fs, group)
         clusters = self._usage.clusters_in_use(descriptor)
         if isinstance(clusters, str):
@@ -136,12 +136,12 @@ class ChangedGroups:
             inodes = self._inode_bits(group, descriptor.inode_bitmap, fields)
         if count - inodes.bit_count() != descriptor.free_inodes:
             raise self._fs.not_believed(
-                f"group {group}: {count - inodes.bit_count()} of its inodes are free, and its descriptor says "
+                f"group {group}: {count - inodes.bit_count()} of its inodes are free, while its descriptor says "
                 f"{descriptor.free_inodes}"
             )
         unused = _joined(fields, "bg_itable_unused") if self._fs.checksums.cover_descriptors else 0
         if inodes >> max(count - unused, 0):
-            raise self._fs.not_believed(f"group {group}: inodes are in use that its descriptor has as never used")
+            raise self._fs.not_believed(f"group {group}: inodes are in use that its descriptor marks as never used")
         return GroupState(clusters, inodes, _joined(fields, "bg_used_dirs_count"), unused, descriptor.flags)
 
     def _inode_bits(self, group: int, block: int, fields: dict[str, Any]) -> int:

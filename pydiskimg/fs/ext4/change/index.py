@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Names added to a directory's tree of hashes where they belong: a leaf or a table that is full is split in two.
+"""Add names to a directory's tree of hashes: a full leaf or table is split in two.
 
-What changes are a few blocks, whatever the size of the directory. They change together, by a journal: in between, names
-would be in two leaves.
+Only a few blocks change, whatever the size of the directory. They change together, through a journal: otherwise names
+would be in two leaves for a moment.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _LEVELS = layout.DX_ROOT.offsets["indirect_levels"]
 
 
 class GrowingIndex:
-    """The tree of hashes of a directory to which names are added; finished() gives the directory's inode then.
+    """The tree of hashes of a directory to which names are added; finished() then returns the directory's inode.
 
-    Raises DamagedIndexError where the tree is damaged or cannot grow, with the transaction to be restored or the whole
-    directory to be written again; RefusedError, OutOfSpaceError and NotBelievedError as Contents does.
+    Raises DamagedIndexError if the tree is damaged or cannot grow; the caller must then restore the transaction or
+    write the whole directory again. Raises RefusedError, OutOfSpaceError and NotBelievedError as Contents does.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class GrowingIndex:
         self._blocks = index.blocks
 
     def put(self, entries: list[Entry]) -> None:
-        """Add names, or point those that are there to other inodes."""
+        """Add names, or point existing ones to other inodes."""
         hashing = self._index.hashing
         hashed = sorted((hashing(entry[0]), entry) for entry in entries)
         at = 0
@@ -56,7 +56,7 @@ class GrowingIndex:
         return self._contents.finished(self._blocks * self._fs.geometry.block_size)
 
     def _put_into_one(self, hashed: list[tuple[int, Entry]], at: int) -> int:
-        """Put names from at on that belong into one leaf, as far as they fit; return where the next ones begin."""
+        """Add names from at on that belong into one leaf, as many as fit; return the index of the next name."""
         path = self._index.path(hashed[at][0])
         highest, stop = _highest(path), at + 1
         while stop < len(hashed) and (highest is None or hashed[stop][0] < highest):
@@ -73,13 +73,13 @@ class GrowingIndex:
         return at
 
     def _put_one(self, leaf: Leaf, path: Path, entry: Entry) -> bool:
-        """Put a name into a leaf, which path leads to; False where it has no room."""
+        """Add a name to the leaf at the end of path; False if it has no room."""
         name, inode, file_type = entry
         is_there = leaf.point(name, inode, file_type) or self._point_after(path, entry)
         return is_there or leaf.insert(inode, name, file_type)
 
     def _point_after(self, path: Path, entry: Entry) -> bool:
-        """Point a name that is in a leaf that goes on with hashes of the one that path leads to."""
+        """Point a name to another inode in a leaf that continues the hashes of the leaf at the end of path."""
         name, inode, file_type = entry
         step = path[-1]
         is_last = step.position + 1 == len(step.table.hashes)
@@ -94,7 +94,7 @@ class GrowingIndex:
         return False
 
     def _split_leaf(self, path: Path, number: int, name: bytes) -> None:
-        """Move the upper half of a leaf's names, by their hashes, into a new one, so that there is room for name."""
+        """Move the upper half of a leaf's names, by their hashes, into a new one, to make room for name."""
         hashing, block = self._index.hashing, self._index.where(number)
         slots = [slot for slot in Leaf.read(self._fs, block, self._inode).slots() if slot.inode]
         hashed: list[tuple[int, DirectoryEntry]] = sorted(
@@ -111,7 +111,7 @@ class GrowingIndex:
         self._enter(path[-1].number, path[-1].table, path[-1].position + 1, (upper | goes_on, new))
 
     def _make_room(self, path: Path) -> None:
-        """See to it that the last table of path has room for one more entry; path is then as before a change."""
+        """Ensure that the last table of path has room for one more entry; path is then as before a change."""
         full = next((depth for depth in range(len(path) - 1, -1, -1) if not self._is_full(path[depth].table)), -1)
         if full == len(path) - 1:
             return
@@ -137,7 +137,7 @@ class GrowingIndex:
         self._store(0, path[0].table)
 
     def _split_table(self, path: Path, depth: int) -> None:
-        """Move the upper half of a table into a new block; the one above has room."""
+        """Move the upper half of a table into a new block; the table above has room."""
         step, above = path[depth], path[depth - 1]
         table, middle = step.table, len(step.table.hashes) // 2
         upper = Table(layout.DX_NODE.size, [0, *table.hashes[middle + 1 :]], table.blocks[middle:])
@@ -165,7 +165,7 @@ class GrowingIndex:
         self._index.keep(number, table)
 
     def _add(self, data: bytearray) -> int:
-        """Add a block to the directory and return its number there."""
+        """Append a block to the directory and return its number there."""
         if self._contents is None:
             self._contents = Contents(self._transaction, self._inode)
         number = self._blocks
@@ -175,7 +175,7 @@ class GrowingIndex:
 
 
 def _highest(path: Path) -> int | None:
-    """Return the hash from which on names belong into the next leaf; None: there is none in its table and above."""
+    """Return the first hash of the next leaf; None if it is not in this table or the ones above."""
     for step in reversed(path):
         if step.position + 1 < len(step.table.hashes):
             return step.table.hashes[step.position + 1] & ~1

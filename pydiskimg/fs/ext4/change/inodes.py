@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Inodes changed and made: their fields, times and checksums (inodes.rst)."""
+"""Change and make inodes: their fields, times and checksums (inodes.rst)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydiskimg.records import Value
 
 _SET_GROUP = 0o2000
 _KNOWN = 1 << 10  # inodes; 2 MB
-# i_flags that a new file has from its directory: a directory all of them, other files not all (EXT4_FL_INHERITED).
+# i_flags that a new file inherits: a directory all of them, other files not all (EXT4_FL_INHERITED).
 _FOR_DIRECTORIES = 0x2001C4CF
 _FOR_FILES = 0x0000C4CF
 _FOR_OTHERS = 0x000000C0
@@ -27,10 +27,10 @@ _ENDS = {name: layout.INODE.slice_of(name).stop for name in layout.INODE.names}
 
 
 def changed(inode: StoredInode, values: Mapping[str, Value]) -> StoredInode:
-    """Return an inode with other fields; those that it has no room for are left out."""
+    """Return an inode with other fields; fields for which it has no room are left out."""
     raw = bytearray(inode.raw)
     end, more = layout.GOOD_OLD_INODE_SIZE, 0
-    if len(raw) > end:  # the size of what is used beyond these is itself the first thing there
+    if len(raw) > end:  # the first of the larger fields is the size of the area in use
         more = _ENDS["i_extra_isize"]
         end += int(values.get("i_extra_isize", inode.extra_size))
     if end < layout.INODE.size:
@@ -49,12 +49,12 @@ def store(transaction: Transaction, inode: StoredInode, *, order: WriteOrder = W
 
 
 def load(transaction: Transaction, number: int) -> StoredInode:
-    """Return an inode as it is now; raises as read_inode() does."""
+    """Return the current inode; raises as read_inode() does."""
     inode = transaction.known_inodes.get(number)
     if inode is None:
         fs = transaction.fs
         block, offset = _position(transaction, number)
-        # A block that was changed already is in memory, and removing a directory changes all inodes of one.
+        # A changed block is in memory, and removing a directory changes all inodes of a block.
         raw = transaction.read(block)[offset : offset + fs.geometry.inode_size]
         inode = intact_inode(fs, number, (block, offset), raw)
         _remember(transaction, inode)
@@ -80,10 +80,11 @@ def _remember(transaction: Transaction, inode: StoredInode) -> None:
 def new_inode(
     transaction: Transaction, parent: StoredInode, mode: int, now: int, *, number: int | None = None
 ) -> StoredInode:
-    """Take an inode for a new file in the directory parent, which decides on group, project and flags; not stored yet.
+    """Allocate an inode for a new file in the directory parent, which determines group, project and flags; not stored
+    yet.
 
-    mode has the type, and is the file's as it is: set-group-id of the directory hands on the group alone. The inode has
-    one link, a directory's two. number is one that was taken already. Raises as ChangedInodes.allocate() does.
+    mode includes the type, and is used unchanged: set-group-id of the directory only passes on the group. The inode has
+    one link, a directory's two. number is an inode that was already allocated. Raises as ChangedInodes.allocate() does.
     """
     fs, kind = transaction.fs, mode & layout.FILE_TYPE_MASK
     if number is None:
@@ -91,7 +92,7 @@ def new_inode(
     transaction.usage.made(number)
     block, offset = _position(transaction, number)
     stored = transaction.read(block)[offset:]
-    # Another one than that of the file that had the inode before, by which NFS tells them apart.
+    # It must differ from that of the previous file with the inode: NFS distinguishes them by it.
     generation = int.from_bytes(stored[_GENERATION], "little") + 1 & 0xFFFFFFFF
     seed = fs.checksums.for_inode(number, generation.to_bytes(4, "little"))
     inode = StoredInode(number, block, offset, bytes(fs.geometry.inode_size), seed)
@@ -115,7 +116,7 @@ def _inherited_flags(kind: int, parent: StoredInode) -> int:
 
 
 def _extra_size(transaction: Transaction) -> int:
-    """Return the bytes beyond the first 128 that fields take: those that the superblock wants, if they make sense."""
+    """Return the bytes beyond the first 128 for fields: as many as the superblock wants, if that is valid."""
     room = transaction.fs.geometry.inode_size - layout.GOOD_OLD_INODE_SIZE
     wanted = transaction.fs.superblock.number("s_want_extra_isize")
     if wanted % 4 or not 4 <= wanted <= room:
@@ -126,7 +127,7 @@ def _extra_size(transaction: Transaction) -> int:
 def value_references(fs: FileSystem, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
     """Return the attributes of an inode with values in other inodes, as Xattrs.references() does.
 
-    Raises RefusedError where one is as Lustre has them: it counts for no file, and names its file by the number.
+    Raises RefusedError for a value of Lustre's kind: it counts for no file, and refers to its file by the number.
     """
     if Incompat.EA_INODE not in fs.geometry.features:
         return []
@@ -146,11 +147,11 @@ def value_references(fs: FileSystem, inode: StoredInode) -> list[tuple[StoredNam
 
 
 def value_blocks(transaction: Transaction, inode: StoredInode) -> int:
-    """Return the blocks that values in other inodes count as those of an inode."""
+    """Return the blocks that values in other inodes add to an inode's count."""
     return sum(size_in_blocks(transaction, size) for _, _, size, _ in value_references(transaction.fs, inode))
 
 
 def size_in_blocks(transaction: Transaction, size: int) -> int:
-    """Return the blocks that so many bytes take, in whole clusters."""
+    """Return the blocks for that many bytes, in whole clusters."""
     geometry = transaction.fs.geometry
     return -(-size // (geometry.block_size * geometry.cluster_blocks)) * geometry.cluster_blocks

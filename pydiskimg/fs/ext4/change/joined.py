@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Several ext file systems as one tree: each over a directory of another, as a guest mounts them, without a mount."""
+"""Several ext file systems as one tree: each at a directory of another, as a guest mounts them, without a mount."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _Steps = list[Step[ChangedTree]]
 
 
 class JoinedTree(Tree):
-    """A Tree over a root and other trees, which lie over directories in it; all of them stay the caller's.
+    """A Tree over a root and other trees at directories in it; all of them stay the caller's.
 
-    ".." and symlinks lead from one to another as they do where all are mounted. What is in a directory that a tree lies
-    over is hidden. Paths are at most 4095 bytes long. st_dev tells the trees from one another. A change is
-    in force as it is in the tree that it falls into.
+    ".." and symlinks lead from one to another as if all were mounted. The contents of a directory with a tree over it
+    are hidden. Paths are at most 4095 bytes long. st_dev differs between the trees. A change takes effect as in the
+    tree that it belongs to.
     """
 
     def __init__(self, root: ChangedTree) -> None:
@@ -40,7 +40,7 @@ class JoinedTree(Tree):
         self._points: list[tuple[ChangedTree, str]] = []
 
     def join(self, path: str, tree: ChangedTree) -> None:
-        """Put a tree over the directory that path leads to; StorageError where it is not one, or is the root itself."""
+        """Put a tree over the directory at path; StorageError if it is not a directory, or is the root itself."""
         with self._root.errors(path):
             steps, missing = self._walked(path, follow_symlinks=True)
             if missing is not None:
@@ -51,7 +51,7 @@ class JoinedTree(Tree):
             if top.inode.kind != layout.DIRECTORY:
                 raise RefusedError("cannot be a mount point: it is not a directory", errno.ENOTDIR)
             if top.inode.number == layout.ROOT_INODE:
-                raise RefusedError("cannot be a mount point: another file system is there already", errno.EBUSY)
+                raise RefusedError("cannot be a mount point: another file system is already there", errno.EBUSY)
         self._over[id(top.tree), top.inode.number] = tree
         self._points.append((top.tree, _inside(steps)))
 
@@ -68,7 +68,7 @@ class JoinedTree(Tree):
         return tree.read(inside, limit=limit)
 
     def attribute(self, path: str, name: str) -> bytes | None:
-        """Return an extended attribute of what path resolves to; None where it has none of this name."""
+        """Return an extended attribute of the file at path, symlinks followed; None if it has none of this name."""
         tree, inside = self.located(path)
         return tree.attribute(inside, name)
 
@@ -83,7 +83,7 @@ class JoinedTree(Tree):
         return tree.readlink(inside)
 
     def exists(self, path: str) -> bool:
-        """True when path resolves to something inside the tree."""
+        """True when path resolves to an existing file inside the tree."""
         try:
             with self._root.errors(path):
                 return self._walked(path, follow_symlinks=True)[1] is None
@@ -98,7 +98,7 @@ class JoinedTree(Tree):
         return tree.list(inside)
 
     def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
-        """Yield (path, lstat) as ExtTree does, but for what lies below another tree."""
+        """Yield (path, lstat) as ExtTree does, except for files below another tree."""
         tree, inside = self.located(path)
         hidden = tuple(f"{point}/" for over, point in self._points if over is tree)
         for found, status in tree.walk(inside):
@@ -125,14 +125,14 @@ class JoinedTree(Tree):
         mode: int = 0o644,
         attributes: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Put new files into a directory, as ChangedTree does; all lie in its tree."""
+        """Put new files into a directory, as ChangedTree does; all are in its tree."""
         tree, inside = self.located(directory)
         tree.write_files(inside, files, mode=mode, attributes=attributes)
 
     def put(self, entries: Iterable[Entry], *, wording: Wording | None = None) -> Put:
-        """Make the files of entries from the root on, as ChangedTree does, each in the tree in which its path lies.
+        """Make the files of entries from the root on, as ChangedTree does, each in the tree to which its path belongs.
 
-        A hard link from one tree to another becomes a copy. A directory that a tree lies over is not replaced.
+        A hard link from one tree to another becomes a copy. A directory with a tree over it is not replaced.
         """
         left_out = AttributesLeftOut()
         with ExitStack() as stack:
@@ -141,7 +141,7 @@ class JoinedTree(Tree):
                 for tree in (
                     *self._over.values(),
                     self._root,
-                )  # the root ends first: the names in ACLs are in its lists
+                )  # the root ends first: its lists have the numbers for names in ACLs
             }
             root = writers[id(self._root)]
             for writer in writers.values():
@@ -151,7 +151,7 @@ class JoinedTree(Tree):
         return Put(count, total, left_out, sum(writer.flags_left_out for writer in writers.values()))
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make one directory of exactly this mode; the one above it is there."""
+        """Make a directory of exactly this mode; its parent must exist."""
         tree, inside = self._free(path)
         tree.make_directory(inside, mode=mode, attributes=attributes)
 
@@ -161,15 +161,15 @@ class JoinedTree(Tree):
         tree.symlink(inside, target, attributes=attributes)
 
     def remove(self, path: str) -> None:
-        """Take the name of a file away, or a symlink itself; a directory raises StorageError (EISDIR)."""
+        """Remove the name of a file, or a symlink itself; a directory raises StorageError (EISDIR)."""
         tree, inside = self.located(path, follow_symlinks=False)
         tree.remove(inside)
 
     def _free(self, path: str) -> tuple[ChangedTree, str]:
-        """Return what located() does for something new: no tree lies there."""
+        """Return the result of located() for a new file; no tree is there."""
         tree, inside = self.located(path, follow_symlinks=False)
         if inside == "/":
-            raise self._root.error(path, "cannot be made: something has this name already", errno.EEXIST)
+            raise self._root.error(path, "cannot be made: a file of this name already exists", errno.EEXIST)
         return tree, inside
 
     def _with_device(self, tree: ChangedTree, status: os.stat_result) -> os.stat_result:
@@ -178,12 +178,12 @@ class JoinedTree(Tree):
         return with_device(status, device)
 
     def _walked(self, path: str, *, follow_symlinks: bool) -> tuple[_Steps, bytes | None]:
-        """Return the steps from the root to what path leads to, and the last name of it where that is missing."""
+        """Return the steps from the root to the file at path, and the last name of path if that is missing."""
         root = Step(self._root, self._root.files.inode(layout.ROOT_INODE))
         return walked(root, _encoded(path), follow_symlinks=follow_symlinks, entered=self._entered)
 
     def _entered(self, step: Step[ChangedTree]) -> Step[ChangedTree]:
-        """Return the step into what a name stands for: the root of the tree that lies over it."""
+        """Return the step into the file of a name: the root of the tree over it, if there is one."""
         over = self._over.get((id(step.tree), step.inode.number))
         return step if over is None else Step(over, over.files.inode(layout.ROOT_INODE), step.name)
 
@@ -194,7 +194,7 @@ def _encoded(path: str) -> bytes:
     try:
         encoded = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise RefusedError("is not a name that a file can have", errno.EINVAL) from error
+        raise RefusedError("is not a valid file name", errno.EINVAL) from error
     if len(encoded) > _PATH_MAX:
         raise RefusedError(f"is a path of {len(encoded)} bytes; at most {_PATH_MAX}", errno.ENAMETOOLONG)
     return encoded

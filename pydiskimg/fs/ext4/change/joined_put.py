@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Entries put into several ext file systems that lie over one another: each goes to the one in which its path lies."""
+"""Put entries into several ext file systems mounted below each other: each goes to the one of its path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOWHERE = (errno.ENOENT, errno.ELOOP)
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """A directory by the writer of its file system, and its path there."""
+    """A directory by the writer of its file system, and its path in that."""
 
     writer: EntryWriter
     path: bytes
@@ -34,7 +34,7 @@ class _Directory:
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """Where a path leads: a path in a writer's file system, b"" for its root, and what is there."""
+    """The end of a path: a path in a writer's file system, b"" for its root, and the file there."""
 
     writer: EntryWriter
     path: bytes
@@ -50,20 +50,21 @@ class _Spot:
 
 
 class JoinedWriter:
-    """Makes entries as EntryWriter does, below a root over which other file systems lie.
+    """Makes files of entries as EntryWriter does, below a root with other file systems mounted below it.
 
-    over has the writers of these, by the writer and the inode of the directory that each lies over. A hard link from
-    one to another becomes a copy, and further ones on its side links to that (ADR 0090). All writers stay the caller's.
+    over has the writers of these, by the writer and the inode of the mount point. A hard link from one to another
+    becomes a copy, and further ones in that file system become links to the copy (ADR 0090). All writers stay the
+    caller's.
     """
 
     def __init__(self, root: EntryWriter, over: Mapping[tuple[EntryWriter, int], EntryWriter]) -> None:
         self._root, self._over = root, over
         self._known: dict[bytes, _Directory] = {}
-        # Of each file that was copied and of each copy: one group, of path and inode by file system.
+        # For each copied file and each copy the same group: path and inode by file system.
         self._groups: dict[tuple[EntryWriter, int], dict[EntryWriter, tuple[bytes, int]]] = {}
 
     def make(self, entry: Entry) -> None:
-        """Make one entry. Raises as EntryWriter.make() does."""
+        """Make a file of an entry. Raises as EntryWriter.make() does."""
         with self._root.errors(entry):
             check_length(entry.path)
             spot = self._spot(entry.path)
@@ -107,26 +108,26 @@ class JoinedWriter:
         spot.writer.make(replace(entry, link=first.path), at=spot.path)
 
     def _linked(self, link: bytes) -> _Spot:
-        """Return the file that a hard link leads to."""
+        """Return the target of a hard link."""
         check_length(link)
         first = self._spot(link)
         if first.is_root and first.writer is self._root:
             raise UnsafePathError("it is a hard link to the directory that the archive is unpacked into")
         if first.found is None:
-            raise UnsafePathError(f"it is a hard link to {printable(link)}, which is not there")
+            raise UnsafePathError(f"it is a hard link to {printable(link)}, which does not exist")
         if first.kind == layout.DIRECTORY:
             raise UnsafePathError(f"it is a hard link to the directory {printable(link)}")
         return first
 
     def _twin(self, first: _Spot, writer: EntryWriter) -> _Spot | None:
-        """Return the copy of a file, or what it is a copy of, in a writer's file system."""
+        """Return the copy of a file, or its original, in a writer's file system."""
         assert first.found is not None
         path, number = self._groups.get((first.writer, first.found.number), {}).get(writer, (b"", 0))
         steps = self._walked(path.split(b"/"), writer) if path else None
         return _Spot(writer, path, steps[-1].inode) if steps and steps[-1].inode.number == number else None
 
     def _copy(self, entry: Entry, first: _Spot, spot: _Spot) -> None:
-        """Make a copy of a file, where no hard link leads."""
+        """Make a copy of a file, because hard links cannot cross."""
         assert first.found is not None
         self._forget(spot)
         spot.writer.make(first.writer.entry(first.found.number, entry.path), at=spot.path)
@@ -139,7 +140,7 @@ class JoinedWriter:
         self._groups[spot.writer, made.number] = group
 
     def _forget(self, spot: _Spot) -> None:
-        """Forget what is replaced: its inode can be another file's after that, and what it led to is not there."""
+        """Discard cached data of a replaced file: its inode may be another file's later, and its target may be gone."""
         if spot.found is None:
             return
         group = self._groups.pop((spot.writer, spot.found.number), {})
@@ -148,7 +149,7 @@ class JoinedWriter:
             self._known.clear()
 
     def _spot(self, path: bytes) -> _Spot:
-        """Return where a path leads; its last name is not followed, but into a file system that lies over it."""
+        """Return the end of a path; the last name is not followed, except into a file system mounted there."""
         parts = components(path)
         if not parts:
             return _Spot(self._root, b"", _top(self._root).inode)
@@ -161,7 +162,7 @@ class JoinedWriter:
         return _Spot(step.tree, inside if step.tree is directory.writer else b"", step.inode)
 
     def _directory(self, parts: list[bytes]) -> tuple[_Directory, list[bytes]]:
-        """Return the directory that a path leads to, or the last one on its way that is there, and the names left."""
+        """Return the directory at a path, or the last existing one on its way, and the remaining names."""
         path = b"/".join(parts)
         known = self._known.get(path)
         if known is not None:
@@ -185,7 +186,7 @@ class JoinedWriter:
         return found, missing
 
     def _led(self, parts: list[bytes]) -> _Spot | None:
-        """Return the directory that a path, whose last name is a symlink, leads to; None where it leads to none."""
+        """Return the directory at a path whose last name is a symlink; None if it does not lead to one."""
         try:
             steps = self._walked(parts)
         except RefusedError as error:
@@ -197,9 +198,9 @@ class JoinedWriter:
         return _Spot(steps[-1].tree, path_in_tree(steps), steps[-1].inode)
 
     def _walked(self, parts: list[bytes], within: EntryWriter | None = None) -> list[Step[EntryWriter]] | None:
-        """Return the steps to what a path leads to; None where that is missing.
+        """Return the steps to the end of a path; None if that is missing.
 
-        within is for a path in one file system, whose symlinks are not followed at its end.
+        within is for a path in one file system, without following a symlink at its end.
         """
         top, path = _top(within or self._root), b"/".join(parts)
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a crash left to be deleted or cut is, before the first change, as the kernel does it when it mounts."""
+"""Before the first change, finish what a crash left to be deleted or truncated, as the kernel does when it mounts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
 from pydiskimg.fs.ext4.map_reader import pointers_in
 from pydiskimg.fs.ext4.orphans import listed_orphans, orphan_blocks, orphan_checksum, orphan_inode
 
-_AT_ONCE = 64  # changed blocks from which a transaction is committed
+_AT_ONCE = 64  # changed blocks after which a transaction is committed
 
 
 def release_orphans(transaction: Transaction, changes: FileChanges) -> None:
-    """Delete the inodes without links on the list or in the file of orphans, and cut the others after their size.
+    """Delete the inodes without links in the list or file of orphans, and truncate the others at their size.
 
-    Several share a transaction. Raises NotBelievedError where an inode cannot be one of them, and as commit() does;
-    then those before it are done.
+    Several share a transaction. Raises NotBelievedError for an inode that cannot be an orphan, and as commit() does;
+    the orphans before it are then finished.
     """
     savepoint = transaction.savepoint()
     batches = _batches(transaction, changes)
@@ -38,7 +38,7 @@ def release_orphans(transaction: Transaction, changes: FileChanges) -> None:
 
 
 def _batches(transaction: Transaction, changes: FileChanges) -> Iterator[int]:
-    """Yield whenever what was changed since is to be committed, with the number of blocks."""
+    """Yield, with the number of blocks, whenever the changes since the last time should be committed."""
     fs = transaction.fs
     listed = listed_orphans(fs)
     for number, following in pairwise([*listed, 0]):
@@ -90,7 +90,7 @@ def _release(transaction: Transaction, changes: FileChanges, number: int) -> Non
 
 
 def _cut(transaction: Transaction, inode: StoredInode) -> StoredInode:
-    """Return a file without what lies after its size. What is encrypted is kept up to the end of its block."""
+    """Return a file without its blocks after its size. Encrypted data is kept up to the end of its block."""
     contents = Contents(transaction, inode)
     unit = transaction.fs.geometry.cluster_blocks * transaction.fs.geometry.block_size
     size = inode.size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of a file system as they are to be, while changes of them wait for the next commit."""
+"""The files of a file system in their future state, while changes of them wait for the next commit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydiskimg.fs.ext4.tree.files import ExtFiles
 
 
 class PendingFiles:
-    """What paths are resolved with. Raises as FileChanges does."""
+    """The files that paths are resolved with. Raises as FileChanges does."""
 
     def __init__(self, batch: ChangeBatch, files: ExtFiles) -> None:
         self._batch, self._files = batch, files
@@ -19,9 +19,9 @@ class PendingFiles:
         return self._batch.changes.inode(number)
 
     def find(self, directory: StoredInode, name: bytes) -> int | None:
-        """Return the inode that a name in a directory stands for; None where it has none of this name."""
+        """Return the inode of a name in a directory; None if it has none of this name."""
         return self._batch.names.find(directory.number, name)
 
     def target(self, inode: StoredInode) -> bytes:
-        """Return where a symlink leads."""
+        """Return the target of a symlink."""
         return self._files.target(inode)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Entries put into an existing file system, as files/writer.py makes them below a directory.
+"""Put entries into an existing file system, as files/writer.py makes them below a directory.
 
-What an entry is to be is written into an inode that has no name yet, and named with others by the next commit. A file
-in a file's place keeps its inode, in which everything else is new: it changes as a whole also without a journal.
+A new file is written to an inode without a name, and gets its name with others in the next commit. A file that replaces
+a file keeps the old inode, with all its fields new: the change is atomic even without a journal.
 """
 
 from __future__ import annotations
@@ -50,12 +50,11 @@ _STORED_ACLS = [stored_name(name) for name in ACLS]
 class EntryWriter:
     """Makes entries below a directory, a path from the root.
 
-    What is in an entry's place is replaced, but for a directory in a directory's; a symlink that leads to a directory
-    counts as that directory where an entry is one (/lib -> usr/lib). Call finish() after the last entry. After an
-    error what was made since the last commit is not there, and nothing else can be made.
-
-    left_out is the attributes that the file system cannot hold, flags_left_out counts files whose flags it does not
-    have. acl_names has the numbers of names in ACLs.
+    An entry replaces an existing file of its path, but a directory is kept; if the entry is a directory, a symlink to a
+    directory counts as that directory (/lib -> usr/lib). Call finish() after the last entry. After an error, files made
+    since the last commit do not exist, and no further ones can be made. left_out counts the attributes that the file
+    system cannot hold, flags_left_out the files whose flags it does not support. acl_names has the numbers of names in
+    ACLs.
     """
 
     def __init__(self, transaction: Transaction, batch: ChangeBatch, directory: str, wording: Wording) -> None:
@@ -76,9 +75,9 @@ class EntryWriter:
         self._flags: dict[int, Entry] = {}
 
     def make(self, entry: Entry, *, at: bytes | None = None) -> None:
-        """Make one entry. Raises what its contents raise, the wording's errors, and StorageError.
+        """Make a file of an entry. Raises as its contents do, the wording's errors, and StorageError.
 
-        at is a path without symlinks where it goes instead of its own; a symlink there is replaced, too.
+        at is a path without symlinks that is used instead of its own; a symlink there is replaced, too.
         """
         with self.errors(entry), self._batch.change(entry.size):
             check_length(entry.path)
@@ -93,7 +92,7 @@ class EntryWriter:
                 self._make_file(entry, name)
 
     def finish(self) -> None:
-        """Set the ACLs that have names in them and the flags of directories, and commit."""
+        """Set the ACLs with names and the flags of directories, and commit."""
         self._batch.commit()
         for number, entry in self._later.items():
             with self.errors(entry), self._batch.change():
@@ -105,11 +104,11 @@ class EntryWriter:
 
     @property
     def files(self) -> PendingFiles:
-        """The files as they are to be after the next commit."""
+        """The files as they will be after the next commit."""
         return self._pending
 
     def entry(self, number: int, path: bytes) -> Entry:
-        """Return a file as an entry of this path, after a commit: what it has and what it is to get."""
+        """Return a file as an entry of this path, after a commit, including attributes that it has yet to get."""
         self._batch.commit()
         fs = self._transaction.fs
         found = entry_of(ExtFiles(fs), self._changes.inode(number), path, f"{fs.name}, {printable(path)}")
@@ -118,7 +117,7 @@ class EntryWriter:
 
     @contextmanager
     def errors(self, entry: Entry) -> Iterator[None]:
-        """Turn what is raised within into errors that name the entry."""
+        """Turn errors in the block into errors that name the entry."""
         try:
             yield
         except ValueError as error:
@@ -141,7 +140,9 @@ class EntryWriter:
 
     def _own_top(self, entry: Entry) -> None:
         if not entry.is_directory:
-            raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
+            raise UnsafePathError(
+                "it has the path of the directory that the archive is unpacked into, but is not a directory"
+            )
         self._own_directory(self._changes.inode(self._paths.top), entry)
 
     def _make_directory(self, entry: Entry, name: NewName, *, follows: bool) -> None:
@@ -152,7 +153,7 @@ class EntryWriter:
         self._own_directory(found, entry)
 
     def _own_directory(self, inode: StoredInode, entry: Entry) -> None:
-        """Give a directory what the entry says; of what it had, attributes of other names stay, and flags."""
+        """Give a directory the attributes of the entry; its attributes of other names stay, and its flags."""
         self._changes.check_changeable(inode)
         self._names.times[inode.number] = entry.atime_ns, entry.mtime_ns
         had = stored_attributes(self._transaction, inode)
@@ -190,7 +191,7 @@ class EntryWriter:
         self.flags_left_out += inode.flags & entry.flags != entry.flags
 
     def _inode_in(self, name: NewName, kind: int) -> StoredInode:
-        """Return the inode that a file becomes: the one in its place, or a new one in place of what is there."""
+        """Return the inode for a file: the existing one of its path, or a new one that replaces it."""
         found = self._paths.found(name)
         parent = self._changes.inode(name.directory)
         self._changes.check_changeable(parent)
@@ -204,16 +205,16 @@ class EntryWriter:
         return without_flags(outlined(self._transaction, found))
 
     def _clear(self, name: NewName) -> None:
-        """Take away what has a name, so that something else can have it."""
+        """Remove the file of a name, so that another can take its place."""
         found = self._paths.found(name)
         if found is None:
             return
         self._changes.check_changeable(found)
         if found.number == layout.LOST_FOUND_INODE:
-            raise UnsafePathError("the directory lost+found, which every ext file system has, is in its place")
+            raise UnsafePathError("it would replace the directory lost+found, which every ext file system has")
         if found.kind == layout.DIRECTORY:
             if not self._names.is_empty(found.number):
-                raise UnsafePathError("a directory that is not empty is in its place")
+                raise UnsafePathError("it would replace a directory that is not empty")
             found = self._changes.inode(found.number)
             self._names.remove_directory(found.number, *name)
             self._flags.pop(found.number, None)
@@ -227,7 +228,7 @@ class EntryWriter:
         self._batch.gave_back = True
 
     def _link(self, link: bytes, name: NewName) -> None:
-        """Make a name a further one of the file that has the path link."""
+        """Add a name to the file at the path link."""
         check_length(link)
         linked = printable(link)
         try:
@@ -239,7 +240,7 @@ class EntryWriter:
                 raise UnsafePathError("it is a hard link to the directory that the archive is unpacked into")
             found = self._paths.found(first)
         if found is None:
-            raise UnsafePathError(f"it is a hard link to {linked}, which is not there")
+            raise UnsafePathError(f"it is a hard link to {linked}, which does not exist")
         if found.kind == layout.DIRECTORY:
             raise UnsafePathError(f"it is a hard link to the directory {linked}")
         if self._names.find(*name) != found.number:
@@ -249,7 +250,9 @@ class EntryWriter:
             self._names.put(*name, self._changes.one_more_link(found))
 
     def _with_all(self, inode: StoredInode, entry: Entry, kept: dict[StoredName, bytes]) -> StoredInode:
-        """Return an inode with owner, mode, times and attributes of an entry, and of those it had the kept ones."""
+        """Return an inode with owner, mode, times and attributes of an entry, and the kept ones of its previous
+        attributes.
+        """
         mode = entry.kind | (0o777 if entry.kind == stat.S_IFLNK else entry.mode & 0o7777)
         acls = access_control_lists(entry)
         if ACL_ACCESS in acls:
@@ -264,7 +267,7 @@ class EntryWriter:
         return with_attributes(self._transaction, inode, attributes) if attributes or had else inode
 
     def _set_later(self, number: int, entry: Entry) -> None:
-        """Keep an entry until all are there, as its ACL has names in it."""
+        """Keep an entry until all entries are there, because its ACL has names in it."""
         self._later_bytes += sum(map(len, entry.acls.values())) * _ACL_ENTRY_BYTES
         if self._later_bytes > _LATER_BYTES:
             raise UnsafePathError("the archive has more ACLs than can be kept in memory until everything is unpacked")
@@ -281,7 +284,9 @@ class EntryWriter:
         return {stored: value for name, value in attributes.items() if (stored := stored_name(name)) is not None}
 
     def _read_path(self, path: str, limit: int) -> bytes:
-        """Return what the directory, or else the image, has at a path below it; nothing where that is not a file."""
+        """Return a file's contents by its path below the directory, or else below the image; nothing if it is not a
+        file.
+        """
         tree = ExtTree(ExtFiles(self._transaction.fs))
         for top in (self._directory.rstrip("/"), ""):
             try:

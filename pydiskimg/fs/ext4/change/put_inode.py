@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An inode that becomes what an entry says: contents, target or device, owner, mode, times, flags."""
+"""Make an inode from an entry: contents, target or device, owner, mode, times, flags."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
 def with_contents(transaction: Transaction, inode: StoredInode, entry: Entry) -> StoredInode:
-    """Return an inode with the contents, the target or the device of an entry of the same kind, which it had or not.
+    """Return an inode with the contents, the target or the device of an entry of the same type.
 
-    Contents are written as they arrive. Raises what they raise, and as Contents does; ValueError for a device number
-    that Linux does not have.
+    Contents are written as they arrive. Raises as they do, and as Contents does; ValueError for a device number that
+    Linux does not support.
     """
     if entry.kind == stat.S_IFREG:
         contents = Contents(transaction, outlined(transaction, inode))
@@ -84,7 +84,7 @@ def with_metadata(inode: StoredInode, entry: Entry, mode: int, now: int) -> Stor
 
 
 def with_flags(inode: StoredInode, flags: int) -> StoredInode:
-    """Return an inode that has those of chattr(1)'s flags, too, that a file of its kind can have."""
+    """Return an inode with those flags of chattr(1) that a file of its type can have."""
     return changed(inode, {"i_flags": inode.flags | possible_flags(inode.kind, flags)})
 
 

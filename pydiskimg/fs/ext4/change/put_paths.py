@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where an entry of a path goes in an existing file system, whose symlinks lead where the guest follows them."""
+"""The place of an entry's path in an existing file system; its symlinks lead where the guest would follow them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydiskimg.fs.ext4.tree.entry_paths import EntryPaths, Named, NewName
 
 
 class PutPaths(EntryPaths):
-    """Entries' paths below the last of steps. target returns where the symlink of an inode leads.
+    """Entries' paths below the last of steps. target returns the target of a symlink's inode.
 
     Raises as EntryPaths and FileChanges do.
     """
@@ -29,12 +29,12 @@ class PutPaths(EntryPaths):
         super().__init__(steps, self._named, lambda number: target(self._changes.inode(number)), make_directory)
 
     def found(self, name: NewName) -> StoredInode | None:
-        """Return what has a name."""
+        """Return the file of a name."""
         number = self._names.find(*name)
         return None if number is None else self._changes.inode(number)
 
     def as_directory(self, path: bytes, name: NewName) -> StoredInode | None:
-        """Return the directory that has a name, to which path leads, or the one that the symlink there leads to."""
+        """Return the directory of a name, to which path leads, or the one that the symlink there leads to."""
         found = self.found(name)
         if found is None or found.kind == layout.DIRECTORY:
             return found

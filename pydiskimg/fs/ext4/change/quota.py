@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The quota files changed with the files whose owners they count (Linux, fs/quota/quota_tree.c)."""
+"""Change the quota files with the files whose owners they count (Linux, fs/quota/quota_tree.c)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _UNUSED = bytes(ENTRY.size)
 
 
 def keep_quota(transaction: Transaction) -> None:
-    """Have each commit of a transaction put into the quota files what it changes of the usage.
+    """Make each commit of a transaction update the quota files with its changes of usage.
 
-    A commit then raises NotBelievedError for a damaged quota file, OutOfSpaceError where it cannot grow.
+    A commit then raises NotBelievedError for a damaged quota file, OutOfSpaceError if it cannot grow.
     """
     transaction.before_commit = _count_usage
     transaction.usage.count_values = lambda inode: len(value_references(transaction.fs, inode))
@@ -42,11 +42,13 @@ class _ChangedQuotaFile:
         self._info = self._file.info
         self._end = self._info["dqi_blocks"]
         if not quota_layout.ROOT < self._end <= self._file.blocks:
-            raise self._file.damaged(f"its quota file has {self._file.blocks} blocks, and says {self._end}")
+            raise self._file.damaged(
+                f"its quota file has {self._file.blocks} blocks, while its header says {self._end}"
+            )
         self._changed: dict[int, bytearray] = {}
 
     def add(self, number: int, space: int, inodes: int) -> None:
-        """Change what an id has; it gets an entry where it has none."""
+        """Change the usage of an id; it gets an entry if it has none."""
         block, at = self._entry(number)
         fields = ENTRY.unpack(bytes(self._block(block)), at)
         values = {
@@ -56,11 +58,11 @@ class _ChangedQuotaFile:
         }
         data = self._change(block)
         ENTRY.put(data, values, at)
-        if data[at : at + ENTRY.size] == _UNUSED:  # which would be no entry
+        if data[at : at + ENTRY.size] == _UNUSED:  # an all-zero entry would be unused
             ENTRY.put(data, {"dqb_itime": 1}, at)
 
     def write(self) -> None:
-        """Put what was changed into the transaction."""
+        """Put the changes into the transaction."""
         INFO.put(self._change(0), {**self._info, "dqi_blocks": self._end}, HEADER.size)
         size, inode = self._transaction.fs.geometry.block_size, self._file.inode
         blocks = {
@@ -89,7 +91,7 @@ class _ChangedQuotaFile:
         return self._changed[number]
 
     def _entry(self, number: int) -> tuple[int, int]:
-        """Return the block and the byte there of an id's entry, a new one where there was none."""
+        """Return the block and the byte there of an id's entry, which is made if missing."""
         node = quota_layout.ROOT
         for level in range(quota_layout.LEVELS):
             index = number >> 8 * (quota_layout.LEVELS - 1 - level) & 0xFF
@@ -108,13 +110,13 @@ class _ChangedQuotaFile:
             data = bytes(self._block(node)[at : at + ENTRY.size])
             if data != _UNUSED and ENTRY.unpack(data)["dqb_id"] == number:
                 return node, at
-        raise self._file.damaged(f"its quota file has no entry of {number} where it says so")
+        raise self._file.damaged(f"its quota file has no entry for {number} in the block that its tree gives")
 
     def _refer(self, node: int, index: int, block: int) -> None:
         self._change(node)[4 * index : 4 * index + 4] = block.to_bytes(4, "little")
 
     def _new_entry(self, number: int, node: int, index: int) -> tuple[int, int]:
-        """Take a free entry, of the first block that has one, or of a new block."""
+        """Allocate an entry in the first block that has a free one, or in a new block."""
         block = self._info["dqi_free_entry"]
         if not block:
             block = self._info["dqi_free_entry"] = self._new_block()
@@ -123,7 +125,9 @@ class _ChangedQuotaFile:
         data = self._change(block)
         used = [bytes(data[at : at + ENTRY.size]) for at in range(LEAF.size, LEAF.size + _ALL, ENTRY.size)]
         if _UNUSED not in used:
-            raise self._file.damaged(f"block {block} of its quota file is to have room, and has none")
+            raise self._file.damaged(
+                f"block {block} of its quota file has no room, although it is in the list of those that have"
+            )
         head = LEAF.unpack(bytes(data))
         if used.count(_UNUSED) == 1:
             self._take_from_list(block, head)
@@ -134,7 +138,7 @@ class _ChangedQuotaFile:
         return block, at
 
     def _take_from_list(self, block: int, head: dict[str, int]) -> None:
-        """Take a block that has no room from now on out of the list of those that have some, whose first it is."""
+        """Remove a block that has no room any more from the list of blocks with room, in which it is the first."""
         following = head["dqdh_next_free"]
         self._info["dqi_free_entry"] = following
         LEAF.put(self._change(block), {"dqdh_next_free": 0, "dqdh_prev_free": 0})
@@ -144,7 +148,7 @@ class _ChangedQuotaFile:
             LEAF.put(self._change(following), {"dqdh_prev_free": 0})
 
     def _new_block(self) -> int:
-        """Take a free block, or one more at the end."""
+        """Take a free block, or append one."""
         block = self._info["dqi_free_blk"]
         if block:
             if not quota_layout.ROOT < block < self._end:

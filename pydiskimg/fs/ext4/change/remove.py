@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A directory taken away with everything below it, some files at a time, the deepest first."""
+"""Remove a directory with everything below it, some files at a time, the deepest first."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pydiskimg.fs.ext4.tree.files import RefusedError
 _AT_ONCE = 1 << 16  # names of a directory that are in memory
 
 Errors = Callable[[bytes], AbstractContextManager[None]]
-"""Called with a path, where what is raised within is to name the file at this path."""
+"""Called with a path; returns a context in which errors name the file at this path."""
 
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way down: its parent and its name there, and the names that are left of it."""
+    """A directory on the way down: its parent and its name there, and its remaining names."""
 
     number: int
     parent: int
@@ -32,7 +32,7 @@ class _Level:
 
 
 class TreeRemover:
-    """Removes what is below a directory, and the directory; errors gives the context for the file at a path."""
+    """Removes the contents of a directory, and the directory; errors gives the context for the file at a path."""
 
     def __init__(self, fs: FileSystem, batch: ChangeBatch, errors: Errors) -> None:
         self._fs = fs
@@ -41,9 +41,9 @@ class TreeRemover:
         self._top = self._name = b""
 
     def remove(self, parent: int, name: bytes, inode: StoredInode, path: bytes) -> None:
-        """Remove the directory of inode, which has this name in parent and this path. Raises what errors makes of it.
+        """Remove the directory of inode, which has this name in parent and this path. Raises as the errors contexts do.
 
-        After an error what was removed since the last commit is there again.
+        After an error, the files removed since the last commit still exist.
         """
         self._top = path
         with self._errors(path):
@@ -56,7 +56,7 @@ class TreeRemover:
             self._batch.commit()
 
     def _remove_next(self, levels: list[_Level], above: set[int]) -> None:
-        """Remove the next file of the last level, or enter it where it is a directory, or remove the level itself."""
+        """Remove the next file of the last level, or enter it if it is a directory, or remove the level itself."""
         level = levels[-1]
         self._name = b""
         found = next(level.left, None) or self._more(level)
@@ -72,7 +72,7 @@ class TreeRemover:
 
     @contextmanager
     def _named(self, levels: list[_Level]) -> Iterator[None]:
-        """Have what is raised within name the file in hand. There may be many levels, so no path is kept."""
+        """Make errors in the block name the current file. There may be many levels, so no path is kept."""
         try:
             yield
         except (RefusedError, NotBelievedError, OutOfSpaceError):
@@ -81,7 +81,7 @@ class TreeRemover:
                 raise
 
     def _remove_or_enter(self, level: _Level, name: bytes, number: int, above: set[int]) -> _Level | None:
-        """Remove a file; of a directory return the level."""
+        """Remove a file; for a directory return the level."""
         with self._batch.change(None):
             child = self._child(number, above)
             if child.kind == layout.DIRECTORY:

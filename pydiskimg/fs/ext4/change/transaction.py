@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Changes that come into force together: kept in memory over the disk, where every reader sees them, then committed.
+"""Changes that take effect together: kept in memory over the disk, where every reader sees them, then committed.
 
     new blocks ─ flush ─> superblock: needs recovery ─> log ─> changed blocks in place ─> log empty   (journal_writer)
 
-What was allocated for a change is not in force before the rest is, and goes to its block directly; only what the disk
-already looks at is logged. Without a journal the superblock says "not clean" meanwhile (ADR 0122).
+Newly allocated blocks are not referred to before the commit, and are written directly; only blocks that the disk
+already refers to are logged. Without a journal the superblock says "not clean" meanwhile (ADR 0122).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _ChangedSource(OverlaidSource):
         self.blocks: dict[int, bytes] = {}
 
     def rest_on(self, source: Source) -> None:
-        """Read from another source what is not changed."""
+        """Read unchanged blocks from another source."""
         self._source = source
 
     def _content(self, block: int) -> bytes | None:
@@ -55,10 +55,10 @@ class _ChangedSource(OverlaidSource):
 
 
 class WriteOrder(IntEnum):
-    """When a block is written where there is no journal: each durably before those that come later.
+    """When a block is written if there is no journal: each group durably before later ones.
 
-    Names that a file gets in place of another one come after the other one's inode was given back, and the names that
-    are taken away, with the inodes of new files, come last.
+    Names that replace another file's are written after that file's inode was freed; removed names, and the inodes of
+    new files, come last.
     """
 
     OTHERS = 0
@@ -68,7 +68,7 @@ class WriteOrder(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Savepoint:
-    """What to go back to when a change fails in the middle."""
+    """The state to return to when a change fails in the middle."""
 
     blocks: dict[int, bytes]
     states: dict[int, GroupState]
@@ -80,9 +80,9 @@ class Savepoint:
 class Transaction:
     """The changes to a file system on a disk that has no other writer.
 
-    fs reads what was changed as changed. blocks and inodes hand out what is free, groups says what is. commit() brings
-    what was changed into force, and may be called again and again; close() ends that. known_inodes are some of those
-    that were read or stored, as they are now, inode_tables the first blocks of some groups' tables.
+    fs reads changed blocks in their new state. blocks and inodes allocate, groups has the free ones. commit() makes the
+    changes take effect, and may be called repeatedly; close() ends that. known_inodes caches some inodes in their
+    present state, inode_tables the first blocks of some groups' tables.
     """
 
     def __init__(
@@ -93,11 +93,12 @@ class Transaction:
         check: Callable[[FileSystem], None] = check_changeable,
         protection: MountProtection | None = None,
     ) -> None:
-        """Nothing is written yet. now is the time of all commits, in nanoseconds since 1970; None: the present. check
-        refuses what is not changed, by a FileSystemError. protection stays the caller's to release; None: it is held
-        from the first write to close().
+        """Nothing is written yet. now is the time of all commits, in nanoseconds since 1970; None: the present.
 
-        Raises NotBelievedError when the file system is not sound, what check raises, and as reading does.
+        check raises FileSystemError for file systems that cannot be changed. The caller releases protection; None: it
+        is held from the first write to close().
+
+        Raises NotBelievedError if the file system is not sound, and as check and reading do.
         """
         self._disk = disk
         self._now = now
@@ -117,7 +118,7 @@ class Transaction:
         self.inodes = ChangedInodes(self.fs, self.groups)
         self.usage = UsageChanges(self.fs)
         self.before_commit: Callable[[Transaction], None] = lambda _: None
-        """Adds to what is committed what follows from it: the quota files."""
+        """Adds the changes that follow from others to a commit: the quota files."""
         self._free_blocks, self._free_inodes = self._counted()
         self._log: LogWriter | None = None
         self._is_replayed = self._is_broken = False
@@ -130,12 +131,12 @@ class Transaction:
         self._capacity: int | None = None
 
     def read(self, block: int) -> bytes:
-        """Return a block as it is with all changes so far."""
+        """Return a block with all changes so far."""
         changed = self._source.blocks.get(block)
         return self.fs.read(block) if changed is None else changed
 
     def put(self, block: int, data: Buffer, *, order: WriteOrder = WriteOrder.OTHERS) -> None:
-        """Change a whole block; order is when it is written, and the latest of several counts."""
+        """Change a whole block; order is when it is written, and the latest order of several counts."""
         self._source.blocks[block] = bytes(data)
         self._orders[block] = max(order, self._orders.get(block, order))
 
@@ -145,20 +146,20 @@ class Transaction:
         self.put(block, old[:offset] + bytes(data) + old[offset + len(data) :], order=order)
 
     def write_new(self, block: int, data: Buffer) -> None:
-        """Write contents into blocks that were allocated since the last commit, at once: for the contents of files."""
+        """Write contents to blocks that were allocated since the last commit, at once: for the contents of files."""
         self._check_usable()
-        self._replay()  # or else a commit would put what the log has for these blocks over them
+        self._replay()  # otherwise replaying the log would overwrite these blocks
         self._writer.write(block, data)
 
     def free(self, start: int, end: int) -> None:
-        """Give blocks back, with what was to be written there."""
+        """Free blocks, and discard pending writes to them."""
         self.blocks.free(start, end)
         for block in range(start, end) if end - start < len(self._source.blocks) else list(self._source.blocks):
             if start <= block < end:
                 self._source.blocks.pop(block, None)
 
     def savepoint(self) -> Savepoint:
-        """Return what restore() goes back to. Raises FileSystemError after a commit that failed."""
+        """Return the state for restore(). Raises FileSystemError after a commit that failed."""
         self._check_usable()
         return Savepoint(
             dict(self._source.blocks),
@@ -169,7 +170,7 @@ class Transaction:
         )
 
     def restore(self, savepoint: Savepoint) -> None:
-        """Take all back that was changed since."""
+        """Undo all changes since that state."""
         self.known_inodes.clear()
         self._source.blocks = dict(savepoint.blocks)
         self.groups.restore(dict(savepoint.states))
@@ -183,7 +184,7 @@ class Transaction:
 
     @property
     def size(self) -> int:
-        """Blocks that were changed, which are in memory until the commit, and the bitmaps and descriptors besides."""
+        """The number of changed blocks, which are in memory until the commit, including bitmaps and descriptors."""
         return len(self._source.blocks) + 3 * self.groups.changed
 
     @property
@@ -193,7 +194,7 @@ class Transaction:
 
     @property
     def room(self) -> int:
-        """Blocks that a commit may change and not be too large for the journal; without one, what memory is for."""
+        """The number of blocks that a commit may change to fit the journal; without one, the limit for memory."""
         if self._capacity is None:
             self._capacity = _ROOM
             if self.has_journal:
@@ -202,10 +203,10 @@ class Transaction:
         return max(self._capacity - 2 * len(self.groups.states), 1)
 
     def commit(self) -> None:
-        """Bring the changes into force, durably.
+        """Make the changes take effect, durably.
 
-        Raises StorageError, after which no other commit is possible; FileSystemError, with nothing changed, when they
-        are too many for the journal.
+        Raises StorageError, after which no other commit is possible; FileSystemError, with nothing changed, if they are
+        too many for the journal.
         """
         self._check_usable()
         if not self._source.blocks and self.groups.counts() == (0, 0):
@@ -242,7 +243,7 @@ class Transaction:
         self._is_broken = False
 
     def close(self) -> None:
-        """Say in the superblock that the file system is clean, durably. What was not committed is forgotten."""
+        """Mark the file system as clean in the superblock, durably. Changes that were not committed are discarded."""
         self._source.blocks.clear()
         if self._needs_recovery and self._is_replayed and not self._is_broken:
             self._needs_recovery = False
@@ -251,9 +252,9 @@ class Transaction:
             self._protection.release()
 
     def _check_usable(self) -> None:
-        """Refuse to write after a commit that failed: what the disk has in force is not known here any more."""
+        """Refuse to write after a commit that failed: the state of the disk is not known any more."""
         if self._is_broken:
-            raise FileSystemError(f"{self.fs.name}: writing has failed before; check the file system (e2fsck -p)")
+            raise FileSystemError(f"{self.fs.name}: an earlier write failed; check the file system (e2fsck -p)")
 
     def _counted(self) -> tuple[int, int]:
         blocks = inodes = 0
@@ -265,7 +266,7 @@ class Transaction:
         return blocks, inodes
 
     def _replay(self) -> None:
-        """Put in place, once, what the journal holds; from now on the log is ours."""
+        """Replay the journal, once; from now on its log belongs to this transaction."""
         if not self._is_replayed:
             self._protection.take()
             replay(self._disk, self._before)
@@ -277,7 +278,7 @@ class Transaction:
     def _update_superblock(self) -> tuple[int, int]:
         """Put the counts of free clusters and inodes into the superblock and return them.
 
-        The kernel lets them get old there, so they are those of all descriptors.
+        The kernel lets them become outdated there, so they are summed over all descriptors.
         """
         blocks, inodes = (
             count + change
@@ -292,16 +293,16 @@ class Transaction:
         return blocks, inodes
 
     def require(self, feature: Feature, error: int) -> None:
-        """Have the superblock say, with the next commit, that the file system uses a feature.
+        """Set a feature in the superblock with the next commit.
 
-        Raises RefusedError with the errno where it cannot have any.
+        Raises RefusedError with the errno if the file system cannot have features.
         """
         if not self.fs.superblock.number("s_rev_level"):
             raise RefusedError(f"would need the feature {feature.name}, which revision 0 cannot have", error)
         self._fields |= Features(*(int(self._fields[name]) for name in Features().fields)).with_(feature).fields
 
     def set_superblock(self, values: dict[str, Value]) -> None:
-        """Have the superblock say something else, with the next commit."""
+        """Change the superblock with the next commit."""
         self._fields |= values
 
     @property
@@ -309,7 +310,9 @@ class Transaction:
         return self.fs.geometry.superblock_block
 
     def _superblock_block(self, fields: dict[str, Any], *, is_dirty: bool) -> bytes:
-        """Return the block of the superblock; is_dirty: it asks for recovery, or without a journal is not clean."""
+        """Return the block of the superblock; is_dirty: it requests recovery, or without a journal is marked as not
+        clean.
+        """
         if self._log is not None:
             features = self.fs.superblock.features.without(Incompat.RECOVER)
             features = features.with_(Incompat.RECOVER) if is_dirty else features
@@ -327,7 +330,7 @@ class Transaction:
 
     def _switch(self, log: LogWriter, changed: dict[int, bytes]) -> None:
         if not self._needs_recovery:
-            # In this order there is never a log that nobody is told of.
+            # This order ensures that there is never a log that the superblock does not announce.
             self._needs_recovery = True
             self._write_superblock(self._fields_in_force, is_dirty=True)
         log.commit(changed)
@@ -338,7 +341,7 @@ class Transaction:
     def _write_in_order(self, changed: dict[int, bytes], first: set[int]) -> None:
         """Write bitmaps and descriptors, and then the rest in its order, each part durably before the next.
 
-        e2fsck -p does not correct an entry whose inode is one that its descriptor has as never used.
+        e2fsck -p does not correct an entry whose inode is marked as never used by its descriptor.
         """
         del changed[self._primary]
         self._write_superblock(self._fields_in_force, is_dirty=True)

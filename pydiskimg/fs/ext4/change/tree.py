@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's files on its ext file system, read and changed by their paths, without a mount."""
+"""Read and change a guest's files on its ext file system by their paths, without a mount."""
 
 from __future__ import annotations
 
@@ -36,27 +36,28 @@ _NODES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
 
 def open_changed_tree(disk: Disk, *, now: int | None = None, close: Callable[[], object] = lambda: None) -> ChangedTree:
-    """Return the files of the ext2, ext3 or ext4 that begins where disk begins, to be changed; the caller closes it.
+    """Return the files of the ext2, ext3 or ext4 at the beginning of disk, to be changed; the caller closes it.
 
     now is the time of all changes, in nanoseconds since 1970; None: the present. close is called when the tree is
-    closed, once or more often. Nothing is written before the first change, which comes after what a crash left to be
-    deleted or cut. Until the tree is closed nobody else may write to the disk. Raises FileSystemError for what is
-    damaged, was not unmounted cleanly, or is not changed here; StorageError as reading does.
+    closed, once or more often. Nothing is written before the first change; before that change, files that a crash left
+    to be deleted or truncated are finished. Until the tree is closed no other program may write to the disk. Raises
+    FileSystemError for a file system that is damaged, was not unmounted cleanly, or cannot be changed here;
+    StorageError as reading does.
     """
     try:
         return ChangedTree(Transaction(disk, now=now), now=now, close=close)
     except NotBelievedError as error:
         raise FileSystemError(
-            f"{disk.name}: the files of its ext file system are not changed: {error.reason}; check it (e2fsck -f)"
+            f"{disk.name}: the files of its ext file system cannot be changed: {error.reason}; check it (e2fsck -f)"
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What was put into a tree: entries, and the bytes of the regular files among them, with holes.
+    """The result of putting entries into a tree: entries, and the bytes of regular files, including holes.
 
-    left_out is the extended attributes that the file system cannot hold, flags_left_out counts files whose flags it
-    does not have.
+    left_out counts the extended attributes that the file system cannot hold, flags_left_out the files whose flags it
+    does not support.
     """
 
     entries: int
@@ -95,7 +96,7 @@ class ChangedTree(ExtTree, Tree):
         self._has_orphans = bool(orphans(transaction.fs))
 
     def close(self) -> None:
-        """Say on the disk that the file system is clean, which may fail as a change may."""
+        """Mark the file system as clean on the disk, which may fail as a change may."""
         try:
             self._transaction.close()
         finally:
@@ -106,9 +107,9 @@ class ChangedTree(ExtTree, Tree):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Have all changes within come into force together, when the block ends; none of them after an exception.
+        """Make all changes in the block take effect together, at its end; none of them after an exception.
 
-        Without a journal an interruption may leave some of them.
+        Without a journal, an interruption may leave some of them.
         """
         self._release_orphans()
         savepoint = self._transaction.savepoint()
@@ -128,8 +129,8 @@ class ChangedTree(ExtTree, Tree):
     ) -> None:
         """Replace the contents of a regular file, or make one of exactly this mode with these extended attributes.
 
-        The old file keeps owner, mode and attributes. One with several names gets a copy of its own under this name. A
-        symlink as the last component is followed, also to a file that does not exist yet.
+        An existing file keeps owner, mode and attributes. If it has several names, this name gets a copy of its own. A
+        symlink as the last component is followed, even to a file that does not exist yet.
         """
         self.write_pieces(path, [(0, data)], len(data), mode=mode, attributes=attributes)
 
@@ -142,9 +143,9 @@ class ChangedTree(ExtTree, Tree):
         mode: int = 0o644,
         attributes: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Do as write() does with contents of size bytes that come in pieces; what lies between these is a hole.
+        """Do as write() does with contents of size bytes that arrive in pieces, with holes between them.
 
-        Each piece is written when it comes. source_pieces() gives those of a Source.
+        Each piece is written when it arrives. source_pieces() gives the pieces of a Source.
         """
         with self._changing(path) as changes:
             parent, name, inode = self._located(path, follow_symlinks=True)
@@ -168,9 +169,9 @@ class ChangedTree(ExtTree, Tree):
         mode: int = 0o644,
         attributes: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Put new files of exactly this mode into a directory, in place of files, symlinks and devices of these names.
+        """Put new files of exactly this mode into a directory, replacing files, symlinks and devices of these names.
 
-        An interruption or an error may leave the first of them alone, each of those whole.
+        An interruption or an error may leave only the first of them, each complete.
         """
         with self._changing(directory) as changes:
             above = changes.inode(self.inode(directory).number)
@@ -199,7 +200,7 @@ class ChangedTree(ExtTree, Tree):
         attributes: Mapping[str, bytes] | None,
         directory: str,
     ) -> StorageError | None:
-        """Put a new file, with what it inherits, in place of what has its name; return the error where that fails."""
+        """Put a new file, with inherited attributes, in place of any file of its name; return the error if that fails."""
         savepoint = self._transaction.savepoint()
         try:
             with self._errors(f"{directory.rstrip('/')}/{name}"):
@@ -211,20 +212,20 @@ class ChangedTree(ExtTree, Tree):
         return None
 
     def put(self, entries: Iterable[Entry], directory: str = "/", *, wording: Wording | None = None) -> Put:
-        """Make the files of entries, with all that belongs to them, below a directory, which is there.
+        """Make the files of entries, with all their attributes, below an existing directory.
 
             with open_tar("files.tar.gz") as entries:
                 tree.put(entries, "/srv")
 
-        Owner, mode, times, links, devices, holes, extended attributes and ACLs come out as the entries have them, and
-        nothing is inherited from the directory but flags, such as for compression. What is in an entry's place is
-        replaced, but for a directory in a directory's; a symlink that leads to a directory counts as that directory
-        where an entry is one. The symlinks of the guest lead where the guest follows them, those of entries not out of
-        directory. Contents are written as they come, whatever their size.
+        Owner, mode, times, links, devices, holes, extended attributes and ACLs are those of the entries; only flags,
+        such as for compression, are inherited from the directory. An entry replaces an existing file of its path, but a
+        directory is kept; if the entry is a directory, a symlink to a directory counts as that directory. Symlinks of
+        the guest are followed as in the guest; symlinks of entries never lead out of directory. Contents are written as
+        they arrive, whatever their size.
 
         Many entries are committed some at a time, and all of them when the call returns: an interruption or error may
-        leave the first of them, each as a whole; a directory may miss the flags and the ACL with names that it gets
-        last. wording says how messages about entries read. Raises what reading entries raises, ArchiveError for an
+        leave the first of them, each complete; a directory may lack the flags and the ACL with names, which it gets
+        last. wording sets the texts of messages about entries. Raises as reading entries does, ArchiveError for an
         entry that cannot be made faithfully and safely, NoSpaceError, StorageError.
         """
         with self.putting(directory, wording or Wording(self.name)) as writer:
@@ -233,7 +234,7 @@ class ChangedTree(ExtTree, Tree):
 
     @contextmanager
     def putting(self, directory: str, wording: Wording) -> Iterator[EntryWriter]:
-        """Give what makes entries as put() does, all of which are there when the block ends."""
+        """Give an object that makes entries as put() does, all of which exist when the block ends."""
         with self._changing(directory):
             if self.inode(directory).kind != layout.DIRECTORY:
                 raise RefusedError("is not a directory", errno.ENOTDIR)
@@ -249,7 +250,7 @@ class ChangedTree(ExtTree, Tree):
             self.files = ExtFiles(self._transaction.fs)
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make one directory of exactly this mode; the one above it is there."""
+        """Make a directory of exactly this mode; its parent must exist."""
         with self._changing(path):
             self._made(*self._free_name(path), layout.DIRECTORY | mode, attributes)
 
@@ -261,35 +262,35 @@ class ChangedTree(ExtTree, Tree):
         device: tuple[int, int] = (0, 0),
         attributes: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Make a device, of a major and a minor number, a FIFO or a socket; mode has the type, as for mknod(2)."""
+        """Make a device, of a major and a minor number, a FIFO or a socket; mode includes the type, as for mknod(2)."""
         if stat.S_IFMT(mode) not in _NODES:
             raise ValueError(f"{mode:#o} is not the mode of a device, a FIFO or a socket")
         with self._changing(path) as changes:
             self._dress(changes.make(*self._free_name(path), mode, device=device), attributes)
 
     def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make a symlink to target, which is the guest's to resolve."""
+        """Make a symlink to target, which the guest will resolve."""
         with self._changing(path) as changes:
             inode = changes.symlink(*self._free_name(path), os.fsencode(target))
             self._dress(inode, attributes)
 
     def remove(self, path: str) -> None:
-        """Take the name of a file away, or a symlink itself; a directory raises StorageError (EISDIR)."""
+        """Remove the name of a file, or a symlink itself; a directory raises StorageError (EISDIR)."""
         with self._changing(path) as changes:
             parent, name, _ = self._located(path)
             changes.unlink(parent, name, directory=False)
 
     def remove_directory(self, path: str) -> None:
-        """Take an empty directory away."""
+        """Remove an empty directory."""
         with self._changing(path) as changes:
             parent, name, _ = self._located(path)
             changes.unlink(parent, name, directory=True)
 
     def remove_tree(self, path: str) -> None:
-        """Take a file away, or a directory with everything below it; a symlink itself.
+        """Remove a file, or a directory with everything below it; a symlink itself.
 
-        Of a large directory some files are taken away at a time, and all of them when the call returns: after an
-        interruption or error some may be there.
+        The files of a large directory are removed in several steps: after an interruption or error some may still
+        exist.
         """
         with self._changing(path):
             parent, name, inode = self._located(path)
@@ -309,7 +310,7 @@ class ChangedTree(ExtTree, Tree):
             self.files = ExtFiles(self._transaction.fs)
 
     def rename(self, path: str, new_path: str) -> None:
-        """Give what is at path another path, in place of what is there, as rename(2) does."""
+        """Rename the file at path, replacing an existing file, as rename(2) does."""
         with self._changing(path) as changes:
             parent, name, _ = self._located(path)
             with self.errors(new_path):
@@ -317,53 +318,53 @@ class ChangedTree(ExtTree, Tree):
             changes.rename(parent, name, *new[:2])
 
     def link(self, path: str, new_path: str) -> None:
-        """Give the file at path, itself if it is a symlink, one more name."""
+        """Give the file at path another name; a symlink itself."""
         with self._changing(new_path) as changes:
             with self.errors(path):
                 inode = changes.inode(self.inode(path, follow_symlinks=False).number)
             changes.link(*self._free_name(new_path), inode)
 
     def append(self, path: str, data: bytes) -> None:
-        """Put data at the end of a regular file."""
+        """Append data to a regular file."""
         with self._changing(path) as changes:
             inode = changes.inode(self.inode(path).number)
             changes.resize(inode, inode.size, data)
 
     def truncate(self, path: str, size: int) -> None:
-        """Cut a regular file after size bytes, or lengthen it with a hole."""
+        """Truncate a regular file at size bytes, or extend it with a hole."""
         with self._changing(path) as changes:
             changes.resize(changes.inode(self.inode(path).number), size)
 
     def chmod(self, path: str, mode: int) -> None:
-        """Change the permission bits, and those of an ACL with them."""
+        """Change the permission bits, and with them those of an ACL."""
         with self._changing(path) as changes:
             changes.set_mode(changes.inode(self.inode(path).number), mode)
 
     def chown(self, path: str, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
-        """Change owner and group, and nothing else: bits and capabilities that chown(2) would clear stay."""
+        """Change only owner and group: bits and capabilities that chown(2) would clear stay."""
         with self._changing(path) as changes:
             inode = changes.inode(self.inode(path, follow_symlinks=follow_symlinks).number)
             changes.set_owner(inode, uid, gid)
 
     def utime(self, path: str, *, atime_ns: int, mtime_ns: int, follow_symlinks: bool = True) -> None:
-        """Change the times of the last access and the last change, in nanoseconds since 1970."""
+        """Change the times of the last access and modification, in nanoseconds since 1970."""
         with self._changing(path) as changes:
             inode = changes.inode(self.inode(path, follow_symlinks=follow_symlinks).number)
             changes.set_times(inode, atime_ns, mtime_ns)
 
     def set_attribute(self, path: str, name: str, value: bytes, *, follow_symlinks: bool = True) -> None:
-        """Set an extended attribute; an ACL changes the permission bits, too."""
+        """Set an extended attribute; an ACL also changes the permission bits."""
         with self._changing(path):
             self._dress(self.inode(path, follow_symlinks=follow_symlinks), {name: value})
 
     def remove_attribute(self, path: str, name: str, *, follow_symlinks: bool = True) -> None:
-        """Take an extended attribute away; StorageError (ENODATA) where there is none of this name."""
+        """Remove an extended attribute; StorageError (ENODATA) if there is none of this name."""
         with self._changing(path) as changes:
             inode = changes.inode(self.inode(path, follow_symlinks=follow_symlinks).number)
             changes.set_attribute(inode, os.fsencode(name), None)
 
     def error(self, path: str, text: str, number: int) -> StorageError:
-        """Return the error that says text of the file at path."""
+        """Return the error with a text about the file at path."""
         error = super().error(path, text, number)
         if number == errno.EEXIST:
             return ExistingPathError(str(error), errno=number, filename=error.filename)
@@ -377,7 +378,7 @@ class ChangedTree(ExtTree, Tree):
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:
-        """Do as errors() does, and for a full file system."""
+        """Do as errors() does, and also for a full file system."""
         with self.errors(path):
             try:
                 yield
@@ -386,7 +387,7 @@ class ChangedTree(ExtTree, Tree):
 
     @contextmanager
     def _changing(self, path: str) -> Iterator[FileChanges]:
-        """Commit what is changed within, or take it all back."""
+        """Commit the changes in the block, or undo them all."""
         if not path.startswith("/"):
             raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
         transaction, is_outermost = self._transaction, not self._is_together
@@ -404,7 +405,7 @@ class ChangedTree(ExtTree, Tree):
             self.files = ExtFiles(transaction.fs)
 
     def _release_orphans(self) -> None:
-        """Do what a crash has left to be done, before the first change."""
+        """Finish what a crash has left, before the first change."""
         if not self._has_orphans:
             return
         with self._errors("/"):
@@ -412,27 +413,27 @@ class ChangedTree(ExtTree, Tree):
         self._has_orphans, self.files = False, ExtFiles(self._transaction.fs)
 
     def _located(self, path: str, *, follow_symlinks: bool = False) -> tuple[StoredInode, bytes, StoredInode | None]:
-        """Return the directory, the name in it that path ends on, and what is there."""
+        """Return the directory, the last name of path in it, and the file there."""
         name = os.fsencode(path).rstrip(b"/").rpartition(b"/")[2]
         if not name:
-            raise RefusedError("is the root directory, which stays where it is", errno.EBUSY)
+            raise RefusedError("is the root directory, which cannot be moved or removed", errno.EBUSY)
         if name in (b".", b".."):
             raise RefusedError("ends in . or ..; name the directory by its own name", errno.EINVAL)
         if b"\0" in name:
-            raise RefusedError("is not a name that a file can have", errno.EINVAL)
+            raise RefusedError("is not a valid file name", errno.EINVAL)
         steps, missing = self.walked(path.rstrip("/"), follow_symlinks=follow_symlinks, below_file=errno.ENOTDIR)
         if missing is not None:
             return self._changes.inode(steps[-1].inode.number), missing, None
         if len(steps) == 1:
-            raise RefusedError("leads to the root directory, which stays where it is", errno.EBUSY)
+            raise RefusedError("leads to the root directory, which cannot be moved or removed", errno.EBUSY)
         above, found = steps[-2:]
         return self._changes.inode(above.inode.number), found.name, self._changes.inode(found.inode.number)
 
     def _free_name(self, path: str) -> tuple[StoredInode, bytes]:
-        """Return the directory and the name of what is to be made."""
+        """Return the directory and the name of a file to be made."""
         parent, name, inode = self._located(path)
         if inode is not None:
-            raise RefusedError("cannot be made: something has this name already", errno.EEXIST)
+            raise RefusedError("cannot be made: a file of this name already exists", errno.EEXIST)
         return parent, name
 
     def _made(self, parent: StoredInode, name: bytes, mode: int, attributes: Mapping[str, bytes] | None) -> StoredInode:
@@ -445,7 +446,7 @@ class ChangedTree(ExtTree, Tree):
 
 
 def made_of(entries: Iterable[Entry], make: Callable[[Entry], None]) -> tuple[int, int]:
-    """Make each entry; return how many there are, and the bytes of the regular files among them."""
+    """Make files of all entries; return how many, and the bytes of the regular files among them."""
     count = total = 0
     for entry in entries:
         make(entry)
@@ -457,5 +458,5 @@ def made_of(entries: Iterable[Entry], make: Callable[[Entry], None]) -> tuple[in
 def _file_name(name: str) -> bytes:
     encoded = os.fsencode(name)
     if encoded in (b"", b".", b"..") or b"/" in encoded or b"\0" in encoded:
-        raise RefusedError("is not a name that a file can have", errno.EINVAL)
+        raise RefusedError("is not a valid file name", errno.EINVAL)
     return encoded

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What users, groups and projects have more or less by the changes of one transaction."""
+"""The changes in the usage of users, groups and projects by one transaction."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode
 
 Charge = tuple[tuple[int, int, int], int, int]
-"""Owner, group and project of an inode, and what they have by it: bytes, and inodes with those of values."""
+"""Owner, group and project of an inode, and its usage: bytes, and inodes including those of values."""
 
 
 class UsageChanges:
-    """The charges of the inodes that a transaction stores, before and after it; nothing without quota files."""
+    """The usage of the inodes that a transaction stores, before and after it; nothing without quota files."""
 
     def __init__(self, fs: FileSystem) -> None:
         number = fs.superblock.number
@@ -24,19 +24,19 @@ class UsageChanges:
         self.files = tuple(number(name) if has_quota else 0 for name in names)
         """The inodes of the quota files of users, groups and projects; 0 where there is none."""
         self.count_values: Callable[[StoredInode], int] = lambda _: 0
-        """How many inodes hold values of an inode's attributes."""
+        """The number of inodes that hold values of an inode's attributes."""
         self._fs = fs
         self._first = fs.superblock.first_inode
         self._own = {*self.files, number("s_orphan_file_inum")}
         self._charges: dict[int, tuple[Charge | None, Charge | None]] = {}
 
     def made(self, number: int) -> None:
-        """Say that an inode was free before; what its table has is that of an earlier file."""
+        """Note that an inode was free before; the bytes in its table are an earlier file's."""
         if any(self.files):
             self._charges.setdefault(number, (None, None))
 
     def stored(self, old: Callable[[], StoredInode], inode: StoredInode) -> None:
-        """Say what an inode is from now on; old gives it as it was."""
+        """Note the new state of an inode; old returns the previous state."""
         if not any(self.files) or not self._is_charged(inode):
             return
         if inode.number in self._charges:
@@ -47,12 +47,12 @@ class UsageChanges:
         self._charges[inode.number] = before, self._charge(inode)
 
     def released(self, inode: StoredInode) -> None:
-        """Say that an inode is free from now on; it was stored before."""
+        """Note that an inode is free from now on; it was stored before."""
         if inode.number in self._charges:
             self._charges[inode.number] = self._charges[inode.number][0], None
 
     def renumbered(self, inode: StoredInode, number: int) -> None:
-        """Say that an inode gets another number, under which it is stored next."""
+        """Note that an inode gets another number, under which it is stored next."""
         if any(self.files) and self._is_charged(inode):
             charge = self._charge(inode)
             self._charges[number] = self._charges.pop(inode.number, (charge, charge))
@@ -61,11 +61,11 @@ class UsageChanges:
         return dict(self._charges)
 
     def restore(self, charges: dict[int, tuple[Charge | None, Charge | None]]) -> None:
-        """Go back to what copy() returned; an empty one forgets all."""
+        """Return to the result of copy(); an empty one discards all."""
         self._charges = dict(charges)
 
     def changes(self, kind: int) -> dict[int, tuple[int, int]]:
-        """Return by id how many bytes and inodes users (0), groups (1) or projects (2) have more."""
+        """Return by id the additional bytes and inodes of users (0), groups (1) or projects (2)."""
         found: dict[int, tuple[int, int]] = {}
         for charges in self._charges.values():
             for charge, sign in zip(charges, (-1, 1), strict=True):

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Values of extended attributes in inodes of their own (ea_inode): made, counted, and given back with the last one.
+"""Attribute values in inodes of their own (ea_inode): made, counted, and freed with the last reference.
 
-Such an inode says how many attributes have it: the high half in i_ctime, the low one in i_version; and in i_atime the
-value's hash. What it takes counts as that of each file that has the attribute.
+Such an inode stores how many attributes refer to it: the high half in i_ctime, the low one in i_version; and the
+value's hash in i_atime. Its space counts for each file that has the attribute.
 
-Without a journal both inodes come and go by one write where they lie in one block. Apart they cannot: of a value that
-no attribute names e2fsck -p says to run it by hand; of an attribute without its value it clears all that the inode, or
-the block of attributes, has; and of one whose inode is removed, with the flag and the hash of a value, it says nothing.
+Without a journal both inodes are written and removed by one write if they are in one block. Otherwise that is not
+possible: for a value without an attribute, e2fsck -p demands a manual run; for an attribute without its value it clears
+all attributes in the inode or the block; and for an attribute whose value inode is removed but still has the flag and
+the hash, it reports nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _MODE = layout.REGULAR_FILE | 0o600
 
 
 def read_value(transaction: Transaction, number: int, size: int) -> bytes:
-    """Return a value. Raises NotBelievedError for an inode that does not hold one of this size."""
+    """Return a value. Raises NotBelievedError for an inode that does not have a value of this size."""
     inode = _value_inode(transaction, number)
     if inode.size != size:
         raise transaction.fs.not_believed(f"inode {number} does not hold an extended attribute of {size} bytes")
@@ -36,7 +37,7 @@ def read_value(transaction: Transaction, number: int, size: int) -> bytes:
 
 
 def new_value(transaction: Transaction, owner: StoredInode, value: bytes) -> ValueInode:
-    """Put a value into a new inode, for an attribute of owner; one attribute has it."""
+    """Put a value into a new inode, for an attribute of owner; it has one reference."""
     inode = new_inode(transaction, owner, _MODE, 0, number=transaction.inodes.beside(owner.number))
     value_hash = transaction.fs.checksums.value(value)
     fields: dict[str, Value] = {
@@ -54,19 +55,19 @@ def new_value(transaction: Transaction, owner: StoredInode, value: bytes) -> Val
 
 
 def known_value(transaction: Transaction, number: int, size: int) -> ValueInode:
-    """Return a value that is in an inode already."""
+    """Return a value that is already in an inode."""
     return ValueInode(number, size, int(_value_inode(transaction, number).fields["i_atime"]))
 
 
 def count_references(transaction: Transaction, number: int, more: int) -> None:
-    """Have an inode say that more attributes have its value, or with a negative number fewer; the last one frees it.
+    """Increase the number of references to an inode's value (decrease, if negative); without any it is freed.
 
-    Raises NotBelievedError for an inode that does not hold a value, or has fewer.
+    Raises NotBelievedError for an inode that is not a value, or has fewer references.
     """
     inode = _value_inode(transaction, number)
     count = (int(inode.fields["i_ctime"]) << 32 | int(inode.fields["i_version"])) + more
     if count < 0:
-        raise transaction.fs.not_believed(f"inode {number} is the value of more attributes than it says")
+        raise transaction.fs.not_believed(f"inode {number} is the value of more attributes than its count says")
     if count:
         store(transaction, changed(inode, _counted(count)))
         return
@@ -74,7 +75,7 @@ def count_references(transaction: Transaction, number: int, more: int) -> None:
     contents.cut(0)
     gone = with_blocks(transaction, contents.finished(0), 0)
     removed: dict[str, Value] = {"i_links_count": 0, "i_dtime": int(time.time()) & 0xFFFFFFFF, **size_fields(0)}
-    # Without these e2fsck sees that it is not the value of an attribute that an interruption has left.
+    # Without these fields e2fsck sees that it is not the value of an attribute that an interruption has left.
     gone = changed(gone, {**removed, "i_flags": 0, "i_atime": 0})
     store(transaction, gone)
     transaction.usage.released(gone)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checking an ext2, ext3 or ext4 file system: which of its structures contradict each other. Nothing is changed.
+"""Check an ext2, ext3 or ext4 file system: which of its structures contradict each other. Nothing is changed.
 
 report ── kinds of findings, counted, with a sentence for each of the first
 check ── the order: superblock, journal, groups, inodes, directories, link counts, bitmaps

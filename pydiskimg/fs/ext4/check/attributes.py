@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The extended attributes of inodes: their entries, hashes and values, and who shares a block or a value's inode."""
+"""The extended attributes of inodes: their entries, hashes and values, and the sharing of blocks and value inodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SMALLEST_EXTRA = 4
 
 @dataclass(slots=True)
 class SharedBlock:
-    """A block of attributes: how many inodes it says it has, how many were found, and what its values take."""
+    """A block of attributes: its count of inodes, the number found, and the space of its values."""
 
     wanted: int
     found: int
@@ -30,16 +30,18 @@ class SharedBlock:
 
 
 class AttributeChecker:
-    """Checks the attributes of inodes one after the other; check_shared() comes when all were."""
+    """Checks the attributes of inodes one after the other; check_shared() follows the last one."""
 
     def __init__(self, checking: Checking) -> None:
         self._checking = checking
         self._fs = checking.fs
         self._blocks: dict[int, SharedBlock] = {}
-        self._values: dict[int, int] = {}  # references to inodes that hold values
+        self._values: dict[int, int] = {}  # references to inodes of values
 
     def check(self, inode: StoredInode) -> tuple[int, int]:
-        """Check the attributes of an inode; return the clusters that count as the inode's, and inodes of values."""
+        """Check the attributes of an inode; return the clusters that count as the inode's, and the number of value
+        inodes.
+        """
         clusters, inodes = self._in_inode(inode)
         block = inode.xattr_block
         if block:
@@ -49,11 +51,11 @@ class AttributeChecker:
         return clusters, inodes
 
     def check_shared(self) -> None:
-        """Compare the references that were counted with those that blocks and inodes say they have."""
+        """Compare the references found with the counts in blocks and inodes."""
         report = self._checking.report
         for block, shared in self._blocks.items():
             if shared.wanted != shared.found:
-                text = f"block {block} of attributes says that {shared.wanted} inodes share it, found {shared.found}"
+                text = f"block {block} of attributes counts {shared.wanted} inodes that share it, found {shared.found}"
                 report.add(FindingKind.ATTRIBUTE, text)
         for number, references in self._values.items():
             if self._checking.inodes.kind(number):
@@ -63,9 +65,9 @@ class AttributeChecker:
                 except NotBelievedError:
                     continue  # its checksum was reported
                 stored = value_references(inode)
-                # One of Lustre's kind has no count, and these two are equal.
+                # Lustre's kind has no count, and these two are equal.
                 if stored != references and inode.fields["i_ctime"] != inode.fields["i_atime"]:
-                    text = f"it says that {stored} attributes have it as their value, found {references}"
+                    text = f"it counts {stored} attributes with it as their value, found {references}"
                     self._checking.found(FindingKind.ATTRIBUTE, inode, text)
 
     def _in_inode(self, inode: StoredInode) -> tuple[int, int]:
@@ -89,7 +91,7 @@ class AttributeChecker:
         fs, checking = self._fs, self._checking
         if not checking.has(Compat.EXT_ATTR):
             checking.found(
-                FindingKind.ATTRIBUTE, inode, "has a block of attributes, and the file system has no such feature"
+                FindingKind.ATTRIBUTE, inode, "has a block of attributes, but the file system lacks the feature"
             )
             return None
         if not fs.geometry.first_data_block <= number < fs.geometry.blocks:
@@ -116,7 +118,7 @@ class AttributeChecker:
         return known
 
     def _entries(self, inode: StoredInode, area: bytes, position: int, *, needs_hash: bool) -> tuple[int, int]:
-        """Check the entries from position on; return the clusters and inodes of values that lie in inodes."""
+        """Check the entries from position on; return the clusters and the number of value inodes."""
         clusters = inodes = 0
         taken = [(0, position)]
         try:
@@ -124,7 +126,7 @@ class AttributeChecker:
                 taken.append((at, end))
                 name = area[at + layout.XATTR_ENTRY.size : at + layout.XATTR_ENTRY.size + entry["e_name_len"]]
                 if needs_hash and not entry["e_name_index"]:
-                    raise ValueError("an extended attribute has a name without a beginning")
+                    raise ValueError("an extended attribute has a name without a prefix")
                 if entry["e_value_inum"]:
                     found = self._value_in_inode(inode, name, entry)
                     clusters, inodes = clusters + found[0], inodes + found[1]
@@ -145,10 +147,10 @@ class AttributeChecker:
         return clusters, inodes
 
     def _value_in_inode(self, owner: StoredInode, name: bytes, entry: dict[str, int]) -> tuple[int, int]:
-        """Check an attribute whose value is an inode of its own; return the clusters and inodes that count for it."""
+        """Check an attribute whose value has its own inode; return the clusters and inodes that count for it."""
         number, size = entry["e_value_inum"], entry["e_value_size"]
         if not self._checking.has(Incompat.EA_INODE):
-            raise ValueError("it has an attribute with a value in an inode, and the file system has no such feature")
+            raise ValueError("it has an attribute with a value in an inode, but the file system lacks the feature")
         if not self._fs.superblock.first_inode <= number <= self._fs.geometry.inodes:
             raise ValueError(f"the value of an extended attribute is inode {number}")
         self._values[number] = self._values.get(number, 0) + 1
@@ -157,9 +159,9 @@ class AttributeChecker:
         except NotBelievedError:
             return -(-size // (self._fs.geometry.block_size * self._fs.geometry.cluster_blocks)), 1
         if not size or value.size != size:
-            raise ValueError(f"inode {number} holds {value.size} bytes, and an attribute has {size} there")
+            raise ValueError(f"inode {number} has {value.size} bytes, while an attribute states {size}")
         if not value.flags & layout.EA_INODE_FLAG:
-            raise ValueError(f"inode {number} is not one for the value of an attribute")
+            raise ValueError(f"inode {number} is not the value of an attribute")
         if entry["e_hash"] not in value_hashes(name, int(value.fields["i_atime"])):
             if points_back(value, owner):
                 return 0, 0
@@ -168,5 +170,5 @@ class AttributeChecker:
 
 
 def value_references(inode: StoredInode) -> int:
-    """Return how many attributes an inode that holds a value says it has."""
+    """Return the count of references in an inode that holds a value."""
     return int(inode.fields["i_ctime"]) << 32 | int(inode.fields["i_version"])

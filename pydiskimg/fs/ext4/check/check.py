@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The check of one file system, from its superblock to its bitmaps."""
+"""Check one file system, from its superblock to its bitmaps."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ _KNOWN = Features(KNOWN_TO_FILES.compat, KNOWN_TO_FILES.incompat, every(RoCompat
 
 
 def check_ext(source: Source, *, progress: Progress | None = None) -> ExtReport:
-    """Check the ext2, ext3 or ext4 that begins where source begins, and return what is wrong with it.
+    """Check the ext2, ext3 or ext4 at the beginning of source, and return the findings.
 
-    What its journal still has to put into place is read from there, as mounting would. progress counts inodes. Memory
-    is a bit for each cluster and at most 13 bytes for each inode of the groups that have any in use, besides some 150
-    bytes for each group and 100 for each directory, each block of attributes and each id with a quota. Raises
-    StorageError as reading does.
+    Changes in its journal are included, as mounting would. progress counts inodes. Memory is a bit for each cluster and
+    at most 13 bytes for each inode of the groups that have any in use, and about 150 bytes for each group and 100 for
+    each directory, each block of attributes and each id with a quota. Raises StorageError as reading does.
     """
     report = ExtReport()
     unknown = _unknown_features(source)
@@ -44,7 +43,7 @@ def check_ext(source: Source, *, progress: Progress | None = None) -> ExtReport:
     try:
         fs = _recovered(fs, report)
         _check(fs, report, progress)
-    except NotBelievedError as error:  # what goes on from here would be about other blocks than the file system's
+    except NotBelievedError as error:  # further findings would be about blocks that do not belong to the file system
         report.add(FindingKind.JOURNAL, error.reason)
     return report
 
@@ -62,7 +61,7 @@ def _unknown_features(source: Source) -> str | None:
 
 
 def _recovered(fs: FileSystem, report: ExtReport) -> FileSystem:
-    """Return the file system as recovery leaves it. Raises NotBelievedError where that cannot be told."""
+    """Return the file system as recovery leaves it. Raises NotBelievedError if that cannot be determined."""
     if Compat.HAS_JOURNAL in fs.geometry.features and fs.superblock.journal_inode:
         try:
             journal = Journal(fs)
@@ -74,11 +73,11 @@ def _recovered(fs: FileSystem, report: ExtReport) -> FileSystem:
         if journal.error:
             report.add(FindingKind.JOURNAL, f"its journal: the kernel has stopped it with error {journal.error}")
         if journal.start and not fs.needs_recovery:
-            report.add(FindingKind.JOURNAL, "its journal holds changes, and its superblock says that there are none")
+            report.add(FindingKind.JOURNAL, "its journal has changes, although its superblock says that it has none")
     found = recovered(fs, _KNOWN)
     if isinstance(found.source, RecoveredSource):
         report.replayed_blocks = found.source.check_copies()
-        report.notes.append(f"it is checked as {report.replayed_blocks} blocks in its journal will make it")
+        report.notes.append(f"it is checked with {report.replayed_blocks} blocks of its journal replayed")
     return found
 
 
@@ -130,7 +129,7 @@ def _check_mount_protection(fs: FileSystem, report: ExtReport) -> None:
         report.add(FindingKind.SUPERBLOCK, "the checksum of its multiple mount protection is wrong")
     if fields["mmp_magic"] == layout.MMP_MAGIC and fields["mmp_seq"] != layout.MMP_CLEAN:
         is_changed = fields["mmp_seq"] == layout.MMP_FSCK
-        use = "is being checked or changed, or that this was interrupted" if is_changed else "is in use"
+        use = "is being checked or changed, or that a check or change was interrupted" if is_changed else "is in use"
         report.notes.append(f"its multiple mount protection says that it {use}")
 
 
@@ -141,7 +140,7 @@ def _orphans(fs: FileSystem, report: ExtReport) -> frozenset[int]:
         report.add(FindingKind.ORPHAN, error.reason)
         return frozenset()
     if found:
-        report.notes.append(f"{len(found)} files wait to be deleted or cut, which mounting or e2fsck does")
+        report.notes.append(f"{len(found)} files wait to be deleted or truncated, which mounting or e2fsck does")
     problem = orphan_file_problem(fs)
     if problem is not None:
         report.add(FindingKind.ORPHAN, problem)

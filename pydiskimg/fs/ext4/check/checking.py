@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the parts of one check share: the file system as recovery leaves it, and what was found of it so far."""
+"""The state that the parts of a check share: the file system as recovery leaves it, and the findings so far."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 
 @dataclass
 class Checking:
-    """One check of fs. claims has the clusters that were found in use, inodes what was found of inodes.
+    """A check of fs. claims has the clusters found in use, inodes the findings on inodes.
 
-    orphans are the inodes that wait to be deleted or cut; metadata has the bits of the clusters of the groups' own
-    metadata, by group.
+    orphans are the inodes that wait to be deleted or truncated; metadata has the bits of the clusters of the groups'
+    own metadata, by group.
     """
 
     fs: FileSystem
@@ -44,7 +44,7 @@ class Checking:
         return tuple(self.fs.superblock.number(name) for name in names)
 
     def is_own(self, number: int) -> bool:
-        """Tell whether an inode is one of the file system's own that no directory names."""
+        """True for an inode of the file system itself that no directory names."""
         if number < self.fs.superblock.first_inode:
             return number != layout.ROOT_INODE
         return number in self._own_files
@@ -54,11 +54,11 @@ class Checking:
         return self.fs.superblock.own_files
 
     def found(self, kind: FindingKind, inode: StoredInode, text: str) -> None:
-        """Report what is wrong with an inode."""
+        """Report damage of an inode."""
         self.report.add(kind, f"{inode_name(inode.number)}: {text}")
 
     def claim(self, start: int, end: int, what: str) -> None:
-        """Claim blocks for what, and report those that something else has claimed."""
+        """Claim blocks for what, and report those that are already claimed."""
         claimed = self.claims.claim(start, end)
         if claimed is not None:
-            self.report.add(FindingKind.SHARED, f"block {claimed} of {what} is in use by something else as well")
+            self.report.add(FindingKind.SHARED, f"block {claimed} of {what} is in use twice")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which clusters are in use, found by following everything that uses blocks: a bit for each cluster."""
+"""The clusters in use, found by following all references to blocks: a bit for each cluster."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pydiskimg.fs.ext4.geometry import Geometry
 
 
 class Claims:
-    """The bits of the clusters that were claimed, by group; a group without any takes no memory."""
+    """The bits of the claimed clusters, by group; a group without any takes no memory."""
 
     def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
         self.groups: dict[int, int] = {}
 
     def claim(self, start: int, end: int) -> int | None:
-        """Claim the clusters that hold the blocks [start, end); return the first block of one claimed before."""
+        """Claim the clusters of the blocks [start, end); return the first block that was already claimed."""
         geometry, ratio = self._geometry, self._geometry.cluster_blocks
         claimed = None
         while start < end:

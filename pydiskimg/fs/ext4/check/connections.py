@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How inodes hang together: every directory below the root, ".." as the way back, and as many names as links."""
+"""The connections of inodes: every directory is below the root, ".." is its parent, and names match link counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LINK_MAX = 65000
 
 
 def check_connections(checking: Checking) -> None:
-    """Report directories that are not below the root, or say another one above them than has their entry."""
+    """Report directories that are not below the root, or whose ".." is not the directory with their entry."""
     inodes, report = checking.inodes, checking.report
     if inodes.kind(layout.ROOT_INODE) != DIRECTORY:
         report.add(FindingKind.INODE, "inode 2 is not the root directory")
@@ -31,15 +31,15 @@ def check_connections(checking: Checking) -> None:
         elif dotdot and dotdot != parent:
             report.add(FindingKind.DIRECTORY, f"inode {number}: its entry '..' names inode {dotdot}, expected {parent}")
         if parent and not _is_connected(checking, number, connected):
-            report.add(FindingKind.UNCONNECTED, f"inode {number}: the directories above it are a circle")
+            report.add(FindingKind.UNCONNECTED, f"inode {number}: its parent directories form a circle")
 
 
 def _is_connected(checking: Checking, number: int, connected: set[int]) -> bool:
-    """Follow the parents of a directory; False where they come back to one of themselves."""
+    """Follow the parents of a directory; False if they form a circle."""
     way: set[int] = set()
     while number and number not in connected:
         if number in way:
-            connected |= way  # each circle is told once
+            connected |= way  # each circle is reported once
             return False
         way.add(number)
         number = checking.inodes.parent(number)
@@ -48,14 +48,14 @@ def _is_connected(checking: Checking, number: int, connected: set[int]) -> bool:
 
 
 def check_links(checking: Checking) -> None:
-    """Report inodes with another link count than entries that name them."""
+    """Report inodes whose link count differs from the number of their entries."""
     report, inodes = checking.report, checking.inodes
     for number, links, names in inodes.links():
         if checking.is_own(number) or number in checking.orphans:
             continue
         is_directory = inodes.kind(number) == DIRECTORY
         if not names:
-            report.add(FindingKind.UNCONNECTED, f"inode {number}: it is in use, and no entry names it")
+            report.add(FindingKind.UNCONNECTED, f"inode {number}: it is in use, but no entry names it")
         elif is_directory and names > _LINK_MAX and links == 1:
             if not checking.has(RoCompat.DIR_NLINK):
                 report.add(FindingKind.LINK_COUNT, f"inode {number}: it has more links than the file system allows")
@@ -64,7 +64,7 @@ def check_links(checking: Checking) -> None:
 
 
 def _has_hashes(checking: Checking, number: int) -> bool:
-    """Tell a directory with a tree of hashes: it may have had more directories than its link count can say."""
+    """True for a directory with a tree of hashes: it may have had more subdirectories than links can count."""
     try:
         return bool(read_inode(checking.fs, number).flags & layout.INDEX_FLAG)
     except NotBelievedError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The copies of the superblock and of the group descriptors, which are used when the first ones are lost."""
+"""The copies of the superblock and of the group descriptors, which are used when the primary ones are lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydiskimg.fs.ext4.layout import SUPERBLOCK
 from pydiskimg.fs.ext4.superblock import parse_superblock
 from pydiskimg.protocols import read_bytes
 
-# What nothing changes in one copy of the superblock alone.
+# Fields that nothing changes in only one copy of the superblock.
 _SHARED = (
     "s_inodes_count",
     "s_blocks_count_lo",
@@ -27,7 +27,7 @@ _MOST_BLOCKS = 1 << 14  # of copies of descriptors that are compared
 
 
 def check_copies(checking: Checking) -> None:
-    """Compare the copies of superblock and descriptors with the first ones: what says where things are."""
+    """Compare the copies of superblock and descriptors with the primary ones: the fields that give locations."""
     fs, report = checking.fs, checking.report
     own = fs.superblock.fields
     for group in fs.geometry.copies:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every directory by itself: its blocks, "." and "..", and what its entries name."""
+"""Every directory by itself: its blocks, "." and "..", and the inodes that its entries name."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class DirectoryChecker:
             for index, block in self._blocks(inode):
                 self._check_block(inode, index, block, tree)
         except NotBelievedError:
-            return  # as its map was checked
+            return  # reported by the check of its map
         if tree is not None:
             tree.finish()
 
     def _inode(self, number: int) -> StoredInode:
-        """Return an inode whether or not its checksum holds, which was reported."""
+        """Return an inode, whatever its checksum: a wrong one was reported."""
         group, index = group_of_inode(self._fs, number)
         size = self._fs.geometry.inode_size
         block, offset = divmod(index * size, self._fs.geometry.block_size)
@@ -129,21 +129,19 @@ class DirectoryChecker:
             self._check_type(inode, entry, kind)
 
     def _is_possible(self, number: int) -> bool:
-        """Tell whether entries may name an inode."""
+        """True if entries may name the inode."""
         return number == layout.ROOT_INODE or (0 < number <= self._most and not self._checking.is_own(number))
 
     def _check_entry(self, inode: StoredInode, entry: StoredEntry) -> None:
         number, name = entry.inode, entry.name
         if not self._is_possible(number):
-            self._entry(inode, name, f"names inode {number}, which no entry can name")
+            self._entry(inode, name, f"names inode {number}, which cannot have a name")
             return
         if name in _OWN or number in (layout.ROOT_INODE, inode.number):
-            text = (
-                "is there a second time" if name in _OWN else f"names inode {number}, the directory itself or the root"
-            )
+            text = "occurs twice" if name in _OWN else f"names inode {number}, the directory itself or the root"
             self._entry(inode, name, text)
         elif not name or ((b"/" in name or b"\0" in name) and not inode.flags & layout.ENCRYPT_FLAG):
-            self._entry(inode, name, "has a name that no file can have")
+            self._entry(inode, name, "has an invalid name")
         kind = self._inodes.kind(number)
         if kind == UNKNOWN:
             return
@@ -153,7 +151,7 @@ class DirectoryChecker:
         self._check_type(inode, entry, kind)
         if kind == DIRECTORY:
             if self._inodes.parent(number):
-                self._entry(inode, name, f"names the directory of inode {number}, which has a name already")
+                self._entry(inode, name, f"names the directory of inode {number}, which already has a name")
             else:
                 self._inodes.set_parent(number, inode.number)
         self._inodes.name(number)
@@ -172,7 +170,7 @@ class DirectoryChecker:
         seen: set[bytes] = set()
         for name in names:
             if name in seen:
-                self._entry(inode, name, "has a name that another one in its block has")
+                self._entry(inode, name, "has the same name as another one in its block")
             seen.add(name)
 
     def _check_inline(self, inode: StoredInode) -> None:
@@ -184,7 +182,7 @@ class DirectoryChecker:
         try:
             more = Xattrs(self._fs, refuse).inline_data(inode)
         except NotBelievedError:
-            return  # as its attributes were checked
+            return  # reported by the check of its attributes
         parent = int.from_bytes(inode.i_block[:_INLINE_PARENT], "little")
         for name, number in ((b".", inode.number), (b"..", parent)):
             own = StoredEntry(0, SMALLEST, number, layout.FILE_TYPE_DIRECTORY if self._has_types else 0, name)

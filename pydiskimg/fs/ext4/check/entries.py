@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The entries of one block of a directory, each with all that is stored of it, up to the first that cannot be."""
+"""The entries of one block of a directory, with all their stored fields, up to the first invalid one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BrokenBlockError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry with length bytes at position of its block; inode 0: it is free."""
+    """An entry with length bytes at position of its block; inode 0 means that it is free."""
 
     position: int
     length: int

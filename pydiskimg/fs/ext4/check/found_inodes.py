@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What was found of each inode: its type, its link count and how many entries name it, and a directory's parents.
+"""The findings on each inode: its type, its link count and the number of its entries, and a directory's parents.
 
-Five bytes for each inode of a group that has any in use, and eight more where it has directories.
+Five bytes for each inode of a group that has any in use, and eight more if the group has directories.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class FoundInodes:
         self._unknown: set[int] = set()
 
     def set_unknown(self, group: int) -> None:
-        """Say that the inodes of a group could not be read."""
+        """Note that the inodes of a group could not be read."""
         self._unknown.add(group)
 
     def set(self, number: int, kind: int, links: int) -> None:
-        """Say that an inode is in use, its type in i_mode and its link count."""
+        """Note that an inode is in use, with its type in i_mode and its link count."""
         group, index = divmod(number - 1, self._count)
         if group not in self._kinds:
             self._kinds[group] = bytearray(self._count)
@@ -47,7 +47,7 @@ class FoundInodes:
         self._links[group][index] = links
 
     def kind(self, number: int) -> int:
-        """Return FREE, UNKNOWN, IN_USE or the number that stands for the type of an inode."""
+        """Return FREE, UNKNOWN, IN_USE or the number for the type of an inode."""
         group, index = divmod(number - 1, self._count)
         kinds = self._kinds.get(group)
         if kinds is None:
@@ -55,7 +55,7 @@ class FoundInodes:
         return kinds[index]
 
     def name(self, number: int) -> None:
-        """Count an entry that names an inode in use."""
+        """Count an entry that names a used inode."""
         group, index = divmod(number - 1, self._count)
         names = self._names[group]
         names[index] = min(names[index] + 1, _MOST_LINKS)
@@ -66,14 +66,14 @@ class FoundInodes:
         self._names[group][index] = min(self._names[group][index] + names, _MOST_LINKS)
 
     def parent(self, number: int) -> int:
-        """Return the directory that has the entry of a directory; 0 where none was found."""
+        """Return the directory with the entry of a directory; 0 if none was found."""
         return self._numbers(self._parents, number)
 
     def set_parent(self, number: int, parent: int) -> None:
         self._set_number(self._parents, number, parent)
 
     def dotdot(self, number: int) -> int:
-        """Return what a directory itself says is the directory above it."""
+        """Return the parent that a directory itself states."""
         return self._numbers(self._dotdots, number)
 
     def set_dotdot(self, number: int, parent: int) -> None:

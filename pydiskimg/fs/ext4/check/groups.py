@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The groups: where their metadata lies, first, and their bitmaps and counts against what was found, at the end."""
+"""The groups: first the locations of their metadata, and at the end their bitmaps and counts against the findings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydiskimg.fs.ext4.check.report import FindingKind
 from pydiskimg.fs.ext4.descriptors import Descriptor, location_problem, locations, read_descriptors
 from pydiskimg.fs.ext4.features import Incompat
 
-_MOST_RUNS = 5  # of blocks or inodes that one sentence names
+_MOST_RUNS = 5  # of blocks or inodes in one sentence
 
 
 class GroupChecker:
-    """Checks the groups of one file system; tables() says which inodes there are to be read."""
+    """Checks the groups of one file system; tables() tells which inodes are to be read."""
 
     def __init__(self, checking: Checking) -> None:
         self._checking = checking
@@ -25,7 +25,7 @@ class GroupChecker:
         self._free_blocks = self._free_inodes = 0
 
     def claim_metadata(self) -> None:
-        """Claim what the groups themselves have: superblocks, descriptors, their reserve, bitmaps and inode tables."""
+        """Claim the groups' own blocks: superblocks, descriptors, their reserve, bitmaps and inode tables."""
         geometry, claims = self._geometry, self._checking.claims
         for group in range(geometry.groups):
             start = geometry.group_start(group)
@@ -62,10 +62,10 @@ class GroupChecker:
         for what, block, count in locations(self._geometry, descriptor):
             claimed = self._checking.claims.claim(block, block + count)
             if claimed is not None and self._geometry.cluster_blocks == 1:
-                self._found(FindingKind.DESCRIPTOR, descriptor, f"its {what} lies at block {claimed}, which is in use")
+                self._found(FindingKind.DESCRIPTOR, descriptor, f"its {what} is at block {claimed}, which is in use")
 
     def compare(self) -> None:
-        """Compare bitmaps and counts with what was found; the kernel lets those of the superblock get old."""
+        """Compare bitmaps and counts with the findings; the kernel lets those of the superblock become outdated."""
         for descriptor in read_descriptors(self._fs):
             if location_problem(self._geometry, descriptor) is None:
                 self._compare_blocks(descriptor)
@@ -78,7 +78,9 @@ class GroupChecker:
             ("inodes", superblock.number("s_free_inodes_count"), self._free_inodes),
         ):
             if stored != found:
-                report.notes.append(f"the superblock's count of free {what} is old ({stored}, and {found} are free)")
+                report.notes.append(
+                    f"the superblock's count of free {what} is outdated (found {stored}, expected {found})"
+                )
 
     def _compare_blocks(self, descriptor: Descriptor) -> None:
         group, geometry, report = descriptor.group, self._geometry, self._checking.report
@@ -94,15 +96,15 @@ class GroupChecker:
         start, ratio = geometry.group_start(group), geometry.cluster_blocks
         if missing:
             where = _named(missing, start, ratio)
-            text = f"group {group}: its bitmap has blocks as free that are in use: {where}"
+            text = f"group {group}: its bitmap marks blocks as free that are in use: {where}"
             report.add(FindingKind.BLOCK_BITMAP, text, missing.bit_count())
         if leaked:
             where = _named(leaked, start, ratio)
-            text = f"group {group}: its bitmap has blocks as in use that nothing uses: {where}"
+            text = f"group {group}: its bitmap marks blocks as used that are not in use: {where}"
             report.add(FindingKind.LEAKED_BLOCKS, text, leaked.bit_count())
         free = clusters - stored.bit_count()
         if free != descriptor.free_blocks:
-            text = f"its descriptor says that {descriptor.free_blocks} clusters are free, and its bitmap {free}"
+            text = f"its descriptor says that {descriptor.free_blocks} clusters are free, its bitmap {free}"
             self._found(FindingKind.FREE_COUNT, descriptor, text)
 
     def _compare_inodes(self, descriptor: Descriptor) -> None:
@@ -114,23 +116,23 @@ class GroupChecker:
         first = group * count + 1
         for bits, what in (
             (found & ~stored, "as free that are in use"),
-            (stored & ~found, "as in use that are not"),
+            (stored & ~found, "as used that are not in use"),
         ):
             if bits:
-                text = f"group {group}: its bitmap has inodes {what}: {_named(bits, first, 1)}"
+                text = f"group {group}: its bitmap marks inodes {what}: {_named(bits, first, 1)}"
                 report.add(FindingKind.INODE_BITMAP, text, bits.bit_count())
         free = count - stored.bit_count()
         if free != descriptor.free_inodes:
-            text = f"its descriptor says that {descriptor.free_inodes} inodes are free, and its bitmap {free}"
+            text = f"its descriptor says that {descriptor.free_inodes} inodes are free, its bitmap {free}"
             self._found(FindingKind.FREE_COUNT, descriptor, text)
         if directories != descriptor.directories:
             text = f"its descriptor counts {descriptor.directories} directories, expected {directories}"
             self._found(FindingKind.FREE_COUNT, descriptor, text)
         if found >> max(count - descriptor.unused_inodes, 0):
-            self._found(FindingKind.DESCRIPTOR, descriptor, "inodes are in use that it has as never used")
+            self._found(FindingKind.DESCRIPTOR, descriptor, "inodes are in use that it marks as never used")
 
     def _bits(self, descriptor: Descriptor, block: int, count: int, covered: int, *, is_blocks: bool) -> int:
-        """Return the first count bits of a bitmap, whose checksum covers so many bits."""
+        """Return the first count bits of a bitmap, whose checksum covers that many bits."""
         data, checksums = self._fs.read(block), self._fs.checksums
         kind = FindingKind.BLOCK_BITMAP if is_blocks else FindingKind.INODE_BITMAP
         what = "block" if is_blocks else "inode"
@@ -149,7 +151,7 @@ class GroupChecker:
 
 
 def _named(bits: int, first: int, ratio: int) -> str:
-    """Return the first runs of bits, as blocks or inodes of which bit 0 is number first."""
+    """Return the first runs of bits, as blocks or inodes; bit 0 is number first."""
     parts: list[str] = []
     for low, high in runs_of(bits):
         if len(parts) == _MOST_RUNS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A directory's tree of hashes: every block is named once, at its depth, and its names have the hashes it says."""
+"""A directory's tree of hashes: every block is named once, at the right depth, and its names have the right hashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_BLOCKS = 1 << 20  # of a directory; 200 bytes of memory each
 
 @dataclass(slots=True)
 class _Named:
-    """What a table says of a block: who names it, the hashes that it may have, how often it is named."""
+    """The entry of a table for a block: the table, the range of its hashes, how often it is named."""
 
     depth: int
     lowest: int
@@ -46,7 +46,7 @@ class HashTree:
         self._is_hashed = not inode.flags & (layout.CASEFOLD_FLAG | layout.ENCRYPT_FLAG)
 
     def table_of(self, index: int, block: bytes) -> int | None:
-        """Return where in a block its table begins; None for a block of entries."""
+        """Return the byte at which a block's table begins; None for a block of entries."""
         if index == 0:
             return _INFO + int(layout.DX_ROOT.unpack(block)["info_length"])
         node = layout.DX_NODE.unpack(block)
@@ -55,7 +55,7 @@ class HashTree:
         return layout.DX_NODE.size if is_unused and limit == self._limit(layout.DX_NODE.size) else None
 
     def add(self, index: int, block: bytes, table: int | None, names: list[bytes]) -> None:
-        """Add a block: with its table, or the names in it."""
+        """Add a block: its table, or the names in it."""
         if len(self._tables) + len(self._leaves) >= _MOST_BLOCKS:
             self._is_usable = False
         if not self._is_usable:
@@ -82,7 +82,7 @@ class HashTree:
         ]
 
     def finish(self) -> None:
-        """Judge the tree when all blocks were added."""
+        """Check the tree after all blocks were added."""
         if not self._is_usable or 0 not in self._tables:
             return
         named = {0: _Named(0, 0, _HIGHEST, is_first=True)}
@@ -136,10 +136,10 @@ class HashTree:
             or root["info_length"] != layout.DX_ROOT_INFO_LENGTH
             or self._levels > most_levels(checking.fs)
         ):
-            self._found("the root of its tree of hashes makes no sense")
+            self._found("the root of its tree of hashes is invalid")
             self._is_usable = False
         elif version not in _KNOWN_HASHES or root["unused_flags"] & _INCOMPATIBLE:
-            self._found(f"its tree of hashes is of version {version}, which is not known")
+            self._found(f"its tree of hashes has the unknown version {version}")
             self._is_usable = False
         if version in COMPUTED_HASHES:
             self._hash = directory_hash(checking.fs, version)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every inode of the tables by itself: what its fields say together, its attributes, and the blocks that it has."""
+"""Every inode of the tables by itself: the consistency of its fields, its attributes, and its blocks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_OF_DIRECTORY = 1 << 31  # bytes, without large_dir
 
 
 class InodeChecker:
-    """Checks the inodes group by group; finish() comes after the last one."""
+    """Checks the inodes group by group; finish() follows the last one."""
 
     def __init__(self, checking: Checking, usage: QuotaUsage) -> None:
         self._checking = checking
@@ -61,18 +61,18 @@ class InodeChecker:
         elif inode.links or number in self._checking.orphans:
             self._check_file(inode)
         elif inode.mode and not inode.fields["i_dtime"]:
-            self._checking.found(FindingKind.INODE, inode, "it has no name left, and no time of its removal")
+            self._checking.found(FindingKind.INODE, inode, "it has no name and no deletion time")
         elif 0 < inode.fields["i_dtime"] < self._fs.geometry.inodes and self._times_tell_orphans:
-            self._checking.found(FindingKind.ORPHAN, inode, "it looks like one of a list of orphans that is broken")
+            self._checking.found(FindingKind.ORPHAN, inode, "it looks like part of a broken list of orphans")
 
     @property
     def _times_tell_orphans(self) -> bool:
-        """False where the file system is so old by its own clock that times look like numbers of inodes."""
+        """False if the file system's clock is so old that times look like numbers of inodes."""
         times = (self._fs.superblock.number(name) for name in ("s_wtime", "s_mtime", "s_mkfs_time"))
         return not any(0 < time < self._fs.geometry.inodes for time in times)
 
     def _check_own(self, inode: StoredInode) -> None:
-        """Check an inode of the file system's own: its root directory, its journal, quota files, what is reserved."""
+        """Check an inode of the file system itself: its root directory, its journal, quota files, reserved inodes."""
         checking, number = self._checking, inode.number
         if number == layout.ROOT_INODE:
             if inode.kind != layout.DIRECTORY:
@@ -100,7 +100,7 @@ class InodeChecker:
         return inode.number == layout.BOOT_LOADER_INODE and inode.kind == layout.REGULAR_FILE
 
     def _is_in_force(self, number: int) -> bool:
-        """Tell whether an own inode is to be in use: the superblock may name one without the feature that it is for."""
+        """True if an own inode must be in use: the superblock may name one without its feature."""
         return number < self._fs.superblock.first_inode or number in self._files_of_its_own()
 
     def _files_of_its_own(self) -> set[int]:
@@ -123,7 +123,7 @@ class InodeChecker:
         checking = self._checking
         if not checking.has(Compat.RESIZE_INODE):
             if inode.links or any(inode.i_block):
-                checking.found(FindingKind.RESIZE_INODE, inode, "it is in use, and the file system has no such feature")
+                checking.found(FindingKind.RESIZE_INODE, inode, "it is in use, but the file system lacks the feature")
             return
         try:
             double = check_resize_inode(self._fs)
@@ -137,7 +137,7 @@ class InodeChecker:
         checking = self._checking
         is_orphan = inode.number in checking.orphans
         if inode.fields["i_dtime"] and not is_orphan:
-            checking.found(FindingKind.INODE, inode, "it is in use and has a time of its removal")
+            checking.found(FindingKind.INODE, inode, "it is in use and has a deletion time")
         checking.inodes.set(inode.number, inode.kind, inode.links)
         problem = flag_problem(checking, inode)
         if problem is not None:
@@ -175,17 +175,17 @@ class InodeChecker:
         try:
             xattrs = Xattrs(self._fs, refuse)
             if not xattrs.has_inline_data(inode):
-                self._checking.found(FindingKind.INODE, inode, "it has no attribute for the contents in it")
+                self._checking.found(FindingKind.INODE, inode, "it has no attribute for its inline contents")
                 return
             size = len(inode.i_block) + len(xattrs.inline_data(inode))
         except NotBelievedError:
-            return  # as its attributes were checked
+            return  # reported by the check of its attributes
         is_exact = inode.kind == layout.DIRECTORY and inode.size != size
         if is_exact or inode.size > size:
-            self._checking.found(FindingKind.INODE, inode, f"it has {inode.size} bytes, and {size} are in the inode")
+            self._checking.found(FindingKind.INODE, inode, f"it has {inode.size} bytes, but {size} are in the inode")
 
     def _check_blocks(self, inode: StoredInode, found: FoundMap, others: int, *, is_orphan: bool = False) -> None:
-        """Compare size and count of blocks with those that were found; others are the attributes' clusters."""
+        """Compare size and count of blocks with the findings; others are the attributes' clusters."""
         checking, fs = self._checking, self._fs
         if not found.is_whole:
             return
@@ -222,7 +222,7 @@ class InodeChecker:
         if not found.end:
             return "it is a directory without blocks"
         if rest or blocks > found.end or found.end - blocks > spare:
-            return f"it is a directory of {size} bytes, and has {found.end} blocks of {block_size}"
+            return f"it is a directory of {size} bytes, but has {found.end} blocks of {block_size}"
         if found.has_holes or found.has_unwritten:
             return "blocks of the directory are missing, or were never written"
         if not self._checking.has(Incompat.LARGEDIR) and found.end * block_size > _MOST_OF_DIRECTORY:
@@ -237,5 +237,5 @@ def _most_by_pointers(block_size: int) -> int:
 
 
 def _is_slow_symlink(inode: StoredInode) -> bool:
-    """Tell a symlink whose target lies in a block."""
+    """True for a symlink whose target is in a block."""
     return inode.kind == layout.SYMLINK and not 0 < inode.size < len(inode.i_block)

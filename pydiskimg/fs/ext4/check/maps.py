@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The blocks of one file: its map is followed, its clusters are claimed, and they are counted."""
+"""The blocks of one file: follow its map, claim its clusters, and count them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pydiskimg.fs.ext4.map_reader import MapReader
 
 @dataclass(slots=True)
 class FoundMap:
-    """What a map has: clusters in all, the block of the file after the last one, and after the last that was written.
+    """The result for a map: clusters in all, the block of the file after the last one, and after the last written one.
 
-    has_holes says that blocks before its end are missing, has_unwritten that some of them were never written.
+    has_holes means that blocks before its end are missing, has_unwritten that some were never written.
     """
 
     clusters: int = 0
@@ -30,7 +30,7 @@ class FoundMap:
 
 
 def check_map(checking: Checking, inode: StoredInode) -> FoundMap:
-    """Follow the map of an inode and claim its blocks; what is wrong is reported, and is_whole then False."""
+    """Follow the map of an inode and claim its blocks; damage is reported, and is_whole then False."""
     found, reader, name = FoundMap(), MapReader(checking.fs, inode), inode_name(inode.number)
     geometry = checking.fs.geometry
     try:
@@ -55,7 +55,7 @@ def _claim_pieces(checking: Checking, reader: MapReader, name: str, found: Found
     last_cluster = -1
     for first, at, count, is_written in reader.pieces():
         start, end = at, at + count
-        if ratio > 1:  # the pieces of one cluster may come one by one
+        if ratio > 1:  # the pieces of one cluster may arrive one by one
             cluster = (at - first_data) // ratio
             start = first_data + (cluster + (cluster == last_cluster)) * ratio
             last_cluster = (end - 1 - first_data) // ratio
@@ -72,7 +72,7 @@ def _claim_pieces(checking: Checking, reader: MapReader, name: str, found: Found
 
 
 def _node_problem(fs: FileSystem, node: bytes, end: int) -> str | None:
-    """Return what is wrong with a node of an extent tree that was read before, and with those below it; or None.
+    """Return the damage of a node of an extent tree that was read before, and of those below it; or None.
 
     end is the block of the file up to which it may go.
     """
@@ -97,7 +97,7 @@ def _index_problem(fs: FileSystem, node: bytes, count: int, end: int) -> str | N
         if not layout.EXTENT_HEADER.unpack(below)["eh_entries"]:
             return "a node of its extent tree is empty"
         if _entry(below, 0)["ee_block"] != start:
-            return f"an index of its extent tree says block {start}, and its node begins with another"
+            return f"an index of its extent tree says block {start}, but its node begins with another"
         problem = _node_problem(fs, below, starts[index + 1] if index + 1 < count else end)
         if problem is not None:
             return problem

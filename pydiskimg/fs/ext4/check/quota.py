@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What users, groups and projects have, counted by the inodes that were found, and compared with the quota files."""
+"""The usage of users, groups and projects, counted by the inodes found, and compared with the quota files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_IDS = 1 << 18  # of all kinds; some 250 bytes of memory each
 
 
 class QuotaUsage:
-    """The bytes and inodes of each id, where the file system has quota files of the kind."""
+    """The bytes and inodes of each id, if the file system has quota files of the kind."""
 
     def __init__(self, checking: Checking) -> None:
         self._checking = checking
@@ -41,7 +41,7 @@ class QuotaUsage:
             used[1] += inodes
 
     def compare(self) -> None:
-        """Report where a quota file says something else."""
+        """Report differences from the quota files."""
         report = self._checking.report
         if not self._is_complete:
             report.unchecked.append(f"quota files: more than {_MOST_IDS} users, groups and projects have files")
@@ -66,6 +66,6 @@ class QuotaUsage:
     def _differs(self, kind: int, number: int, used: list[int], stored: list[int]) -> None:
         self._checking.report.add(
             FindingKind.QUOTA,
-            f"{KINDS[kind]} {number} has {used[0]} bytes in {used[1]} inodes, and the quota file says {stored[0]} "
+            f"{KINDS[kind]} {number} has {used[0]} bytes in {used[1]} inodes, but the quota file says {stored[0]} "
             f"bytes in {stored[1]}",
         )

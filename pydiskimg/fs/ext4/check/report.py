@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a check of an ext file system finds: exact counts by kind, and a sentence each for the first of them."""
+"""The findings of a check of an ext file system: exact counts by kind, and a sentence for each of the first ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_DETAILS = 20  # sentences of one kind
 
 
 class FindingKind(StrEnum):
-    """What is wrong, by the structure that says it."""
+    """The damage, by the structure that has it."""
 
     SUPERBLOCK = "superblock"
     COPY = "superblock-copy"
@@ -41,10 +41,10 @@ LEAKS = frozenset({FindingKind.LEAKED_BLOCKS})
 
 @dataclass(slots=True)
 class ExtReport:
-    """The outcome of a check.
+    """The result of a check.
 
-    counts has the number of findings of each kind that was found, details a sentence for each of the first of a kind,
-    in the order in which they were found. unchecked says what could not be checked, notes what is not damage: a journal
+    counts has the number of findings of each kind, details a sentence for each of the first of a kind, in the order of
+    discovery. unchecked has sentences on parts that could not be checked, notes on facts that are not damage: a journal
     whose replayed_blocks were taken from its log, files that a crash left to be deleted.
     """
 
@@ -56,17 +56,17 @@ class ExtReport:
 
     @property
     def errors(self) -> int:
-        """Findings by which files are or may be harmed."""
+        """Findings that harm or may harm files."""
         return sum(count for kind, count in self.counts.items() if kind not in LEAKS)
 
     @property
     def leaks(self) -> int:
-        """Blocks that are in use for nothing: space is wasted, and no file harmed."""
+        """Blocks that are marked as used without need: space is wasted, but no file is harmed."""
         return sum(count for kind, count in self.counts.items() if kind in LEAKS)
 
     @property
     def is_clean(self) -> bool:
-        """True when all was checked and nothing was found."""
+        """True if all was checked and no damage was found."""
         return not self.counts and not self.unchecked
 
     def add(self, kind: FindingKind, text: str, count: int = 1) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Symlinks, devices, pipes and sockets, and the flags of inodes: what of them cannot be."""
+"""Invalid properties of symlinks, devices, pipes and sockets, and invalid flags of inodes."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _NEEDED: tuple[tuple[int, Feature, str], ...] = (
 
 
 def flag_problem(checking: Checking, inode: StoredInode) -> str | None:
-    """Return what is wrong with flags and small fields of an inode in use, or None."""
+    """Return the damage of flags and small fields of a used inode, or None."""
     return next((text for is_wrong, text in _flag_problems(checking, inode) if is_wrong), None)
 
 
 def _flag_problems(checking: Checking, inode: StoredInode) -> Iterator[tuple[bool, str]]:
-    """Yield what may be wrong with an inode: whether it is, and the sentence."""
+    """Yield possible damage of an inode: whether it applies, and the sentence."""
     flags, kind, fields = inode.flags, inode.kind, inode.fields
     for flag, feature, what in _NEEDED:
         is_wrong = bool(flags & flag) and not checking.has(feature)
-        yield is_wrong, f"its flags say {what}, and the file system has no such feature"
+        yield is_wrong, f"its flags say {what}, but the file system lacks the feature"
     is_directory, is_file = kind == layout.DIRECTORY, kind == layout.REGULAR_FILE
     both = layout.INLINE_DATA_FLAG | layout.EXTENTS_FLAG
     yield flags & both == both, "its flags say both inline data and extents"
     is_folded = bool(flags & layout.CASEFOLD_FLAG)
-    yield is_folded and not is_directory, "its flags say casefolded names, and it is not a directory"
+    yield is_folded and not is_directory, "its flags say casefolded names, but it is not a directory"
     is_value = bool(flags & layout.EA_INODE_FLAG)
-    yield is_value and not is_file, "its flags say the value of an attribute, and it is not a regular file"
+    yield is_value and not is_file, "its flags say the value of an attribute, but it is not a regular file"
     is_indexed = bool(flags & layout.INDEX_FLAG)
     may_be_indexed = is_directory and checking.has(Compat.DIR_INDEX)
     yield is_indexed and not may_be_indexed, "its flags say a tree of hashes, which it cannot have"
     has_map = is_directory or is_file
     is_unsaid = has_map and _looks_like_extents(checking, inode)
-    yield is_unsaid, "its map looks like extents, and its flags do not say so"
+    yield is_unsaid, "its map looks like extents, but its flags do not say so"
     yield bool(fields["i_obso_faddr"]), "its field i_faddr is not zero"
     if checking.fs.superblock.number("s_creator_os") == HURD:
         return
@@ -69,9 +69,9 @@ def _looks_like_extents(checking: Checking, inode: StoredInode) -> bool:
 
 
 def special_problem(inode: StoredInode) -> str | None:
-    """Return what is wrong with a device, pipe or socket, or with a type that no file has; None for nothing."""
+    """Return the damage of a device, pipe or socket, or of an invalid type; None if there is none."""
     if inode.kind not in layout.FILE_TYPES:
-        return f"its mode is {inode.mode:#o}, which no file has"
+        return f"its mode is {inode.mode:#o}, which is invalid"
     if inode.flags & (layout.EXTENTS_FLAG | layout.INLINE_DATA_FLAG | layout.INDEX_FLAG | _LOCKED):
         return f"its flags are {inode.flags:#x}, which a device, pipe or socket cannot have"
     if inode.size:
@@ -80,7 +80,7 @@ def special_problem(inode: StoredInode) -> str | None:
 
 
 def symlink_problem(fs: FileSystem, inode: StoredInode, found: FoundMap) -> str | None:
-    """Return what is wrong with a symlink whose map was found; None for nothing."""
+    """Return the damage of a symlink whose map was followed; None if there is none."""
     size = inode.size
     if not 0 < size < fs.geometry.block_size or inode.flags & _LOCKED:
         return f"it is a symlink of {size} bytes, with the flags {inode.flags:#x}"
@@ -88,7 +88,7 @@ def symlink_problem(fs: FileSystem, inode: StoredInode, found: FoundMap) -> str 
         return None
     if size < _SYMLINK_SIZE:
         if inode.flags & layout.EXTENTS_FLAG:
-            return "it is a symlink in its inode, and its flags say extents"
+            return "it is a symlink in its inode, but its flags say extents"
         return _target_problem(inode, inode.i_block)
     if (found.end, found.has_holes, found.has_unwritten) != (1, False, False):
         return f"it is a symlink of {size} bytes in {found.end} blocks"
@@ -100,4 +100,4 @@ def _target_problem(inode: StoredInode, target: bytes) -> str | None:
         length = int.from_bytes(target[:2], "little") + 2
     else:
         length = target.find(b"\0") if b"\0" in target else len(target)
-    return None if length == inode.size else f"it is a symlink of {inode.size} bytes, and its target has {length}"
+    return None if length == inode.size else f"it is a symlink of {inode.size} bytes, but its target has {length}"

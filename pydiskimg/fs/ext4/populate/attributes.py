@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The extended attributes and ACLs of an entry laid out for a new inode."""
+"""Lay out the extended attributes and ACLs of an entry for a new inode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def encoded(
     block_size: int,
     left_out: AttributesLeftOut | None,
 ) -> EncodedAttributes:
-    """Return possible_attributes(), laid out; errors are the same."""
+    """Return the result of possible_attributes(), laid out; errors are the same."""
     attributes = possible_attributes(entry, acls, lookup, left_out)
     if not attributes:
         return NO_ATTRIBUTES

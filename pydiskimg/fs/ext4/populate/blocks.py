@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The blocks of files: contents, their maps and attributes written, read again, and given back."""
+"""The blocks of files: contents, their maps and attributes are written, read again, and freed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from pydiskimg.protocols import Buffer
 
 
 class FileBlocks:
-    """Writes the blocks of files of one new file system where it is free, one after the other.
+    """Writes the blocks of files of one new file system into free space, one after the other.
 
-    Raises FullError where it is full, and as writing does.
+    Raises FullError if it is full, and as writing does.
     """
 
     def __init__(self, new: NewFileSystem) -> None:
@@ -45,11 +45,11 @@ class FileBlocks:
         self.files = ExtFiles(self.fs)
 
     def flush(self) -> None:
-        """Write what is still in memory."""
+        """Write the data that is still in memory."""
         self._output.flush()
 
     def write_file(self, number: int, contents: Contents, size: int) -> Stored:
-        """Write the contents of the file with this inode, as far as they lie below size."""
+        """Write the contents of the file with this inode, up to size."""
         pieces = write_contents(contents, size, self.space, self._output, self.block_size)
         return self._mapped(number, pieces, size)
 
@@ -67,14 +67,14 @@ class FileBlocks:
         return self._mapped(number, pieces, count * self.block_size)
 
     def write_attributes(self, block: bytearray) -> int:
-        """Write a block of extended attributes and return where it is."""
+        """Write a block of extended attributes and return its location."""
         at = self._next_block()
         seal_block(block, at, self._checksums)
         self._write(at, block)
         return at
 
     def stored(self, number: int, inode: bytes) -> StoredInode:
-        """Return an inode to be read, after all that was written."""
+        """Return an inode to be read, after all writes."""
         self._output.flush()
         return stored_inode(self.fs, number, (0, 0), inode)
 
@@ -90,7 +90,7 @@ class FileBlocks:
         return bytes(found)
 
     def attributes(self, number: int, inode: bytes) -> dict[bytes, bytes]:
-        """Return a file's extended attributes, but for its ACLs."""
+        """Return a file's extended attributes, without its ACLs."""
         found = Xattrs(self.fs, lambda _inode, _size: b"").of(self.stored(number, inode))
         named = {attribute_name(stored): value for stored, value in found.items()}
         return {name: value for name, value in named.items() if name is not None and name not in ACLS}
@@ -100,7 +100,7 @@ class FileBlocks:
         return entry_of(self.files, self.stored(number, inode), path, self.fs.name)
 
     def give_back(self, number: int, inode: bytes, *, is_mapped: bool) -> None:
-        """Make the blocks of a file free again: those of its contents (is_mapped), of its map and of its attributes."""
+        """Free the blocks of a file: those of its contents (is_mapped), of its map and of its attributes."""
         stored = self.stored(number, inode)
         if is_mapped:
             reader = MapReader(self.fs, stored)
@@ -111,7 +111,7 @@ class FileBlocks:
         self.give_back_attributes(stored.xattr_block)
 
     def give_back_attributes(self, block: int) -> None:
-        """Make a block of attributes free again; 0: there is none."""
+        """Free a block of attributes; 0: there is none."""
         if block:
             self.space.give_back(block, block + 1)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The contents of one file written into free blocks as they arrive."""
+"""Write the contents of one file to free blocks as they arrive."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pydiskimg.fs.ext4.populate.space import Space
 def write_contents(
     contents: Contents, size: int, space: Space, output: SequentialWriter, block_size: int
 ) -> list[MapPiece]:
-    """Write what lies below size and return where it is; holes stay holes as far as they are whole blocks.
+    """Write the contents up to size and return their location; holes that are whole blocks stay holes.
 
-    Raises what contents raises, FullError, and as writing does.
+    Raises as contents does, FullError, and as writing does.
     """
     pieces: list[MapPiece] = []
-    end = 0  # in the file; what lies between it and the next block is not written yet
+    end = 0  # in the file; data between it and the next block is not yet written
     for offset, whole in contents:
         data = whole if offset + len(whole) <= size else whole[: max(size - offset, 0)]
         left = -end % block_size
-        if left and offset < end + left:  # in the block that is not complete
+        if left and offset < end + left:  # in the incomplete block
             output.zeros(offset - end)
             part = data[: end + left - offset]
             output.write(part)
@@ -39,7 +39,7 @@ def write_contents(
 def _write_blocks(
     pieces: list[MapPiece], offset: int, data: memoryview, space: Space, output: SequentialWriter, block_size: int
 ) -> None:
-    """Write data into new blocks, the last one maybe not to its end, and add these to pieces."""
+    """Write data to new blocks, the last one possibly incomplete, and add these to pieces."""
     logical, lead = divmod(offset, block_size)
     count = -(-(lead + len(data)) // block_size)
     while count:
@@ -48,7 +48,7 @@ def _write_blocks(
         output.zeros(lead)
         found = stop - start
         _add(pieces, logical, start, found)
-        if found == count:  # for most files at once
+        if found == count:  # for most files all of it
             output.write(data)
             return
         fitting = found * block_size - lead

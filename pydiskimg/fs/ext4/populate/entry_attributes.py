@@ -16,7 +16,10 @@ from pydiskimg.fs.ext4.xattr_writer import has_prefix
 
 
 def access_control_lists(entry: Entry) -> Mapping[bytes, list[AclEntry]]:
-    """Return the ACLs of an entry by name, those among its attributes, too; a symlink has none. Raises ValueError."""
+    """Return the ACLs of an entry by name, including those among its attributes; a symlink has none.
+
+    Raises ValueError.
+    """
     if entry.kind == stat.S_IFLNK:
         return {}
     found = {name: decode(entry.xattrs[name]) for name in ACLS if name in entry.xattrs}
@@ -29,10 +32,10 @@ def possible_attributes(
     lookup: Lookup,
     left_out: AttributesLeftOut | None,
 ) -> dict[bytes, bytes]:
-    """Return an entry's attributes and ACLs by name, as they are stored; what may be left out is counted, unless
-    left_out is None.
+    """Return an entry's attributes and ACLs by name, in their stored form; those that may be left out are counted,
+    unless left_out is None.
 
-    Raises ValueError for what cannot be kept, OSError for what Linux would refuse.
+    Raises ValueError for an attribute that cannot be kept, OSError for one that Linux would refuse.
     """
     attributes = {}
     for name, value in entry.xattrs.items():
@@ -50,7 +53,7 @@ def possible_attributes(
 
 
 def _is_possible(name: bytes, kind: int) -> bool:
-    """Tell whether an attribute can be set; False: it may be left out. Raises OSError for others."""
+    """True if an attribute can be set; False: it may be left out. Raises OSError for others."""
     is_known = has_prefix(name)
     if is_known and name.startswith(b"user.") and kind not in (stat.S_IFREG, stat.S_IFDIR):
         return False

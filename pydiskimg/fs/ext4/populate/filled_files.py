@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of file systems that are being filled, as a tree reads them; they may change from call to call."""
+"""The files of file systems that are being filled, as a tree reads them; they may change between calls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FilledFiles(ExtFiles):
         return self._files(inode).attributes(inode)
 
     def status(self, inode: StoredInode) -> os.stat_result:
-        """Return the status; how many links and blocks a directory has is known in the end."""
+        """Return the status; the link count and the blocks of a directory are known only at the end."""
         files = self._filler.files_of(inode.number)
         return with_device(self._files(inode).status(inode), self._filler.file_systems.index(files))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Entries made into files of a new file system, as files/writer.py makes them below a directory.
+"""Make files of a new file system from entries, as files/writer.py makes them below a directory.
 
-A file's contents, map and attributes are written as it arrives; directories, which grow until the last entry, and ACLs
-with names, which the tree's own lists have the numbers of, at the end. Another file system can lie over a directory, as
-a guest mounts its /boot.
+A file's contents, map and attributes are written as it arrives. Directories, which grow until the last entry, and ACLs
+with names, whose numbers are in the tree's own lists, are written at the end. Another file system can be mounted at a
+directory, as a guest mounts its /boot.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _REGULAR_FILE = layout.FILE_TYPES[layout.REGULAR_FILE]
 
 
 class Filler:
-    """Fills a new file system, or two; names and paths are what they have so far.
+    """Fills a new file system, or two; names and paths are the state so far.
 
-    begin() says how entries are made from then on: what is in an entry's place is replaced, but for a directory in a
-    directory's; without replacing it is an error, but for lost+found and the directory that the second file system
-    lies over. With keep_links a symlink that leads to a directory counts as that directory where an entry is one.
-    Inodes of the second file system have numbers of their own (NewFiles). Call finish() after the last entry.
+    begin() sets how entries are made from then on: an entry replaces an existing file of its path, but a directory is
+    kept; without replacing, an existing file is an error, except for lost+found and the mount point of the second file
+    system. With keep_links, a symlink to a directory counts as that directory if the entry is one. Inodes of the second
+    file system have numbers of their own (NewFiles). Call finish() after the last entry.
     """
 
     def __init__(self, file_systems: Sequence[NewFiles]) -> None:
@@ -61,7 +61,7 @@ class Filler:
         self._lists = AclNames(self._read_path)
         self._later: dict[int, Entry] = {}
         self._later_bytes = 0
-        self._twins: dict[int, int] = {}  # of a file with names in both file systems, by each other
+        self._twins: dict[int, int] = {}  # of a file with names in both file systems, each by the other
         self._there_before: set[int] = set()  # directories that one entry each can take
         for files in file_systems:
             self.paths.above[files.root] = files.root
@@ -69,7 +69,7 @@ class Filler:
             self._there_before.add(files.lost_found)
 
     def join(self, path: bytes) -> None:
-        """Let the second file system lie over a directory of the first, which is made where it is missing."""
+        """Mount the second file system at a directory of the first, which is made if it is missing."""
         self.paths.begin(self.file_systems[0].root)
         point, root = self.paths.directory(path, make=True), self.file_systems[1].root
         if point == self.paths.top:
@@ -78,7 +78,7 @@ class Filler:
         self._there_before.add(root)
 
     def begin(self, wording: Wording, *, replacing: bool, keep_links: bool, to_second: bool) -> None:
-        """Make entries that follow so, and count what is left out of them."""
+        """Set how the following entries are made, and count what is left out of them."""
         self.left_out = AttributesLeftOut()
         self.flags_left_out = 0
         self._wording = wording
@@ -86,11 +86,11 @@ class Filler:
         self.paths.begin(self.file_systems[to_second].root)
 
     def files_of(self, number: int) -> NewFiles:
-        """Return the file system that an inode lies in."""
+        """Return the file system of an inode."""
         return self.file_systems[number >= SECOND]
 
     def make(self, entry: Entry) -> None:
-        """Make one entry. Raises what its contents raise, the wording's errors, and as writing does."""
+        """Make a file of an entry. Raises as its contents do, the wording's errors, and as writing does."""
         try:
             if self._replacing:
                 check_length(entry.path)
@@ -100,7 +100,9 @@ class Filler:
             elif entry.is_directory:
                 self._own_directory(self.paths.top, entry)
             else:
-                raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
+                raise UnsafePathError(
+                    "it has the path of the directory that the archive is unpacked into, but is not a directory"
+                )
         except ValueError as error:
             raise self._wording.refused(entry, error) from error
         except RefusedError as error:
@@ -110,7 +112,7 @@ class Filler:
             raise self._failed(entry, error) from error
 
     def finish(self) -> None:
-        """Give the files whose ACLs have names in them their attributes."""
+        """Set the attributes of files whose ACLs have names in them."""
         for number, entry in self._later.items():
             try:
                 self.files_of(number).put_attributes(number, entry, self._lists.number)
@@ -184,7 +186,7 @@ class Filler:
         return True
 
     def _own_directory(self, number: int, entry: Entry) -> None:
-        """Give a directory what the entry says; of what it had, attributes of other names stay."""
+        """Give a directory the attributes of the entry; its attributes of other names stay, and its flags."""
         self._later.pop(number, None)
         self._put(number, self.files_of(number).own_directory(number, entry), Stored())
         self._count_flags(entry)
@@ -207,17 +209,20 @@ class Filler:
         files = self.files_of(number)
         more = self.subdirectories.get(name.directory, 0) + 1
         if files.counts_all and more + 2 > files.most_links:
-            raise RefusedError(f"is one directory too many: {files.most_links - 2} in one are the most", errno.EMLINK)
+            raise RefusedError(
+                f"is one directory too many: a directory has at most {files.most_links - 2} subdirectories",
+                errno.EMLINK,
+            )
         self.subdirectories[name.directory] = more
         self.names.add(*name, number, _DIRECTORY)
         self.paths.above[number] = name.directory
 
     def _link(self, link: bytes, name: NewName) -> None:
-        """Make a name a further one of the file that has the path link, or of its copy in the name's file system."""
+        """Add a name to the file at the path link, or to its copy in the name's file system."""
         linked = printable(link)
         found = self._linked(link)
         if found is None:
-            raise UnsafePathError(f"it is a hard link to {linked}, which is not there")
+            raise UnsafePathError(f"it is a hard link to {linked}, which does not exist")
         if found.file_type == _DIRECTORY:
             raise UnsafePathError(f"it is a hard link to the directory {linked}")
         if not self.files_of(name.directory).holds(found.inode):
@@ -245,7 +250,7 @@ class Filler:
         return self.names.find(*first)
 
     def _copy(self, number: int, path: bytes, name: NewName) -> None:
-        """Make a copy of a file of the other file system, where no hard link leads (ADR 0090)."""
+        """Make a copy of a file of the other file system, because hard links cannot cross (ADR 0090)."""
         self._make_below(self.files_of(number).entry(number, path), name)
         made = self.names.find(*name)
         assert made is not None
@@ -260,7 +265,7 @@ class Filler:
         return name
 
     def _clear(self, name: NewName) -> None:
-        """Take away what has a name, so that something else can have it."""
+        """Remove the file of a name, so that another can take its place."""
         found = self.names.find(*name)
         if found is None:
             return
@@ -270,10 +275,10 @@ class Filler:
         if self.paths.entered(number) != number:
             raise MountPointInTheWayError(MOUNT_POINT)
         if is_directory and next(self.names.in_directory(number), None):
-            raise UnsafePathError("a directory that is not empty is in its place")
+            raise UnsafePathError("it would replace a directory that is not empty")
         files = self.files_of(number)
         if number == files.lost_found:
-            raise UnsafePathError("the directory lost+found, which every ext file system has, is in its place")
+            raise UnsafePathError("it would replace the directory lost+found, which every ext file system has")
         if is_directory or found.file_type == _SYMLINK:
             self.paths.forget()
         self.names.remove(*name)
@@ -309,7 +314,7 @@ class Filler:
 
 
 class EntriesInDirectory:
-    """The entries of a directory in the order in which they arrived, with the numbers that its files have."""
+    """The entries of a directory in the order of their arrival, with the numbers of their files."""
 
     def __init__(self, names: NameTable, directory: int, files: NewFiles) -> None:
         self._names = names

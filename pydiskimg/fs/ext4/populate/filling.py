@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""New file systems filled step by step: from one stream of entries after the other, with a look at what is there.
+"""Fill new file systems step by step, from several streams of entries; files can be read in between.
 
 | superblock, descriptors, tables | journal | files as they arrive ... | directories | free
 """
@@ -36,9 +36,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What was added to a file system: entries, and the bytes of the regular files among them, with holes.
+    """The result of adding entries to a file system: entries, and the bytes of regular files, including holes.
 
-    left_out is the extended attributes that it cannot hold, flags_left_out counts files whose flags it does not have.
+    left_out counts the extended attributes that it cannot hold, flags_left_out the files whose flags it does not
+    support.
     """
 
     entries: int
@@ -48,7 +49,7 @@ class Added:
 
 
 class Filling:
-    """A file system, or two of which join() lays the second over a directory of the first, while entries fill them.
+    """A file system, or two of which join() mounts the second at a directory of the first, while entries fill them.
 
         filling = Filling(NewExt(disk=root), NewExt(disk=boot))
         filling.join("/boot")
@@ -56,11 +57,11 @@ class Filling:
             filling.add(entries)
         filling.complete()
 
-    There are no file systems on the disks before complete(). All raises what populate() raises.
+    The disks have no file systems before complete(). All methods raise as populate() does.
     """
 
     def __init__(self, *wanted: NewExt) -> None:
-        """Plan one or two file systems, and then wipe what is on their disks."""
+        """Plan one or two file systems, and then wipe their disks."""
         self._wanted = wanted
         made = [ext.allocated(journal_first=True) for ext in wanted]
         self._are_zero = [_begin(new) for new in made]
@@ -69,14 +70,14 @@ class Filling:
 
     @property
     def tree(self) -> ExtTree:
-        """What was added to the first file system, and to the second one where it lies over a directory, to be read."""
+        """The files added to the first file system, and to the second one if it is mounted, to be read."""
         return ExtTree(FilledFiles(self._filler))
 
     def join(self, path: str) -> None:
-        """Let the second file system lie over a directory of the first from now on, which is made where it is missing.
+        """Mount the second file system at a directory of the first from now on; the directory is made if it is missing.
 
-        Entries of the path are the root of the second one then. Raises FileSystemError where it leads to something
-        else than a directory, or to the root itself.
+        An entry of that path is then the root of the second one. Raises FileSystemError if the path is not a directory,
+        or is the root itself.
         """
         try:
             self._filler.join(path.encode())
@@ -95,11 +96,11 @@ class Filling:
         keep_links: bool = False,
         to_second: bool = False,
     ) -> Added:
-        """Make files of entries and return what was made.
+        """Make files of entries and return the result.
 
-        Paths begin at the root of the first file system; to_second: at the root of the second one. keep_links: where an
-        entry is a directory, a symlink that leads to one counts as that (/lib -> usr/lib). The rest is as populate()
-        says.
+        Paths begin at the root of the first file system, or with to_second at the root of the second one. With
+        keep_links, a symlink to a directory counts as that directory if the entry is one (/lib -> usr/lib). All else is
+        as in populate().
         """
         count = total = 0
         self._filler.begin(
@@ -116,7 +117,7 @@ class Filling:
         return Added(count, total, self._filler.left_out, self._filler.flags_left_out)
 
     def complete(self) -> list[ExtInfo]:
-        """Write all that says what is where, the first file system's superblock last; return what was made."""
+        """Write all metadata, the first file system's superblock last; return the result."""
         self._filler.names.forget_lookups()
         for files in self._files:
             _write_directories(files, self._filler)
@@ -127,7 +128,7 @@ class Filling:
 
 
 def _begin(new: NewFileSystem) -> bool:
-    """Take away what was on the disk; return whether inode tables and bitmaps read as zero without being written."""
+    """Wipe the disk; return whether inode tables and bitmaps read as zero without being written."""
     wipe_signatures(new.disk)
     tables_are_zero = new.disk.reads_as_zero
     Groups(new.geometry, new.placement, new.checksums, new.writer, tables_are_zero=tables_are_zero).zero_tables()
@@ -172,7 +173,7 @@ def _write_directory(files: NewFiles, filler: Filler, number: int, directory: Ne
 
 
 def _complete(files: NewFiles, *, tables_are_zero: bool) -> int:
-    """Write all that says what is where, the superblock last; return how many blocks are free."""
+    """Write all metadata, the superblock last; return how many blocks are free."""
     new = files.new
     files.blocks.flush()
     files.inodes.save()

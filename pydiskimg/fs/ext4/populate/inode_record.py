@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An inode's bytes from what belongs to a file (inodes.rst)."""
+"""Make an inode's bytes from the attributes of a file (inodes.rst)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _pack = layout.INODE.packer(
 
 @dataclass(slots=True)
 class Owned:
-    """What an entry says of its file: the type and mode, owner, times in nanoseconds since 1970, flags of chattr(1)."""
+    """The attributes of an entry's file: type and mode, owner, times in nanoseconds since 1970, flags of chattr(1)."""
 
     mode: int
     uid: int
@@ -35,7 +35,7 @@ class Owned:
 
 @dataclass(slots=True)
 class Stored:
-    """Where a file's contents are: i_block, the size in bytes, the blocks with those of the map, flags of the map."""
+    """The location of a file's contents: i_block, the size in bytes, the blocks with the map's, flags of the map."""
 
     i_block: bytes = b""
     size: int = 0
@@ -46,7 +46,7 @@ class Stored:
 def inode_record(
     owned: Owned, stored: Stored, links: int, attributes: EncodedAttributes, xattr_block: int, now: int, block_size: int
 ) -> bytes:
-    """Return the inode, without checksum; xattr_block is where the block of attributes is, or 0.
+    """Return the inode, without checksum; xattr_block is the block of attributes, or 0.
 
     The times of change and creation are now, in seconds.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The inodes of a file system that is filled: kept in memory as far as they were used lately, else on the disk."""
+"""The inodes of a file system that is filled: recently used ones are in memory, the others on the disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Piece = tuple[int, int]
 
 
 class NewInodeTable:
-    """Hands out inodes in order and keeps their contents; save() writes what is not on the disk yet."""
+    """Allocates inodes in order and keeps their contents; save() writes those that are not yet on the disk."""
 
     def __init__(self, disk: Disk, placement: Placement, checksums: Checksums, writer: BlockWriter) -> None:
         self._disk = disk
@@ -42,11 +42,11 @@ class NewInodeTable:
 
     @property
     def used(self) -> int:
-        """How many inodes are in use, those of the file system itself among them."""
+        """The number of inodes in use, including those of the file system itself."""
         return self._next - 1 - len(self._returned)
 
     def new(self, *, is_directory: bool) -> int:
-        """Return the number of an inode that was free. Raises FullError."""
+        """Allocate an inode and return its number. Raises FullError."""
         number = self._returned.pop() if self._returned else self._next
         if number > self._geometry.inodes:
             raise FullError(f"none of the file system's {self._geometry.inodes} inodes is free", self._disk.name)
@@ -60,7 +60,7 @@ class NewInodeTable:
         self._directories[group] = self._directories.get(group, 0) + more
 
     def give_back(self, number: int, *, is_directory: bool) -> None:
-        """Make an inode free again."""
+        """Free an inode."""
         self.put(number, bytes(self._size))
         self._returned.append(number)
         if is_directory:
@@ -71,7 +71,7 @@ class NewInodeTable:
         return bytes(piece[at : at + self._size])
 
     def put(self, number: int, inode: bytes | bytearray) -> None:
-        """Replace an inode; its checksum is filled in when it is written."""
+        """Replace an inode; its checksum is set when it is written."""
         piece, at = self._found(number)
         piece[at : at + self._size] = inode
 
@@ -104,8 +104,8 @@ class NewInodeTable:
         return found
 
     def _found(self, number: int) -> tuple[bytearray, int]:
-        """Return the piece that an inode is in, and where in it."""
-        if self._first <= number < self._end:  # in the piece of the last call, as most are
+        """Return the piece that contains an inode, and the offset in it."""
+        if self._first <= number < self._end:  # in the piece of the last call, as most inodes are
             return self._piece, (number - self._first) * self._size
         group, index = divmod(number - 1, self._geometry.inodes_per_group)
         part, within = divmod(index, _AT_ONCE)
@@ -137,7 +137,7 @@ class NewInodeTable:
         self._saved.add(key)
 
     def _offset(self, key: _Piece) -> int:
-        """Return the byte where a piece lies on the disk."""
+        """Return the byte offset of a piece on the disk."""
         group, part = key
         flex, index = divmod(group, self._geometry.flex_size)
         table = self._placement.flex_start(flex) + self._placement.pattern(flex).inode_tables[index]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""All names of a file system that is filled, in few bytes each: a million of them have to fit into memory.
+"""All names of a file system that is filled, in few bytes each: a million of them must fit in memory.
 
-Names lie one after the other in one buffer. A table of hashes finds one; those of a directory are chained. Both have
-32-bit numbers of units, at multiples of which a name's record begins.
+Names are stored one after the other in one buffer. A hash table finds a name; the names of a directory are chained.
+Both use 32-bit numbers of units; a name's record begins at a multiple of a unit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydiskimg.fs.ext4.populate.space import FullError
 from pydiskimg.fs.ext4.tree.entry_paths import Named
 
 _NAME = struct.Struct(
-    "<I"  # 0   inode; 0 where the name was taken away
+    "<I"  # 0 inode; 0 if the name was removed
     "I"  # 4   unit of the directory's name before; 0: there is none
     "B"  # 8   file_type
     "B"  # 9   length of the name
@@ -32,7 +32,7 @@ class NameTable:
     """The names of all directories, by the directories' inodes."""
 
     def __init__(self) -> None:
-        self._names = bytearray(_UNIT)  # so that unit 0 is none
+        self._names = bytearray(_UNIT)  # so that unit 0 means none
         self._slots = array("I", bytes(4 * _FIRST_SIZE))
         self._count = 0
         self._last: dict[int, int] = {}
@@ -45,7 +45,7 @@ class NameTable:
         return Named(inode, file_type) if inode else None
 
     def add(self, directory: int, name: bytes, inode: int, file_type: int) -> None:
-        """Add a name that is not there. Raises FullError when there are more than can be numbered."""
+        """Add a new name. Raises FullError when there are more than can be numbered."""
         slot, offset = self._slot(directory, name)
         if offset is not None:
             self._set(offset, inode, file_type)
@@ -62,19 +62,19 @@ class NameTable:
             self._grow()
 
     def remove(self, directory: int, name: bytes) -> None:
-        """Take away a name that is there."""
+        """Remove an existing name."""
         _, offset = self._slot(directory, name)
         assert offset is not None
         self._set(offset, 0, 0)
 
     def in_directory(self, directory: int) -> Iterator[tuple[bytes, Named]]:
-        """Yield the names in a directory, the last ones first."""
+        """Yield the names in a directory, latest first."""
         for unit in self.units(directory):
             name, inode, file_type = self.at(unit)
             yield name, Named(inode, file_type)
 
     def units(self, directory: int) -> Iterator[int]:
-        """Yield the units of the names in a directory, the last ones first."""
+        """Yield the units of the names in a directory, latest first."""
         unit = self._last.get(directory, 0)
         while unit:
             inode, previous, *_ = _NAME.unpack_from(self._names, unit * _UNIT)
@@ -90,7 +90,7 @@ class NameTable:
         return bytes(self._names[start : start + length]), inode, file_type
 
     def forget_lookups(self) -> None:
-        """Free the memory that find() needs; find() and add() may not be called from now on."""
+        """Free the memory that find() needs; find() and add() must not be called afterwards."""
         self._slots = array("I")
 
     def _set(self, offset: int, inode: int, file_type: int) -> None:
@@ -98,7 +98,7 @@ class NameTable:
         _NAME.pack_into(self._names, offset, inode, previous, file_type, length, directory)
 
     def _slot(self, directory: int, name: bytes) -> tuple[int, int | None]:
-        """Return where in the table a name is or would be, and its offset. The hash is Python's, with a random key."""
+        """Return the index in the table for a name, and its offset. The hash is Python's, with a random key."""
         slots, names = self._slots, self._names
         key = directory.to_bytes(4, "little") + name
         length = len(name)

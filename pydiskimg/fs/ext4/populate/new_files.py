@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of one new file system by their inodes: what an entry says of them, their contents and attributes."""
+"""The files of one new file system by their inodes: attributes from entries, and contents."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.records import Value
 
 SECOND = 1 << 31
-"""What is added to the numbers of inodes of a second file system that is filled together with a first one.
+"""The offset of the inode numbers of a second file system that is filled together with the first.
 
-An inode in use has a name, and names take at least 16 bytes of at most 16 GiB, so that there are fewer.
+Each used inode has a name, and names take at least 16 bytes of at most 16 GiB, so that there are fewer inodes.
 """
-MOST_LINKS = 65000  # of a file, and with dir_nlink of a directory before it counts no more
+MOST_LINKS = 65000  # of a file, and of a directory, which with dir_nlink is then no longer counted
 _OLD_MOST_LINKS = 32000  # ext2 and ext3
 _FAST_SYMLINK = 60  # bytes; shorter ones are in the inode
 _PATH_MAX = 4096
 
 
 class NewFiles:
-    """Makes the files of one new file system, whose inodes it numbers from first on; with its root and lost+found.
+    """Makes the files of one new file system, whose inodes it numbers from first on; it begins with root and
+    lost+found.
 
-    Raises FullError where it is full, RefusedError and OSError for what Linux would refuse, UnsafePathError for what
-    cannot be kept, and as reading contents and writing do.
+    Raises FullError if it is full, RefusedError and OSError for operations that Linux would refuse, UnsafePathError for
+    attributes that cannot be kept, and as reading contents and writing do.
     """
 
     def __init__(self, new: NewFileSystem, first: int = 0) -> None:
@@ -55,18 +56,18 @@ class NewFiles:
         self._begin()
 
     def holds(self, number: int) -> bool:
-        """Tell whether an inode is one of this file system's."""
+        """True if the inode is in this file system."""
         return self._first <= number < self._first + SECOND
 
     def local(self, number: int) -> int:
-        """Return the number of an inode as the file system itself has it."""
+        """Return the number of an inode in the file system itself."""
         return number - self._first
 
     def allocate(self, *, is_directory: bool) -> int:
         return self.inodes.new(is_directory=is_directory) + self._first
 
     def store(self, number: int, entry: Entry) -> Stored:
-        """Write the contents of an entry and return where they are."""
+        """Write the contents of an entry and return their location."""
         if entry.kind == stat.S_IFREG:
             if entry.size > self._largest:
                 raise RefusedError(f"has {entry.size} bytes, and a file here at most {self._largest}", errno.EFBIG)
@@ -89,9 +90,9 @@ class NewFiles:
         return self.blocks.write_file(self.local(number), [(0, memoryview(target))], len(target))
 
     def put(self, number: int, entry: Entry, stored: Stored, lookup: Lookup, left_out: AttributesLeftOut) -> bool:
-        """Put an inode with all that an entry says; its contents were read.
+        """Put an inode with all attributes of an entry whose contents were written.
 
-        False: its ACLs have names in them, and put_attributes() has to follow when the tree's own lists are there.
+        False: its ACLs have names in them, and put_attributes() must follow once the tree's own lists exist.
         """
         kind_and_mode = entry.kind | (0o777 if entry.kind == stat.S_IFLNK else entry.mode & 0o7777)
         flags = possible_flags(entry.kind, entry.flags)
@@ -111,7 +112,7 @@ class NewFiles:
         return not entry.acls_have_names
 
     def put_attributes(self, number: int, entry: Entry, lookup: Lookup) -> None:
-        """Give an inode that put() has put the attributes and ACLs of its entry."""
+        """Set the attributes and ACLs of an entry on an inode that put() has put."""
         found = encoded(entry, access_control_lists(entry), lookup, self.blocks.block_size, None)
         values: dict[str, Value] = {"i_xattrs": found.in_inode}
         inode = layout.INODE.unpack(self.inodes.get(self.local(number)))
@@ -124,12 +125,12 @@ class NewFiles:
         self.inodes.patch(self.local(number), values)
 
     def put_missing(self, number: int, mode: int) -> None:
-        """Put the inode of a directory that no entry is for, of root's and with the present as its times."""
+        """Put the inode of a directory without an entry; it belongs to root and has the present time."""
         now = self._now * 10**9
         self._put(number, Owned(layout.DIRECTORY | mode, 0, 0, now, now), Stored())
 
     def own_directory(self, number: int, entry: Entry) -> Entry:
-        """Give back the attributes of a directory; return its entry with those of them that have other names."""
+        """Free the attributes of a directory; return its entry with those attributes that have other names."""
         inode = self.inodes.get(self.local(number))
         if not any(inode):  # it is new
             return entry
@@ -142,14 +143,14 @@ class NewFiles:
         """Count one name of a file more, or less. Raises RefusedError where it has as many as it can."""
         links = self.links(number)
         if more > 0 and links >= self.most_links:
-            raise RefusedError(f"its file has {links} names already, which is the most", errno.EMLINK)
+            raise RefusedError(f"its file already has {links} names, the most possible", errno.EMLINK)
         self.inodes.patch(self.local(number), {"i_links_count": links + more})
 
     def links(self, number: int) -> int:
         return int(layout.INODE.unpack(self.inodes.get(self.local(number)))["i_links_count"])
 
     def remove(self, number: int, file_type: int) -> None:
-        """Give back an inode and its blocks."""
+        """Free an inode and its blocks."""
         inode = self.inodes.get(self.local(number))
         is_symlink = file_type == layout.FILE_TYPES[layout.SYMLINK]
         has_block = is_symlink and layout.INODE.unpack(inode)["i_size_lo"] >= _FAST_SYMLINK
@@ -158,7 +159,7 @@ class NewFiles:
         self.inodes.give_back(self.local(number), is_directory=file_type == layout.FILE_TYPES[layout.DIRECTORY])
 
     def target(self, number: int) -> bytes:
-        """Return where a symlink leads."""
+        """Return the target of a symlink."""
         inode = self.inodes.get(self.local(number))
         fields = layout.INODE.unpack(inode)
         size = int(fields["i_size_lo"])
@@ -171,7 +172,7 @@ class NewFiles:
         return self.blocks.read(self.local(number), self.inodes.get(self.local(number)), limit)
 
     def stored(self, number: int) -> StoredInode:
-        """Return an inode to be read, with the number that it has here."""
+        """Return an inode to be read, with its number here."""
         local = self.local(number)
         found = self.blocks.stored(local, self.inodes.get(local))
         return StoredInode(number, found.block, found.offset, found.raw, found.seed)
@@ -184,7 +185,8 @@ class NewFiles:
         for number, inode in self.new.inodes:
             if any(inode):
                 self.inodes.put(number, inode)
-                self.inodes.patch(number, {"i_extra_isize": layout.INODE_EXTRA_SIZE})  # that of bad blocks has none
+                # the inode of bad blocks has none
+                self.inodes.patch(number, {"i_extra_isize": layout.INODE_EXTRA_SIZE})
         for number in (layout.ROOT_INODE, layout.LOST_FOUND_INODE):
             self.inodes.count_directory(number, 1)
         self.put_missing(self.root, 0o755)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where an entry of a path goes in the file system that is filled, or in the two of which one lies over the other."""
+"""The place of an entry's path in the new file system, or in two, one mounted at a directory of the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SYMLINK = layout.FILE_TYPES[layout.SYMLINK]
 
 
 class FilledPaths(EntryPaths):
-    """Entries' paths in new file systems; symlinks resolve as if the directory that paths begin at were "/".
+    """Entries' paths in new file systems; symlinks resolve as if the directory at which paths begin were "/".
 
     above is each directory's parent, also across file systems.
     """
@@ -33,17 +33,17 @@ class FilledPaths(EntryPaths):
         self.forget()
 
     def join(self, point: int, root: int) -> None:
-        """Let the root of another file system lie over the directory point."""
+        """Mount the root of another file system at the directory point."""
         self._over[point] = root
         self.above[root] = self.above[point]
         self.forget()
 
     def entered(self, directory: int) -> int:
-        """Return the directory that is seen where this one is: itself, or the root of what lies over it."""
+        """Return the directory that is visible at this one: itself, or the root mounted there."""
         return self._over.get(directory, directory)
 
     def led(self, path: bytes) -> Named | None:
-        """Return what path leads to, the last component followed, too; None where that is nothing."""
+        """Return the file at path, the last component followed, too; None if it does not exist."""
         try:
             return self._led(components(path))
         except (FileNotFoundError, UnsafePathError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Blocks written one after the other, through one buffer, in few large writes."""
+"""Write blocks one after the other, through one buffer, with few large writes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _SIZE = 4 * MIB
 
 
 class SequentialWriter:
-    """Writes at a position that seek() sets; it is passed on to the disk at multiples of the buffer's size."""
+    """Writes at a position set by seek(); the disk gets multiples of the buffer's size."""
 
     def __init__(self, writer: BlockWriter, block_size: int) -> None:
         self._writer = writer
         self._block_size = block_size
         self._buffer = memoryview(bytearray(_SIZE))
         self._zeros = memoryview(bytes(block_size))
-        self._start = 0  # where the buffer begins on the disk, in bytes
+        self._start = 0  # the buffer's offset on the disk, in bytes
         self._fill = 0
         self._room = _SIZE
 
     def seek(self, block: int) -> None:
-        """Go on at the start of a block."""
+        """Continue at the start of a block."""
         position = block * self._block_size
         if position != self._start + self._fill:
             self.flush()
@@ -51,7 +51,7 @@ class SequentialWriter:
             self.write(self._zeros[:length])
 
     def flush(self) -> None:
-        """Pass on what is in the buffer; errors as for writing to the disk."""
+        """Write the buffer to the disk; errors as for that."""
         if self._fill:
             self._writer.write_at(self._start, self._buffer[: self._fill])
         self._begin(self._start + self._fill)

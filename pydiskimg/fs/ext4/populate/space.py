@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Free blocks handed out front to back, so that what arrives together lies together."""
+"""Allocate free blocks from front to back, so that files that arrive together are stored together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FullError(OSError):
 class Space:
     """The free blocks of a placement, which is not changed before settle().
 
-    What was given back (the file of an archive that a later one replaces) is handed out when nothing else is left.
+    Freed blocks (of a file that a later entry of the archive replaces) are allocated again when no others are left.
     """
 
     def __init__(self, placement: Placement, disk_name: str) -> None:
@@ -34,7 +34,7 @@ class Space:
         self._at = self._end = 0
 
     def allocate(self, goal: int, length: int) -> Run:  # noqa: ARG002 - an Allocator's
-        """Take at least one and at most length blocks: the next ones, whatever the goal. Raises FullError."""
+        """Allocate at least one and at most length blocks: the next ones, whatever the goal. Raises FullError."""
         if self._at == self._end:
             self._at, self._end = self._next_run()
         start, self._at = self._at, min(self._end, self._at + length)
@@ -46,12 +46,12 @@ class Space:
         return start, self._at
 
     def give_back(self, start: int, end: int) -> None:
-        """Make the run [start, end), which was taken, free again."""
+        """Free the run [start, end), which was allocated."""
         if end > start:
             self._returned.append((start, end))
 
     def settle(self) -> None:
-        """Tell the placement what is taken, after the last allocate()."""
+        """Tell the placement which blocks are in use, after the last allocate()."""
         for start, end in _without(_joined(self._taken), _joined(self._returned)):
             self._placement.take(start, end)
 
@@ -70,7 +70,7 @@ class Space:
 
 
 def _joined(runs: list[Run]) -> list[Run]:
-    """Return disjoint runs ascending, neighbours as one."""
+    """Return disjoint runs in ascending order, neighbours joined."""
     found: list[Run] = []
     for start, end in sorted(runs):
         if found and found[-1][1] == start:
@@ -81,7 +81,7 @@ def _joined(runs: list[Run]) -> list[Run]:
 
 
 def _without(runs: list[Run], holes: list[Run]) -> Iterator[Run]:
-    """Yield ascending runs without holes, which are ascending, too, and each inside of a run."""
+    """Yield ascending runs without holes, which are ascending, too, and each inside a run."""
     at = 0
     for first, end in runs:
         start = first

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What lies beyond the new end copied into free blocks before it, and its inodes pointed there.
+"""Copy blocks from beyond the new end into free blocks before it, and point their inodes there.
 
-The copies and the blocks of the new map are not in force before the inode is, and what was beyond the end is not
-written over: at every instant an inode leads to its contents, old or new.
+The copies and the blocks of the new map take effect only with the inode, and the blocks beyond the end are not
+overwritten: at every instant an inode leads to its contents, old or new.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pydiskimg.fs.ext4.xattr_writer import seal_block
 from pydiskimg.units import MIB
 
 Move = tuple[int, int, int]
-"""First block that has to be empty, where it moves to, and the number of blocks."""
+"""First block of a run that must become empty, its new location, and the number of blocks."""
 
 
 class BlockMover:
-    """Moves blocks that have to be empty, in a transaction that hands out none of those."""
+    """Moves blocks that must become empty, in a transaction that allocates none of those."""
 
     def __init__(self, transaction: Transaction, leaving: LeavingBlocks) -> None:
         self._transaction = transaction
@@ -52,7 +52,7 @@ class BlockMover:
         store(self._transaction, contents.finished(inode.size))
 
     def moves(self, contents: Contents) -> list[Move]:
-        """Take blocks for those of the contents that have to move; ascending."""
+        """Allocate blocks for the contents that must move; ascending."""
         moving = [
             (first, at, count, is_written)
             for first, start, length, is_written in contents.pieces
@@ -71,7 +71,7 @@ class BlockMover:
         return sorted(found)
 
     def pieces(self, pieces: list[MapPiece], moves: list[Move]) -> Iterator[tuple[MapPiece, int]]:
-        """Yield the pieces of a file as they are when its blocks have moved, each with where it was."""
+        """Yield the pieces of a file as they are after its blocks have moved, each with its previous location."""
         for first, at, count, is_written in pieces:
             for start, length, leaves in self._leaving.parts(at, count):
                 for old, new, together in _moved(start, length, moves) if leaves else [(start, start, length)]:
@@ -94,7 +94,7 @@ class BlockMover:
         transaction.free(*self._fs.geometry.cluster_of(block))
 
     def reserve(self) -> None:
-        """Move the double indirect block of the resize inode; what it points to stays."""
+        """Move the double indirect block of the resize inode; the blocks that it points to stay."""
         inode = read_inode(self._fs, layout.RESIZE_INODE)
         at = layout.DIRECT_BLOCKS * 4 + 4
         old = int.from_bytes(inode.i_block[at : at + 4], "little")
@@ -108,7 +108,7 @@ class BlockMover:
         self._transaction.free(*self._fs.geometry.cluster_of(old))
 
     def mount_protection(self, old: int) -> int:
-        """Move the block of multiple mount protection, and return where it will be. Errors as for file()."""
+        """Move the block of multiple mount protection, and return its new location. Errors as for file()."""
         geometry = self._fs.geometry
         new = self._transaction.blocks.allocate(geometry.first_data_block, 1)[0]
         self._transaction.put(new, self._fs.read(old))
@@ -117,7 +117,7 @@ class BlockMover:
         return new
 
     def _moved(self, inode: StoredInode, pieces: list[MapPiece], moves: list[Move]) -> list[MapPiece]:
-        """Copy what was written, and return the pieces as they are then."""
+        """Copy the written blocks, and return the pieces at their new locations."""
         found = []
         for piece, old in self.pieces(pieces, moves):
             found.append(piece)
@@ -136,7 +136,7 @@ class BlockMover:
             self._transaction.write_new(new + done, data)
 
     def _orphan_block(self, inode: StoredInode, data: bytearray, block: int) -> bytearray:
-        """Return a block of the orphan file with its checksum, which depends on where it is."""
+        """Return a block of the orphan file with its checksum, which depends on its location."""
         if self._fs.checksums.active:
             tail = len(data) - layout.ORPHAN_TAIL.size
             value = crc32c(data[:tail], crc32c(block.to_bytes(8, "little"), inode.seed))
@@ -149,7 +149,7 @@ class BlockMover:
         return block
 
     def _goal(self, pieces: list[MapPiece]) -> int:
-        """Return where the moved part of a file is best put: after what stays of it."""
+        """Return the best location for the moved part of a file: after the part that stays."""
         inside = [at + count for _, at, count, _ in pieces if not self._leaving.touch(at, count)]
         return inside[-1] if inside else self._fs.geometry.first_data_block
 
@@ -159,7 +159,7 @@ class BlockMover:
 
 
 def _moved(start: int, count: int, moves: list[Move]) -> Iterator[Move]:
-    """Yield where blocks that all move come to be, in runs that stay together."""
+    """Yield the new locations of blocks that all move, in runs that stay contiguous."""
     end = start + count
     while start < end:
         first, new, room = moves[bisect_right(moves, start, key=itemgetter(0)) - 1]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How an existing file system is divided when it has become smaller. Pure arithmetic.
+"""The division of an existing file system after it has shrunk. Pure arithmetic.
 
-Groups at the end go away, the last one of those that stay may be cut. Blocks that held descriptors become the reserve
-for more of them where there is a resize inode, and free where there is none.
+Groups at the end are removed, and the last remaining one may be shortened. Blocks of removed descriptors become part of
+the reserve if there is a resize inode, and free otherwise.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
 
 
 def smaller(old: Geometry, size: int, where: str) -> Geometry | None:
-    """Return old as it will be on at most size bytes, by the rules of resize2fs; old itself when that is not smaller.
+    """Return the geometry for at most size bytes, by the rules of resize2fs; old itself if that is not smaller.
 
-    A last group with hardly room for more than its own metadata is left out; None where not even one group is left.
-    where names the disk in messages. Raises FileSystemError for a file system whose size is not changed here.
+    A last group with hardly more room than for its own metadata is left out; None if no group is left. where names the
+    disk in messages. Raises FileSystemError for a file system whose size cannot be changed here.
     """
     refuse_resizing(old, where)
     rounding = max(PAGE_SIZE // old.block_size, old.cluster_blocks)
@@ -48,10 +48,10 @@ def _divided(old: Geometry, blocks: int) -> Geometry:
 
 
 def _two_copies(old: Geometry, last: int) -> tuple[int, int]:
-    """Return the groups of the copies by sparse_super2 when group last has become the last, as resize2fs does.
+    """Return the groups of the copies by sparse_super2 when last is the new last group, as resize2fs does.
 
-    The second one moves there from a group that goes away, but where the start of the group cannot become empty: its
-    bitmaps, without flex_bg, or descriptors, with meta_bg, may be nowhere else.
+    The second one moves there from a removed group, unless the start of the group cannot become empty: its bitmaps
+    (without flex_bg) or descriptors (with meta_bg) cannot be elsewhere.
     """
     first, second = old.two_copies
     first = first if first <= last else 0

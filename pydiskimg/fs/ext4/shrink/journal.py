@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A journal that lies beyond the new end moved before it.
+"""Move a journal from beyond the new end to before it.
 
-    blocks taken, by the journal ─> copied ─> its inode, in one write ─> old blocks given back, by the new journal
+    blocks allocated, by the journal ─> copied ─> its inode, in one write ─> old blocks freed, by the new journal
 
-It is empty at each of these steps but within the two commits, and each commit has the one journal that there is then.
-An interruption leaves at most blocks that are taken and have no file, which e2fsck -p gives back.
+The journal is empty at each step except within the two commits, and each commit uses the journal that is valid at that
+time. An interruption leaves at most allocated blocks without a file, which e2fsck -p frees.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pydiskimg.units import MIB
 
 
 class Begin(Protocol):
-    """Begins a transaction that hands out nothing beyond the new end."""
+    """Begins a transaction that allocates nothing beyond the new end."""
 
     def __call__(self) -> Transaction: ...
 
 
 def move_journal(disk: Disk, begin: Begin, leaving: LeavingBlocks) -> None:
-    """Move the part of the journal that lies where blocks have to be empty. Errors as for BlockMover.file()."""
+    """Move the part of the journal that is in blocks that must become empty. Errors as for BlockMover.file()."""
     first = begin()
     inode = read_inode(first.fs, first.fs.superblock.journal_inode)
     contents = Contents(first, inode)
@@ -64,7 +64,7 @@ def _copy(disk: Disk, writer: BlockWriter, size: int, old: int, new: int, count:
 
 
 def _put(disk: Disk, transaction: Transaction, inode: StoredInode) -> None:
-    """Write an inode into its table, durably, where the journal is not in the way."""
+    """Write an inode to its table, durably, without the journal."""
     raw = bytearray(inode.raw)
     transaction.fs.checksums.inode(inode.seed, raw)
     disk.write(inode.block * transaction.fs.geometry.block_size + inode.offset, bytes(raw))
@@ -72,7 +72,7 @@ def _put(disk: Disk, transaction: Transaction, inode: StoredInode) -> None:
 
 
 def _backup(transaction: Transaction, inode: StoredInode) -> bytes:
-    """Return what the superblock keeps of the journal's inode, where it does."""
+    """Return the superblock's backup of the journal's inode, if it has one."""
     if transaction.fs.superblock.number("s_jnl_backup_type") != layout.JOURNAL_BACKUP:
         return bytes(transaction.fs.superblock.fields["s_jnl_blocks"])
     high, low = (int(inode.fields[name]).to_bytes(4, "little") for name in ("i_size_high", "i_size_lo"))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The blocks that have to be empty before a file system becomes smaller. Pure arithmetic.
+"""The blocks that must be empty before a file system shrinks. Pure arithmetic.
 
-These are all from the new end on, and with sparse_super2 those where the last group that stays gets its copies of
-superblock and descriptors.
+These are all from the new end on, and with sparse_super2 those for the copies of superblock and descriptors in the new
+last group.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pydiskimg.fs.ext4.geometry import Geometry
 
 @dataclass(frozen=True, slots=True)
 class LeavingBlocks:
-    """head, whole clusters, may be empty; end is a whole number of clusters, too."""
+    """head is whole clusters, or empty; end is a whole number of clusters, too."""
 
     head: Run
     end: int
 
     def touch(self, block: int, count: int = 1) -> bool:
-        """Tell whether one of count blocks from block on is among them."""
+        """True if one of count blocks from block on is among them."""
         return block + count > self.end or (block < self.head[1] and block + count > self.head[0])
 
     def parts(self, block: int, count: int) -> Iterator[tuple[int, int, bool]]:
-        """Divide a run of blocks into those that are and those that are not among them; ascending."""
+        """Divide a run of blocks into parts that are among them and parts that are not; ascending."""
         at, stop = block, block + count
         while at < stop:
             following = min((edge for edge in (*self.head, self.end) if edge > at), default=stop)
@@ -36,7 +36,7 @@ class LeavingBlocks:
 
 
 def leaving_blocks(old: Geometry, new: Geometry) -> LeavingBlocks:
-    """Return what has to be empty before old becomes new."""
+    """Return the blocks that must be empty before old becomes new."""
     last = new.groups - 1
     start = new.group_start(last)
     before, after = (shape.clusters_in(shape.group_head(last)) * shape.cluster_blocks for shape in (old, new))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""How small a file system can become: what its groups say is in use, and the metadata of the groups that stay."""
+"""The smallest possible size of a file system: from the used space of its groups, and the metadata of the remaining
+groups.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,14 @@ from pydiskimg.fs.ext4.shrink.geometry import smaller
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Source
 
-_SPARE = 4  # clusters, for nodes of a map that is written before the old one is given up
+_SPARE = 4  # clusters, for nodes of a map that is written before the old one is freed
 
 
 def minimum_size(source: Source) -> int:
-    """Return the size in bytes to which the file system at the start of source can be made smaller, or has now.
+    """Return the size in bytes to which the file system at the start of source can shrink, or its present size.
 
-    Raises FileSystemError for one that is damaged, not clean or not known in full, StorageError as reading does.
+    Raises FileSystemError for a file system that is damaged, not clean or has unknown features, StorageError as reading
+    does.
     """
     try:
         return minimum_of(ExtUsage(source))
@@ -30,7 +33,7 @@ def minimum_size(source: Source) -> int:
 
 
 def not_shrunk(name: str, error: NotBelievedError) -> FileSystemError:
-    return FileSystemError(f"{name}: its ext file system is not made smaller: {error.reason}; check it (e2fsck -f)")
+    return FileSystemError(f"{name}: its ext file system cannot be shrunk: {error.reason}; check it (e2fsck -f)")
 
 
 def minimum_of(usage: ExtUsage) -> int:
@@ -39,9 +42,10 @@ def minimum_of(usage: ExtUsage) -> int:
 
 
 def steps_to(usage: ExtUsage, size: int) -> list[Geometry]:
-    """Return the divisions that a file system has on its way to at most size bytes, or to its minimum; its own first.
+    """Return the geometries of a file system on its way to at most size bytes, or to its minimum; the present one
+    first.
 
-    With flex_bg the tables of groups that go away lie among the files and are given up in the end only.
+    With flex_bg the tables of removed groups are among the files and are freed only at the end.
     """
     fs, use = usage.fs, use_of(usage)
     shapes = [fs.geometry]
@@ -56,7 +60,7 @@ def steps_to(usage: ExtUsage, size: int) -> list[Geometry]:
 
 
 def _smaller(fs: FileSystem, old: Geometry, size: int) -> Geometry | None:
-    """As smaller(), where the last group keeps all its bitmaps and its inode table, which cannot be elsewhere."""
+    """As smaller(), but the last group keeps all its bitmaps and its inode table, which cannot be elsewhere."""
     new = smaller(old, size, fs.name)
     while new is not None and new is not old and Incompat.FLEX_BG not in new.features:
         last = new.groups - 1
@@ -68,7 +72,7 @@ def _smaller(fs: FileSystem, old: Geometry, size: int) -> Geometry | None:
 
 
 def _least(fs: FileSystem, old: Geometry, use: Use) -> Geometry:
-    """Return the smallest division that is reached in one step, or old."""
+    """Return the smallest geometry that can be reached in one step, or old."""
     low, high, best = 0, -(-old.size // PAGE_SIZE), old  # in pages
     while low + 1 < high:
         middle = (low + high) // 2
@@ -82,21 +86,21 @@ def _least(fs: FileSystem, old: Geometry, use: Use) -> Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What is in use: clusters of files and of what else is not the groups' own metadata, and inodes."""
+    """The used space: clusters of files and of other data except the groups' own metadata, and inodes."""
 
     clusters: int
     inodes: int
     spare: int
 
     def fits(self, new: Geometry, old: Geometry) -> bool:
-        """Tell whether all that is in use fits into the division new, as one that old becomes."""
+        """True if all used space fits into the geometry new, reached from old."""
         clusters = new.clusters_in(new.blocks - new.first_data_block)
         needed = self.clusters + self.spare + _metadata(new, old)
         return needed <= clusters and self.inodes <= new.inodes
 
 
 def use_of(usage: ExtUsage) -> Use:
-    """Count what is in use. Raises NotBelievedError where the groups contradict themselves."""
+    """Count the used space. Raises NotBelievedError if the groups contradict themselves."""
     fs, geometry = usage.fs, usage.fs.geometry
     clusters = inodes = 0
     for descriptor in read_descriptors(fs):
@@ -109,17 +113,17 @@ def use_of(usage: ExtUsage) -> Use:
 
 
 def _entries(fs: FileSystem) -> int:
-    """Return how many pieces of a file a block of its map has room for: that of a file which moves may grow."""
+    """Return how many pieces of a file fit in a block of its map: the map of a moved file may grow."""
     size = layout.EXTENT.size if Incompat.EXTENTS in fs.geometry.features else 4
     return fs.geometry.block_size // size
 
 
 def _metadata(new: Geometry, old: Geometry) -> int:
-    """Return how many clusters at most the metadata takes that lies in new."""
+    """Return how many clusters at most the metadata of new takes."""
     groups = old.groups if Incompat.FLEX_BG in old.features else new.groups
     tables = groups * (2 + new.inode_blocks)
     heads = sum(new.clusters_in(new.group_head(group)) for group in _with_heads(new))
-    # With bigalloc the tables of neighbours share clusters, but for the first and the last of those that lie together.
+    # With bigalloc the tables of neighbours share clusters, except the first and the last of a contiguous run.
     return heads + new.clusters_in(tables) + (groups if new.cluster_blocks > 1 else 0)
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Inodes of groups that go away get numbers of groups that stay.
+"""Inodes of removed groups get numbers in remaining groups.
 
-An inode and all that names it change together: the entries of directories, a directory's own "." and the ".." of those
-in it, attributes whose value it is, and the checksums of blocks that depend on the number of the inode which they
-belong to.
+An inode and all references to it change together: the entries of directories, a directory's own "." and the ".." of its
+subdirectories, attributes whose value it is, and the checksums of blocks that depend on the number of their inode.
 """
 
 from __future__ import annotations
@@ -32,12 +31,13 @@ _PARENT = 4  # bytes of i_block, in a directory that is in its inode
 _VALUE = 0xFFFFFFFF
 
 NamingBlock = tuple[int, int]
-"""The inode of a directory, and the number of its block that names an inode (0 where it is in its inode); or an inode
-with an attribute whose value it is, and _VALUE."""
+"""The inode of a directory, and the number of its block that names an inode (0 for an inline directory); or an inode
+with an attribute whose value it is, and _VALUE.
+"""
 
 
 class _NamingBlocks:
-    """Which blocks of directories name an inode: 16 bytes for each, as they may be many."""
+    """The blocks of directories that name an inode: 16 bytes for each, as they may be many."""
 
     def __init__(self) -> None:
         self._directories, self._blocks = array("I"), array("I")
@@ -68,10 +68,10 @@ class _NamingBlocks:
 
 
 class Renumbering:
-    """The inodes after the last one that stays, and the blocks of directories that name them."""
+    """The inodes after the last one that remains, and the blocks of directories that name them."""
 
     def __init__(self, transaction: Transaction, new: Geometry, leaving: Sequence[int]) -> None:
-        """Read all directories. Raises NotBelievedError where one is damaged, and as reading does."""
+        """Read all directories. Raises NotBelievedError if one is damaged, and as reading does."""
         self._transaction = transaction
         self._fs = fs = transaction.fs
         self._last = new.inodes
@@ -86,7 +86,7 @@ class Renumbering:
                 self._note(number, (inode.number, _VALUE))
 
     def run(self) -> None:
-        """Give the inodes other numbers, in as many commits as that takes.
+        """Give the inodes other numbers, in as many commits as necessary.
 
         Raises OutOfSpaceError, FileSystemError for a directory that is too large for the journal, NotBelievedError and
         StorageError as reading and writing do.
@@ -104,7 +104,7 @@ class Renumbering:
             self._apply(batch)
 
     def _look(self, inode: StoredInode) -> None:
-        """Note which inodes that leave a directory names, and where."""
+        """Note which of the inodes to be renumbered a directory names, and in which blocks."""
         if inode.flags & layout.INLINE_DATA_FLAG:
             self._note(int.from_bytes(inode.i_block[:_PARENT], "little"), (inode.number, 0))
         for index, block in enumerate(directory_blocks(self._fs, inode, inline_data(self._transaction, inode))):
@@ -122,7 +122,7 @@ class Renumbering:
             self._naming.add(number, block_of_names)
 
     def _cost(self, number: int) -> int:
-        """Return about how many blocks change."""
+        """Return roughly how many blocks change."""
         inode = read_inode(self._fs, number)
         blocks = 0
         if has_map(inode) and self._fs.checksums.active:
@@ -153,11 +153,11 @@ class Renumbering:
         self._transaction.commit()
 
     def _inode(self, number: int) -> StoredInode:
-        """Return the inode that had a number before."""
+        """Return the inode with a previous number."""
         return read_inode(self._fs, self._renumbered.get(number, number))
 
     def _moved(self, inode: StoredInode) -> int:
-        """Put an inode where another number belongs, and return that; the old one is zero and free then."""
+        """Store an inode under a new number, and return that; the old inode is zeroed and freed."""
         transaction, fs = self._transaction, self._fs
         is_directory = inode.kind == layout.DIRECTORY
         number = transaction.inodes.allocate(inode.number, is_directory=is_directory)
@@ -180,7 +180,7 @@ class Renumbering:
         return number
 
     def _rename(self, inode: StoredInode, blocks: set[int], moves: Mapping[int, int]) -> None:
-        """Let blocks of a directory name inodes by their new numbers, with checksums by the directory's own number."""
+        """Update the inode numbers in blocks of a directory, and their checksums by the directory's own number."""
         if inode.flags & layout.INLINE_DATA_FLAG:
             self._rename_inside(inode, moves)
             return
@@ -220,7 +220,7 @@ def _rename_slots(leaf: Leaf, moves: Mapping[int, int]) -> None:
 
 
 def _inline_value(inode: StoredInode) -> Iterator[tuple[int, int]]:
-    """Yield where in the inode the rest of the contents is that i_block has no room for."""
+    """Yield the range in the inode of its inline contents after i_block."""
     first = first_entry(inode)
     for at, _, entry in stored_entries(inode.raw, first) if first else ():
         name = inode.raw[at + layout.XATTR_ENTRY.size :][: entry["e_name_len"]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Attributes whose values lie in inodes of their own name those by their new numbers.
+"""Update attributes whose values are in renumbered inodes.
 
 Such an attribute is an entry in an inode, or in a block that inodes may share. No hash depends on the number.
 """
@@ -17,14 +17,17 @@ from pydiskimg.fs.ext4.xattrs import first_entry, stored_entries
 
 
 class NamedValues:
-    """Which values are named by inodes that are looked at one after the other; a shared block is looked at once."""
+    """The values referred to by inodes that are visited one after the other; a shared block is visited once."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._blocks: set[int] = set()
 
     def of(self, inode: StoredInode, last: int) -> Iterator[int]:
-        """Yield the inodes after last that an inode's attributes name. Raises NotBelievedError where one is damaged."""
+        """Yield the inodes after last that an inode's attributes refer to.
+
+        Raises NotBelievedError if one is damaged.
+        """
         is_known = inode.xattr_block in self._blocks
         for _, number, _, is_in_block in value_references(self._transaction.fs, inode):
             if number > last and not (is_in_block and is_known):
@@ -34,7 +37,7 @@ class NamedValues:
 
 
 def rename_values(transaction: Transaction, inode: StoredInode, moves: Mapping[int, int]) -> None:
-    """Let the attributes of an inode name values by their new numbers."""
+    """Update the numbers of values in the attributes of an inode."""
     fs = transaction.fs
     try:
         first = first_entry(inode)
@@ -52,7 +55,7 @@ def rename_values(transaction: Transaction, inode: StoredInode, moves: Mapping[i
 
 
 def _renamed(area: bytes, position: int, moves: Mapping[int, int]) -> bytearray:
-    """Return the area with other numbers in its entries. Raises ValueError where they have no end."""
+    """Return the area with other numbers in its entries. Raises ValueError if they have no end."""
     data = bytearray(area)
     for at, _, entry in stored_entries(area, position):
         number = moves.get(entry["e_value_inum"])

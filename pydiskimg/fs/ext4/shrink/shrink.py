@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""An ext2, ext3 or ext4 file system made smaller on the Disk that holds it, without a mount.
+"""Shrink an ext2, ext3 or ext4 file system on its Disk, without a mount.
 
     bitmaps and inode tables ─ journal ─ files ─ attributes ─ inodes ─────── the end: one transaction ─ copies
-    \\__ transactions, each of which leaves a whole file system of the old size __/
+    \\__ transactions, each of which leaves a valid file system of the old size __/
 
 ADR 0120.
 """
@@ -38,21 +38,21 @@ _MOST_GROUPS = 512  # whose bitmaps are in memory
 
 
 def shrink_ext(disk: Disk, size: int | None = None) -> int:
-    """Make the file system at the start of disk smaller: to at most size bytes, or to its minimum; return its size.
+    """Shrink the file system at the start of disk to at most size bytes, or to its minimum; return its size.
 
-    The disk keeps its size. A file system that is not larger than size stays as it is. Until this has returned, no
-    other process may write to the disk; an interruption leaves the file system of the old or of the new size, with all
-    its files, after its journal was replayed or e2fsck -p has run.
+    The disk keeps its size. A file system that is not larger than size is not changed. Until this has returned, no
+    other process may write to the disk; an interruption leaves the file system with the old or the new size, with all
+    its files, once its journal is replayed or e2fsck -p has run.
 
-    Raises DoesNotFitError (needed is the minimum) for a smaller size than the minimum, FileSystemError for a file
-    system that is damaged, in use, or has what is not moved, StorageError as reading and writing do.
+    Raises DoesNotFitError (needed is the minimum) for a size below the minimum, FileSystemError for a file system that
+    is damaged, in use, or has blocks that cannot be moved, StorageError as reading and writing do.
     """
     try:
         return _shrink(disk, size)
     except NotBelievedError as error:
         raise not_shrunk(disk.name, error) from error
     except RefusedError as error:
-        raise FileSystemError(f"{disk.name}: its ext file system is not made smaller: a file of it {error}") from error
+        raise FileSystemError(f"{disk.name}: its ext file system cannot be shrunk: a file of it {error}") from error
 
 
 def _shrink(disk: Disk, size: int | None) -> int:
@@ -63,7 +63,7 @@ def _shrink(disk: Disk, size: int | None) -> int:
     if size is not None and shapes[-1].size > size:
         needed = shapes[-1].size
         raise DoesNotFitError(
-            f"{disk.name}: its ext file system cannot become as small as {format_bytes(size)}: it needs at least "
+            f"{disk.name}: its ext file system cannot shrink to {format_bytes(size)}: it needs at least "
             f"{format_bytes(needed)}; nothing was changed",
             needed=needed,
             available=size,
@@ -78,9 +78,9 @@ def _in_steps(disk: Disk, shapes: list[Geometry], size: int | None, protection: 
             _Emptying(disk, old, new, protection).run()
         except OutOfSpaceError as error:
             if size is None:
-                return old.size  # what can be reached depends on where free blocks lie
+                return old.size  # the reachable size depends on where free blocks are
             raise DoesNotFitError(
-                f"{disk.name}: its ext file system did not become as small as {format_bytes(size)}: while its files "
+                f"{disk.name}: its ext file system could not shrink to {format_bytes(size)}: while its files were "
                 f"moved, {error}; it has {format_bytes(old.size)} and all its files; try a larger size",
                 needed=old.size,
                 available=size,
@@ -90,7 +90,7 @@ def _in_steps(disk: Disk, shapes: list[Geometry], size: int | None, protection: 
 
 
 class _Emptying:
-    """Moves everything away that lies where nothing may be in use when old becomes new."""
+    """Moves everything away from blocks that must not be in use when old becomes new."""
 
     def __init__(self, disk: Disk, old: Geometry, new: Geometry, protection: MountProtection) -> None:
         self._disk = disk
@@ -100,7 +100,7 @@ class _Emptying:
         self._transaction = self._begin()
 
     def run(self) -> None:
-        """Move it. What is refused on the way leaves what was moved until then, in a clean file system."""
+        """Move everything. A refusal on the way keeps the moves up to then, in a clean file system."""
         try:
             self._move()
         except (OutOfSpaceError, FileSystemError, RefusedError):
@@ -110,7 +110,7 @@ class _Emptying:
 
     def _move(self) -> None:
         fs, most = self._transaction.fs, self._transaction.room if self._transaction.has_journal else None
-        found = survey(fs, self._transaction.groups, self._new, most)  # first, as it refuses
+        found = survey(fs, self._transaction.groups, self._new, most)  # first, because it may refuse
         if move_tables(self._transaction, self._new):
             self._transaction.close()
             self._transaction = self._begin()
@@ -130,7 +130,7 @@ class _Emptying:
             Renumbering(self._transaction, self._new, found.leaving).run()
 
     def _move_protection(self) -> None:
-        """Move the block of multiple mount protection, which is taken then: the old one goes on saying so."""
+        """Move the block of multiple mount protection, which is marked as taken; the old block keeps that mark."""
         if self._protection.block and self._leaving.touch(self._protection.block):
             self._protection.take()
             block = BlockMover(self._transaction, self._leaving).mount_protection(self._protection.block)
@@ -138,12 +138,12 @@ class _Emptying:
             self._protection.block = block
 
     def _in_turn(self, numbers: Sequence[int], move: Callable[[BlockMover, int], None]) -> None:
-        """Move one after the other, many in one commit; where room is short, each in one of its own."""
+        """Move the blocks one after the other, many in one commit; if space is short, each in a commit of its own."""
         committed = 0
         for index, number in enumerate(numbers):
             try:
                 move(BlockMover(self._transaction, self._leaving), number)
-            except OutOfSpaceError:  # what is given back can be taken after a commit only
+            except OutOfSpaceError:  # freed blocks can be allocated only after a commit
                 self._transaction.close()
                 self._transaction = self._begin()
                 for again in numbers[committed : index + 1]:
@@ -164,7 +164,7 @@ class _Emptying:
         return transaction
 
     def _begin_again(self) -> None:
-        """Commit, and let go of bitmaps where they are many."""
+        """Commit, and drop bitmaps from memory if there are many."""
         self._transaction.commit()
         if len(self._transaction.groups.states) > _MOST_GROUPS:
             self._transaction.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which inodes have blocks beyond the new end, and which lie in groups that go away."""
+"""Find the inodes with blocks beyond the new end, and those in removed groups."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from pydiskimg.protocols import read_bytes
 
 @dataclass(slots=True)
 class Survey:
-    """Numbers of inodes, ascending: files have contents, or blocks of their map, that have to move, leaving lie in
-    groups that go away; attribute_blocks are those that have to move with the inodes that share each."""
+    """Numbers of inodes, ascending: files have contents, or blocks of their map, that must move, leaving are in removed
+    groups; attribute_blocks are the blocks that must move, with the inodes that share each.
+    """
 
     files: array[int] = field(default_factory=lambda: array("I"))
     leaving: array[int] = field(default_factory=lambda: array("I"))
@@ -34,10 +35,10 @@ class Survey:
 
 
 def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry, most: int | None) -> Survey:
-    """Go through all inodes that are in use; most is how many blocks one commit can change, None: any number.
+    """Visit all inodes in use; most is how many blocks one commit can change, None: any number.
 
-    Raises NotBelievedError where one is damaged or blocks belong to several, FileSystemError for bad blocks beyond the
-    end and for inodes that keep their numbers, RefusedError for values that keep their place, and as reading does.
+    Raises NotBelievedError if one is damaged or blocks belong to several, FileSystemError for bad blocks beyond the end
+    and for inodes that must keep their numbers, RefusedError for values that cannot be moved, and as reading does.
     """
     found, last, taken, leaving = Survey(), new.inodes, 0, leaving_blocks(fs.geometry, new)
     for inode in inodes_in_use(fs, groups):
@@ -52,17 +53,17 @@ def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry, most: int | Non
             taken += blocks
             if taken > fs.geometry.blocks:
                 raise fs.not_believed(
-                    f"{inode_name(inode.number)}: it and the inodes before it have more blocks than there are"
+                    f"{inode_name(inode.number)}: it and the inodes before it have more blocks than the file system"
                 )
             if moves and inode.number == layout.BAD_BLOCKS_INODE:
-                raise FileSystemError(f"{fs.name}: its ext file system has bad blocks where none may be in use then")
+                raise FileSystemError(f"{fs.name}: its ext file system has bad blocks after its new end")
             if moves:
                 found.files.append(inode.number)
     return found
 
 
 def _blocks(fs: FileSystem, inode: StoredInode, leaving: LeavingBlocks) -> tuple[int, bool]:
-    """Return how many blocks a file has with those of its map, and whether one of them has to move."""
+    """Return how many blocks a file has including its map's, and whether one of them must move."""
     reader = MapReader(fs, inode)
     taken, moves = 0, False
     for _, at, count, _ in reader.pieces():
@@ -72,7 +73,7 @@ def _blocks(fs: FileSystem, inode: StoredInode, leaving: LeavingBlocks) -> tuple
 
 
 def inodes_in_use(fs: FileSystem, groups: ChangedGroups) -> Iterator[StoredInode]:
-    """Yield the inodes that the bitmaps have as in use, but reserved ones that are all zero."""
+    """Yield the inodes that are in use by the bitmaps, except reserved ones that are all zero."""
     table, per_group, first = InodeTable(fs), fs.geometry.inodes_per_group, fs.superblock.first_inode
     for group in range(fs.geometry.groups):
         for start, end in runs_of(groups.stored(group).inodes):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The last step: a file system without anything in use beyond the new end becomes the smaller one."""
+"""The last step: a file system that uses nothing beyond the new end becomes the smaller one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pydiskimg.protocols import Disk
 
 
 class Shrinking(Resizing):
-    """What changes when a file system becomes new, which is smaller: superblock, descriptors, bitmaps, reserve."""
+    """The changes that turn a file system into new, which is smaller: superblock, descriptors, bitmaps, reserve."""
 
     def __init__(self, disk: Disk, new: Geometry) -> None:
-        """Nothing is written. Raises NotBelievedError where something beyond the end is in use; as reading does."""
+        """Nothing is written. Raises NotBelievedError if blocks beyond the end are in use; errors as for reading."""
         usage = ExtUsage(disk)
         if isinstance(usage.fs.source, RecoveredSource):
             usage.fs.source.check_copies()  # now, and not when a part of them has been written where it belongs
@@ -38,15 +38,15 @@ class Shrinking(Resizing):
         self._changes = {block: data for block, data in self._changes.items() if self._fs.read(block) != data}
 
     def write(self, protection: MountProtection) -> None:
-        """Make the file system smaller. Raises StorageError; what was there is then as good as before."""
+        """Shrink the file system. Raises StorageError; the existing data is then intact."""
         protection.take()
-        replay(self._disk, self._fs)  # where nothing had to move, nothing was written yet
+        replay(self._disk, self._fs)  # if no blocks had to move, nothing was written yet
         protection.check()
         self._switch()
         self._write_copies()
 
     def _plan_groups(self) -> tuple[int, int]:
-        """Plan the groups that change, and return how many clusters and inodes are free then."""
+        """Plan the changed groups, and return how many clusters and inodes will be free."""
         new, clusters, inodes = self._new, 0, 0
         for descriptor in read_descriptors(self._fs):
             self._check_intact(descriptor)
@@ -66,7 +66,7 @@ class Shrinking(Resizing):
         return is_last or old.group_head(group) != new.group_head(group) or bool(clusters_of(self._gone, old, group))
 
     def _left(self, descriptor: Descriptor) -> int:
-        """Plan a group that changes, and return how many of its clusters are free then."""
+        """Plan a changed group, and return how many of its clusters will be free."""
         old, new, group = self._old, self._new, descriptor.group
         bits, gone = self._clusters(descriptor), clusters_of(self._gone, old, group)
         before, after = ((1 << shape.clusters_in(shape.group_head(group))) - 1 for shape in (old, new))
@@ -79,7 +79,7 @@ class Shrinking(Resizing):
         return self._plan_group(descriptor, bits)
 
     def _check_empty(self, descriptor: Descriptor) -> None:
-        """Raise NotBelievedError unless nothing of a group that goes away is in use but metadata."""
+        """Raise NotBelievedError unless a removed group has nothing but metadata in use."""
         if descriptor.free_inodes != self._old.inodes_per_group:
             raise self._fs.not_believed(f"group {descriptor.group} has inodes in use that are in no directory")
         if self._clusters(descriptor) & ~self._usage.metadata_clusters(descriptor.group):

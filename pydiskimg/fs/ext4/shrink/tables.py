@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bitmaps and inode tables of groups that stay, moved before the new end where flex_bg has put them beyond it."""
+"""Move bitmaps and inode tables of remaining groups that flex_bg has put beyond the new end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pydiskimg.fs.ext4.shrink.leaving import LeavingBlocks, leaving_blocks
 from pydiskimg.records import Value
 
 POINTERS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
-"""The fields of a descriptor that say where the metadata of its group is, in the order of locations()."""
+"""The fields of a descriptor with the locations of its group's metadata, in the order of locations()."""
 
 
 def move_tables(transaction: Transaction, new: Geometry) -> bool:
-    """Move them and commit; tell whether there were any, as the transaction is of no more use then.
+    """Move them and commit; return whether there were any, because the transaction cannot be used again then.
 
-    Raises OutOfSpaceError where so many blocks are not free together, and as a commit does.
+    Raises OutOfSpaceError if not enough contiguous blocks are free, and as a commit does.
     """
     leaving = leaving_blocks(transaction.fs.geometry, new)
     found = _in_the_way(transaction, new, leaving)
@@ -54,7 +54,7 @@ def _in_the_way(transaction: Transaction, new: Geometry, leaving: LeavingBlocks)
 
 
 def copied(transaction: Transaction, goal: int, block: int, count: int) -> int:
-    """Copy metadata to blocks that lie together, near the block goal, and return the first; the old ones are free."""
+    """Copy metadata to contiguous blocks near the block goal, and return the first; the old ones are freed."""
     geometry = transaction.fs.geometry
     start, _ = transaction.blocks.allocate(goal, count, whole=True)
     for index in range(count):
@@ -67,7 +67,7 @@ def copied(transaction: Transaction, goal: int, block: int, count: int) -> int:
 
 
 def point(transaction: Transaction, group: int, fields: dict[str, Value]) -> None:
-    """Have the descriptor of a group name other blocks."""
+    """Change the locations in the descriptor of a group."""
     geometry = transaction.fs.geometry
     block, offset = transaction.groups.location(group)
     table = bytearray(transaction.read(block)[offset : offset + geometry.desc_size])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files in which two trees differ, found in one walk through both: memory does not grow with their number."""
+"""Find the files that differ between two trees in one walk through both: memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 @dataclass(frozen=True, slots=True)
 class FileDifference:
-    """A path, and the status of what is there in the first and the second tree; None where nothing is.
+    """A path, and the status of its file in the first and the second tree; None if it does not exist there.
 
-    fields says what differs where both have it: type, mode, uid, gid, links, modified, size, contents, target, device,
+    fields names the differences if both have it: type, mode, uid, gid, links, modified, size, contents, target, device,
     attributes.
     """
 
@@ -37,10 +37,10 @@ class FileDifference:
 
 
 def tree_differences(old: ExtTree, new: ExtTree, *, times: bool = False) -> Iterator[FileDifference]:
-    """Yield the differences between two trees in the order of their paths, each directory before what is in it.
+    """Yield the differences between two trees in the order of their paths, each directory before its files.
 
-    What is compared is what tar would pack: type, mode, owners, extended attributes, contents, targets and device
-    numbers, with times the times of the last modification. Raises as reading the trees does.
+    The comparison covers what tar would pack: type, mode, owners, extended attributes, contents, targets and device
+    numbers; with times also the times of the last modification. Raises as reading the trees does.
     """
     olds, news = _walk(old), _walk(new)
     before, after = next(olds, None), next(news, None)
@@ -86,14 +86,14 @@ def _differing(
 
 
 _COMPARED = {"mode": "st_mode", "uid": "st_uid", "gid": "st_gid"}
-_LINKS = {"links": "st_nlink"}  # of a directory it counts what is in it
+_LINKS = {"links": "st_nlink"}  # for a directory it counts its subdirectories
 _MODIFIED = {"modified": "st_mtime_ns"}
 
 
 def _differing_contents(
     old: ExtTree, before: os.stat_result, new: ExtTree, after: os.stat_result, path: str
 ) -> Iterator[str]:
-    """Compare what two files of one type hold."""
+    """Compare the contents of two files of the same type."""
     kind = stat.S_IFMT(before.st_mode)
     if kind == stat.S_IFREG and before.st_size != after.st_size:
         yield "size"
@@ -106,7 +106,7 @@ def _differing_contents(
 
 
 def _same_contents(old: Source, new: Source) -> bool:
-    """Compare two sources of one size."""
+    """Compare two sources of the same size."""
     a, b = bytearray(min(_PIECE, old.size)), bytearray(min(_PIECE, old.size))
     for start in range(0, old.size, _PIECE):
         length = min(_PIECE, old.size - start)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of a tree that we read ourselves, as entries: to be copied out, packed, or put into another file system."""
+"""The files of a tree as entries: to be copied out, packed, or put into another file system."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from pydiskimg.units import KIB
 _RAISED = (RefusedError, NotBelievedError)
 _HARD_LINK = 0
 _MOST_RANGES = 1 << 17
-_MOVED = 32 * KIB  # contents that are worth more system calls than copying them
+_MOVED = 32 * KIB  # from this size on, more system calls cost less than copying
 _CHUNK = 256 * KIB  # read at once; a processor's cache holds it
 
 
 @dataclass(slots=True)
 class TreeEntries:
-    """What lies at a path of a tree, and everything below it, as entries in the order of ExtTree.walk().
+    """The file at a path of a tree, and everything below it, as entries in the order of ExtTree.walk().
 
-    prefix is the path of the first entry, b"" for none: then those below it have paths without it. A file that is
-    there under several names is an entry once and hard links to it after that. follow_symlinks is for a symlink at the
-    end of path, which is an entry itself otherwise.
+    prefix is the path of the first entry; b"" means that the entries below it have paths without a prefix. A file with
+    several names is an entry once, followed by hard links to it. follow_symlinks applies to a symlink at the end of
+    path, which is otherwise an entry itself.
     """
 
     tree: ExtTree
@@ -44,7 +44,7 @@ class TreeEntries:
     _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_CHUNK)))
 
     def entries(self) -> Iterator[Entry]:
-        """Raises StorageError where the tree is damaged or encrypted, and as reading does."""
+        """Raises StorageError if the tree is damaged or encrypted, and as reading does."""
         with self.tree.errors(self.path):
             top = self.tree.inode(self.path, follow_symlinks=self.follow_symlinks)
         if self.prefix:
@@ -82,9 +82,9 @@ class TreeEntries:
 
 
 def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str, buffer: memoryview | None = None) -> Entry:
-    """Return a file as an entry of this path; name is what messages about its contents call it. Raises as files do.
+    """Return a file as an entry of this path; name is its name in messages about its contents. Raises as files does.
 
-    Contents are read into the buffer, where several files share one.
+    Contents are read into the buffer, which several files may share.
     """
     found = _bare(inode, path)
     if found.kind == stat.S_IFREG:
@@ -103,7 +103,7 @@ def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str, buffer
 
 
 def _attach(entry: Entry, xattrs: dict[bytes, bytes]) -> None:
-    """Put attributes into an entry, ACLs as such."""
+    """Add attributes to an entry, ACLs as such."""
     for acl in ACLS:
         if acl in xattrs:
             acl_entries = decode(xattrs.pop(acl))
@@ -128,7 +128,7 @@ def _bare(inode: StoredInode, path: bytes) -> Entry:
 
 
 def _data_ranges(source: Source) -> list[tuple[int, int]] | None:
-    """Return where a sparse file has data; None for one in more pieces than headers can say."""
+    """Return where a sparse file has data; None if it has more pieces than headers can describe."""
     data = (extent for extent in source.extents() if extent.kind is Kind.DATA)
     found = [(extent.start, extent.length) for extent in islice(data, _MOST_RANGES + 1)]
     return found if len(found) <= _MOST_RANGES else None

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Where an entry of a path goes in an ext file system: a directory's inode and one name in it.
+"""The place of an entry's path in an ext file system: a directory's inode and a name in it.
 
-As files/resolve.py does it with descriptors: an entry's parents may be symlinks, the last component is never followed.
+Paths resolve as in files/resolve.py, which uses descriptors: an entry's parents may be symlinks, the last component is
+never followed.
 """
 
 from __future__ import annotations
@@ -23,26 +24,25 @@ _SYMLINK = layout.FILE_TYPES[layout.SYMLINK]
 
 
 class NewName(NamedTuple):
-    """A name in a directory, which is an inode; there may be a file of this name already."""
+    """A name in the directory with this inode; a file of this name may exist."""
 
     directory: int
     name: bytes
 
 
 class Named(NamedTuple):
-    """What a name stands for: an inode, and file_type as in directories."""
+    """The file of a name: its inode, and file_type as in directories."""
 
     inode: int
     file_type: int
 
 
 class EntryPaths:
-    """Finds directories by path below the last of steps, the inodes from the root on, and makes those that are missing.
+    """Finds directories by path below the last of steps, the inodes from the root on, and makes missing ones.
 
-    find returns what a name in a directory stands for, read_link where the symlink of an inode leads, make_directory
-    makes a directory and returns its inode. Symlinks lead where a system follows them whose root is the first step;
-    those that entries have made must not lead out of the directory that paths begin at. What find and read_link raise
-    is passed on.
+    find returns the file of a name in a directory, read_link the target of a symlink's inode, make_directory makes a
+    directory and returns its inode. Symlinks resolve as in a system whose root is the first step; symlinks made by
+    entries must not lead out of the directory at which paths begin. Errors of find and read_link are passed on.
     """
 
     def __init__(
@@ -61,26 +61,26 @@ class EntryPaths:
 
     @property
     def top(self) -> int:
-        """The directory that paths begin at."""
+        """The directory at which paths begin."""
         return self._steps[-1]
 
     def forget(self) -> None:
-        """Resolve again next time: call it when a symlink or a directory went away."""
+        """Discard cached directories: call it when a symlink or a directory was removed."""
         self._known.clear()
 
     def made_symlink(self, number: int) -> None:
-        """Remember that an entry has made a symlink, or another one of it."""
+        """Note that an entry has made a symlink, or another name of one."""
         if len(self._steps) > 1:
             self._made_symlinks.add(number)
 
     def entered(self, directory: int) -> int:
-        """Return the directory that is seen where this one is."""
+        """Return the directory that is visible at this one."""
         return directory
 
     def locate(self, path: bytes, *, make: bool = True) -> NewName | None:
-        """Return where an entry of this path goes; None for the directory that paths begin at.
+        """Return the place for an entry of this path; None for the directory at which paths begin.
 
-        Directories that are missing are made unless make is false. Raises UnsafePathError, FileNotFoundError.
+        Missing directories are made unless make is false. Raises UnsafePathError, FileNotFoundError.
         """
         directory, _, name = path.rpartition(b"/")
         if name in _NO_NAMES:
@@ -103,11 +103,11 @@ class EntryPaths:
         return found
 
     def walked(self, parts: list[bytes], *, make: bool) -> int:
-        """Return the inode of the directory that names lead to; errors as for locate()."""
+        """Return the inode of the directory at the end of names; errors as for locate()."""
         steps, left = list(self._steps), parts[::-1]
-        own = len(left)  # the rest of left, at its end, is of symlinks
+        own = len(left)  # the last names in left are from symlinks
         followed = FollowedSymlinks()
-        is_led = False  # by a symlink that an entry has made
+        is_led = False  # through a symlink that an entry has made
         while left:
             name = left.pop()
             is_own = len(left) < own
@@ -136,7 +136,7 @@ class EntryPaths:
 
     def _check_inside(self, steps: list[int], *, is_led: bool) -> None:
         if is_led and steps[: len(self._steps)] != self._steps:
-            raise UnsafePathError("its path leads through an entry's symlink out of the directory that it is put into")
+            raise UnsafePathError("its path leads through an entry's symlink out of the target directory")
 
     def _missing(self, name: NewName, *, make: bool, is_own: bool) -> int:
         if not make:
@@ -156,7 +156,7 @@ def _names(followed: FollowedSymlinks, target: bytes) -> list[bytes]:
 
 
 def _refuse(name: bytes) -> NoReturn:
-    """Refuse a name that no file can have."""
+    """Refuse an invalid file name."""
     if b"\0" in name:
         raise UnsafePathError("its path has a NUL byte in it")
     raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything about the files of an ext file system by their inodes: entries, contents, targets, attributes, status."""
+"""Everything about the files of an ext file system, by their inodes: entries, contents, targets, attributes, status."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SECTOR = 512
 _NANOSECONDS = 1_000_000_000
 _SECONDS = ("st_atime", "st_mtime", "st_ctime")
 _MORE_OF_STATUS = (*_SECONDS, "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
-_INDEXED = 256  # directories whose names are kept
+_INDEXED = 256  # the number of directories whose names are cached
 _INDEXED_NAMES = 1 << 18  # in all; 40 MB
 _INDEXED_SIZE = 4 << 20
-_KEPT_INDEXES = 4  # of directories that are larger; 3 MB each
+_KEPT_INDEXES = 4  # of larger directories; 3 MB each
 
 
 class RefusedError(Exception):
-    """What cannot be done with a file although nothing is wrong with it; the text goes on after its name."""
+    """A file does not allow an operation although it is not damaged; the text follows its name."""
 
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text)
@@ -43,36 +43,39 @@ class RefusedError(Exception):
 
 
 class ExtFiles:
-    """The files of a file system that does not change. Every call raises NotBelievedError where what it reads is
-    damaged, RefusedError for what is encrypted, and as reading does.
+    """The files of a file system that does not change.
+
+    Every call raises NotBelievedError if the structures that it reads are damaged, RefusedError for encrypted files,
+    and as reading does.
     """
 
     def __init__(self, fs: FileSystem) -> None:
         self.fs = fs
         self._has_huge_files = RoCompat.HUGE_FILE in fs.geometry.features
         self._table = InodeTable(fs)
-        self._names: dict[int, dict[bytes, int]] = {}  # of directories that were looked into
+        self._names: dict[int, dict[bytes, int]] = {}  # of visited directories
         self._indexes: dict[int, DirectoryIndex] = {}  # of larger ones
 
     def inode(self, number: int) -> StoredInode:
-        """Return the inode of a file: one that is in use and has a type."""
+        """Return the inode of a file: it must be in use and have a type."""
         inode = self._table.inode(number)
         if inode.kind not in _KINDS:
-            raise self._damaged(inode, f"its mode is {inode.mode:#o}, which no file has")
+            raise self._damaged(inode, f"its mode is {inode.mode:#o}, which is invalid")
         return inode
 
     def entries(self, directory: StoredInode) -> Iterator[NamedInode]:
-        """Yield the entries of a directory but "." and "..", as they are stored; a block of it is held at a time."""
+        """Yield the entries of a directory except "." and "..", in stored order; one block is in memory at a time."""
         for block in self._directory_blocks(directory):
             yield from block_entries(self.fs, directory, block)
 
     def find(self, directory: StoredInode, name: bytes) -> int | None:
-        """Return the inode that a name in a directory stands for; None where it has none of this name."""
+        """Return the inode of a name in a directory; None if it has none of this name."""
         names = self._names.get(directory.number)
         if names is not None:
             return names.get(name)
         if directory.size > _INDEXED_SIZE:
-            from pydiskimg.fs.ext4.directory_index import DamagedIndexError  # only here: few are so large
+            # imported here: few directories are so large
+            from pydiskimg.fs.ext4.directory_index import DamagedIndexError
 
             try:
                 return self._index(directory).find(name)
@@ -90,7 +93,7 @@ class ExtFiles:
         return names.get(name)
 
     def _index(self, directory: StoredInode) -> DirectoryIndex:
-        from pydiskimg.fs.ext4.directory_index import opened_index  # only here, as above
+        from pydiskimg.fs.ext4.directory_index import opened_index  # imported here, as above
 
         if directory.number not in self._indexes:
             if len(self._indexes) >= _KEPT_INDEXES:
@@ -104,12 +107,12 @@ class ExtFiles:
         return directory_blocks(self.fs, directory, self._inline_data(directory))
 
     def contents(self, inode: StoredInode, name: str) -> FileSource | InlineSource:
-        """Return the contents of a regular file; name is what messages call it."""
+        """Return the contents of a regular file; name is its name in messages."""
         self._require_plain(inode)
         return file_contents(self.fs, inode, self._inline_data(inode), name=name)
 
     def target(self, inode: StoredInode) -> bytes:
-        """Return where a symlink leads."""
+        """Return the target of a symlink."""
         self._require_plain(inode)
         size, most = inode.size, self.fs.geometry.block_size
         if not 0 < size <= most:
@@ -135,7 +138,7 @@ class ExtFiles:
         return found
 
     def status(self, inode: StoredInode) -> os.stat_result:
-        """Return what os.lstat() gives for the file where it is mounted; st_dev is 0."""
+        """Return the result that os.lstat() has for the mounted file; st_dev is 0."""
         atime, mtime, ctime = (inode.time_ns(name) for name in ("i_atime", "i_mtime", "i_ctime"))
         numbers = (inode.mode, inode.number, 0, inode.links, inode.uid, inode.gid, inode.size)
         return os.stat_result(
@@ -154,7 +157,7 @@ class ExtFiles:
         )
 
     def stored_bytes(self, inode: StoredInode) -> int:
-        """Return how much of the file system a file takes, as its inode says."""
+        """Return how much space a file takes, according to its inode."""
         count = inode.counted
         if not self._has_huge_files:
             return (count & 0xFFFFFFFF) * _SECTOR
@@ -162,7 +165,7 @@ class ExtFiles:
 
     @cached_property
     def _xattrs(self) -> Xattrs:
-        from pydiskimg.fs.ext4.xattrs import Xattrs  # only here: a file can be found and read without
+        from pydiskimg.fs.ext4.xattrs import Xattrs  # imported here: files can be found and read without it
 
         return Xattrs(self.fs, self._attribute_value)
 
@@ -176,7 +179,7 @@ class ExtFiles:
         return read_bytes(file_contents(self.fs, inode, b"", name=self.fs.name), 0, size)
 
     def _acl(self, inode: StoredInode, stored: bytes) -> bytes:
-        from pydiskimg.fs.ext4.acl import acl_attribute  # only here: few files have one
+        from pydiskimg.fs.ext4.acl import acl_attribute  # imported here: few files have one
 
         try:
             return acl_attribute(stored)
@@ -186,19 +189,19 @@ class ExtFiles:
     @staticmethod
     def _require_plain(inode: StoredInode) -> None:
         if inode.flags & layout.ENCRYPT_FLAG:
-            raise RefusedError("is encrypted (fscrypt), and its key is not here", errno.ENOKEY)
+            raise RefusedError("is encrypted (fscrypt), and its key is not available", errno.ENOKEY)
 
     def _damaged(self, inode: StoredInode, what: str) -> NotBelievedError:
         return self.fs.not_believed(f"{inode_name(inode.number)}: {what}")
 
 
 def _has_extents(inode: StoredInode) -> bool:
-    """Whether i_block is an extent tree: old kernels left the flag on symlinks that are in the inode."""
+    """True if i_block is an extent tree: old kernels left the flag on symlinks that are in the inode."""
     magic = layout.EXTENT_HEADER.unpack(inode.i_block)["eh_magic"]
     return bool(inode.flags & layout.EXTENTS_FLAG) and magic == layout.EXTENT_MAGIC
 
 
 def with_device(status: os.stat_result, device: int) -> os.stat_result:
-    """Return a status with another st_dev, which tells several file systems of one tree from one another."""
+    """Return a status with another st_dev, which distinguishes several file systems of one tree."""
     more = {name: getattr(status, name) for name in _MORE_OF_STATUS}
     return os.stat_result((*status[:2], device, *status[3:]), more)

@@ -8,12 +8,12 @@ from itertools import chain, islice
 
 from pydiskimg.fs.ext4.directory_entries import NamedInode
 
-_AT_ONCE = 1 << 15  # entries that are sorted as a list: 5 MB
+_AT_ONCE = 1 << 15  # the number of entries that are sorted as a list: 5 MB
 _MOST_BYTES = 48 << 20  # of larger directories in memory
 
 
 def sorted_entries(entries: Iterable[NamedInode]) -> Iterator[NamedInode]:
-    """Yield the entries of a directory by name; of one whose names take more than 48 MiB, some after others."""
+    """Yield the entries of a directory by name; if its names take more than 48 MiB, in several sorted parts."""
     left = iter(entries)
     first = sorted(islice(left, _AT_ONCE))
     if len(first) < _AT_ONCE:
@@ -22,7 +22,7 @@ def sorted_entries(entries: Iterable[NamedInode]) -> Iterator[NamedInode]:
 
 
 def _merged(first: list[NamedInode], left: Iterator[NamedInode]) -> Iterator[NamedInode]:
-    from heapq import merge  # only here: few directories are so large
+    from heapq import merge  # imported here: few directories are so large
 
     while first:
         parts, size = [], 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A path resolved inside a tree, a name at a time; symlinks, absolute or not, and ".." never lead out of it."""
+"""Resolve a path inside a tree, one name at a time; symlinks, absolute or not, and ".." never lead out of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Files(Protocol):
-    """What is asked about the files of a tree on the way of a path."""
+    """The queries about the files of a tree that resolving a path needs."""
 
     def inode(self, number: int, /) -> StoredInode: ...
 
@@ -25,7 +25,7 @@ class Files(Protocol):
 
 
 class HasFiles(Protocol):
-    """A tree of which paths are resolved."""
+    """A tree in which paths are resolved."""
 
     @property
     def files(self) -> Files: ...
@@ -34,11 +34,11 @@ class HasFiles(Protocol):
 AnyTree = TypeVar("AnyTree", bound=HasFiles)
 
 _SYMLINKS = 40  # as many as the kernel follows
-_NAMES = 4096  # that symlinks add to a path: each is a search in a directory, and 40 targets may hold a million
+_NAMES = 4096  # that symlinks add to a path: each is a search in a directory, and 40 targets may have a million names
 
 
 class Step(Generic[AnyTree]):
-    """A directory or file of a tree on the way, by its name in the directory above it."""
+    """A directory or file of a tree on the way, by its name in its parent directory."""
 
     __slots__ = ("inode", "name", "tree")
 
@@ -49,13 +49,13 @@ class Step(Generic[AnyTree]):
 
 
 class FollowedSymlinks:
-    """Counts the symlinks on the way of one path, so that it ends, and soon."""
+    """Counts the symlinks on the way of a path, to limit their number."""
 
     def __init__(self) -> None:
         self._count = self._names = 0
 
     def names(self, target: bytes) -> list[bytes]:
-        """Return the names in one more target, the last one first. Raises RefusedError (ELOOP) for too many."""
+        """Return the names in another target, in reverse order. Raises RefusedError (ELOOP) for too many."""
         names = target.split(b"/")[::-1]
         self._count += 1
         self._names += len(names)
@@ -74,10 +74,10 @@ def walked(
     below_file: int = errno.ENOENT,
     entered: Callable[[Step[AnyTree]], Step[AnyTree]] = lambda step: step,
 ) -> tuple[list[Step[AnyTree]], bytes | None]:
-    """Return the steps from root to what path leads to, and the last name of it where that is missing.
+    """Return the steps from root to the file at path, and the last name of path if that is missing.
 
-    below_file is the errno for names below what is not a directory. entered returns the step that is made instead of
-    one: into another tree. Raises RefusedError (ENOENT, ELOOP), and as ExtFiles does.
+    below_file is the errno for names below a file that is not a directory. entered returns the step that replaces a
+    step: into another tree. Raises RefusedError (ENOENT, ELOOP), and as ExtFiles does.
     """
     steps, left, followed = [root], path.split(b"/")[::-1], FollowedSymlinks()
     while left:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's files, read from its ext file system by their paths, without a mount."""
+"""Read a guest's files from its ext file system by their paths, without a mount."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
     from pydiskimg.files.tree import ReadableTree
 else:
-    ReadableTree = object  # a contract, and the errors beside it are rare
+    ReadableTree = object  # a contract; the errors besides it are rare
 
 _LONG_PATH = 1 << 10  # characters
 
 
 def open_ext_tree(source: Source) -> ExtTree:
-    """Return the files of the ext2, ext3 or ext4 file system that begins where source begins; nothing is written.
+    """Return the files of the ext2, ext3 or ext4 file system at the beginning of source; nothing is written.
 
-    What its journal still has to put into place is read from there. source stays the caller's, and is not to change
-    while the tree is used. Raises FileSystemError for what is not such a file system, is damaged at its beginning or in
-    its journal, or has features that are not known here; StorageError as reading does.
+    Changes in its journal are included. source stays the caller's, and must not change while the tree is used. Raises
+    FileSystemError if it is not such a file system, is damaged at its beginning or in its journal, or has unknown
+    features; StorageError as reading does.
     """
     try:
         fs = read_file_system(source, KNOWN_TO_FILES)
         if fs.needs_recovery:
-            from pydiskimg.fs.ext4.recovery import recovered  # only here: most file systems were unmounted
+            from pydiskimg.fs.ext4.recovery import recovered  # imported here: most file systems were unmounted
 
             fs = recovered(fs, KNOWN_TO_FILES)
         return ExtTree(ExtFiles(fs))
@@ -81,14 +81,14 @@ class ExtTree(ReadableTree):
         """Return the contents of a regular file of at most limit bytes. Raises as Tree says, EFBIG beyond limit."""
         source = self.open(path)
         if source.size > limit:
-            raise self.error(path, f"is larger than the {limit} bytes that are read of such a file", errno.EFBIG)
+            raise self.error(path, f"is larger than the {limit} bytes that may be read of such a file", errno.EFBIG)
         with self.errors(path):
             return read_bytes(source, 0, source.size)
 
     def open(self, path: str) -> Source:
-        """Return the contents of a regular file as a Source, sparse where it is; valid until the tree is closed.
+        """Return the contents of a regular file as a Source, sparse if the file is; valid until the tree is closed.
 
-        Reading it raises FileSystemError where the file's map is damaged.
+        Reading it raises FileSystemError if the file's map is damaged.
         """
         with self.errors(path):
             inode = self.inode(path)
@@ -98,7 +98,7 @@ class ExtTree(ReadableTree):
             return self.files.contents(inode, _where(self.name, path))
 
     def readlink(self, path: str) -> str:
-        """Return where a symlink leads; the path itself is not followed at its end. EINVAL for what is not one."""
+        """Return the target of a symlink; path itself is not followed at its end. EINVAL if it is not a symlink."""
         with self.errors(path):
             inode = self.inode(path, follow_symlinks=False)
             if inode.kind != layout.SYMLINK:
@@ -106,7 +106,7 @@ class ExtTree(ReadableTree):
             return _decoded(self.files.target(inode))
 
     def attribute(self, path: str, name: str) -> bytes | None:
-        """Return an extended attribute of what path resolves to; None where it has none of this name."""
+        """Return an extended attribute of the file at path, symlinks followed; None if it has none of this name."""
         return self.attributes(path).get(name)
 
     def attributes(self, path: str, *, follow_symlinks: bool = True) -> dict[str, bytes]:
@@ -121,7 +121,7 @@ class ExtTree(ReadableTree):
             return self.files.status(self.inode(path, follow_symlinks=follow_symlinks))
 
     def exists(self, path: str) -> bool:
-        """True when path resolves to something inside the tree."""
+        """True when path resolves to an existing file inside the tree."""
         try:
             with self.errors(path):
                 self.inode(path)
@@ -136,7 +136,7 @@ class ExtTree(ReadableTree):
         return sorted(self.names(path))
 
     def names(self, path: str) -> Iterator[str]:
-        """Yield the names in a directory as they are stored; a block of it is held at a time."""
+        """Yield the names in a directory in stored order; one block is in memory at a time."""
         with self.errors(path):
             inode = self.inode(path)
             if inode.kind != layout.DIRECTORY:
@@ -147,8 +147,8 @@ class ExtTree(ReadableTree):
     def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
         """Yield (path, lstat) for everything below path, sorted, symlinks not followed.
 
-        A directory whose names take more than 48 MiB comes in several sorted parts. A directory that is reached twice
-        raises StorageError.
+        A directory whose names take more than 48 MiB is yielded in several sorted parts. A directory that is reached
+        twice raises StorageError.
         """
         top = path.rstrip("/")
         for below, inode in self.walk_inodes(path):
@@ -161,7 +161,8 @@ class ExtTree(ReadableTree):
             if top.kind != layout.DIRECTORY:
                 raise RefusedError("is not a directory", errno.ENOTDIR)
             waiting = [(b"", self._sorted_entries(top))]
-        seen, above, directory = {top.number}, path.rstrip("/") + "/", b""  # one path alone: there may be many levels
+        # one path is changed in place: there may be many levels
+        seen, above, directory = {top.number}, path.rstrip("/") + "/", b""
         while waiting:
             name, entries = waiting[-1]
             below = directory
@@ -196,9 +197,9 @@ class ExtTree(ReadableTree):
         return self.steps(path, follow_symlinks=follow_symlinks)[-1]
 
     def steps(self, path: str, *, follow_symlinks: bool = True) -> Sequence[StoredInode]:
-        """Return the inodes from the root to what path leads to, without symlinks on the way; raises as inode() does.
+        """Return the inodes from the root to the file at path, without symlinks on the way; raises as inode() does.
 
-        The root is the first one, and the only one where path leads to it.
+        The root is the first one, and the only one if path leads to it.
         """
         steps, missing = self.walked(path, follow_symlinks=follow_symlinks)
         if missing is not None:
@@ -208,7 +209,7 @@ class ExtTree(ReadableTree):
     def walked(
         self, path: str, *, follow_symlinks: bool = True, below_file: int = errno.ENOENT
     ) -> tuple[Sequence[Step[ExtTree]], bytes | None]:
-        """Return the steps to what path leads to, and its last name where that is missing, as steps.walked() does."""
+        """Return the steps to the file at path, and its last name if that is missing, as steps.walked() does."""
         root = Step(self, self.files.inode(layout.ROOT_INODE))
         steps, missing = walked(root, _encoded(path), follow_symlinks=follow_symlinks, below_file=below_file)
         if len(steps) == 1 and root.inode.kind != layout.DIRECTORY:
@@ -216,18 +217,18 @@ class ExtTree(ReadableTree):
         return steps, missing
 
     def errors(self, path: str) -> _Errors:
-        """Turn what ExtFiles raises in a with block into what a Tree raises, with the name of the file at path."""
+        """Turn the errors of ExtFiles in a with block into those of a Tree, with the name of the file at path."""
         return _Errors(self, path)
 
     def as_error(self, path: str, error: RefusedError | NotBelievedError) -> StorageError:
-        """Return what a Tree raises for what ExtFiles raised at path: for loops, in which errors() would take long."""
+        """Return a Tree's error for one of ExtFiles at path: for loops, in which errors() would take long."""
         if isinstance(error, RefusedError):
             return self.error(path, str(error), error.number)
         text = f"{_where(error.where, path)}: the file system is damaged: {error.reason}; check it (fsck)"
         return StorageError(text, errno=errno.EUCLEAN, filename=path)
 
     def error(self, path: str, text: str, number: int) -> StorageError:
-        """Return the error that says text of the file at path."""
+        """Return the error with a text about the file at path."""
         from pydiskimg.files.tree import MissingPathError, OutsideTreeError
 
         kind = (
@@ -245,14 +246,14 @@ def _where(file_system: str, path: str) -> str:
 
 
 class _Errors:
-    """See errors(). By hand: contextlib takes 4 ms to import."""
+    """See errors(). Written by hand: importing contextlib takes 4 ms."""
 
     def __init__(self, tree: ExtTree, path: str) -> None:
         self._tree = tree
         self._path = path
 
     def __enter__(self) -> None:
-        """Nothing is to be begun."""
+        """Do nothing."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, RefusedError | NotBelievedError):
@@ -267,7 +268,7 @@ def _encoded(path: str) -> bytes:
     try:
         return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise RefusedError("is not a name that a file can have", errno.EINVAL) from error
+        raise RefusedError("is not a valid file name", errno.EINVAL) from error
 
 
 def _decoded(name: bytes) -> str:
