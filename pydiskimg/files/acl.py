@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""POSIX.1e access control lists: the text in pax headers, the attribute that Linux has, and what ext4 stores.
+"""POSIX.1e access control lists: the text in pax headers, the attribute of Linux, and the form that ext4 stores.
 
-Text as acl_to_text(3) writes it, with star's and libarchive's numeric id as a fourth field; the attribute as in
-linux/posix_acl_xattr.h; ext4's by fs/ext4/acl.
+The text is as acl_to_text(3) writes it, with star's and libarchive's numeric id as a fourth field; the attribute is as
+in linux/posix_acl_xattr.h; fs/ext4/acl.py handles ext4's form.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open
 from pydiskimg.text import quoted
 
 Lookup = Callable[[bytes, bytes], int]
-"""Called with b"user" or b"group" and a name: its number. Raises ValueError for a name that is not known."""
+"""Called with b"user" or b"group" and a name; returns its number. Raises ValueError for an unknown name."""
 
 _HEADER = struct.Struct("<I")  # 0  version, 2
 _ENTRY = struct.Struct(
@@ -32,7 +32,7 @@ _ENTRY = struct.Struct(
 assert _ENTRY.size == 8
 _VERSION = 2
 _NO_ID = 0xFFFFFFFF
-_DIGITS = 10  # of an id, at most
+_DIGITS = 10  # digits of an id, at most
 _LARGEST_LIST = 16 << 20
 _NO_LIST = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
 _LISTS = {b"user": "etc/passwd", b"group": "etc/group"}
@@ -49,7 +49,7 @@ _BITS = {ord("r"): 4, ord("w"): 2, ord("x"): 1, ord("-"): 0}
 
 
 class AclEntry(NamedTuple):
-    """One entry: the tag's word, whom it is for (nobody, a number or a name), and the permissions."""
+    """One entry: the tag's word, its user or group (none, a number or a name), and the permissions."""
 
     word: bytes
     qualifier: int | bytes | None
@@ -81,7 +81,7 @@ def _letters(bits: int) -> bytes:
 
 
 def decode(value: bytes) -> list[AclEntry]:
-    """Return the entries of an ACL that is packed as the attribute itself. Raises ValueError."""
+    """Return the entries of an ACL in the form of the attribute. Raises ValueError."""
     if len(value) % _ENTRY.size != _HEADER.size or _HEADER.unpack_from(value)[0] != _VERSION:
         raise ValueError("its ACL attribute is malformed")
     entries = []
@@ -94,22 +94,21 @@ def decode(value: bytes) -> list[AclEntry]:
 
 
 def decode_ext4(value: bytes) -> list[AclEntry]:
-    """Return the entries of an ACL as ext4 has it on the disk. Raises ValueError."""
+    """Return the entries of an ACL in the form that ext4 stores. Raises ValueError."""
     return decode(acl_attribute(value))
 
 
 def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
-    """Return the attribute; lookup is asked for the number of each qualifier that is a name. Raises ValueError.
+    """Return the attribute; lookup returns the number of each qualifier that is a name. Raises ValueError.
 
-    An entry that is there twice is taken once; two with different permissions are refused, as the kernel would take
-    either.
+    A duplicate entry counts once; two with different permissions are refused, because the kernel would use either.
     """
     ordered = _ordered(entries, lookup)
     return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for tag, number, bits in ordered)
 
 
 def encode_ext4(entries: list[AclEntry], lookup: Lookup) -> bytes:
-    """Return the ACL as ext4 has it on the disk; the rest is as for encode()."""
+    """Return the ACL in the form that ext4 stores; arguments and errors are as for encode()."""
     parts = [layout.ACL_HEADER.pack(a_version=layout.ACL_VERSION)]
     for tag, number, bits in _ordered(entries, lookup):
         if number == _NO_ID:
@@ -127,7 +126,7 @@ def mode_with(mode: int, entries: list[AclEntry]) -> int:
 
 
 def _ordered(entries: list[AclEntry], lookup: Lookup) -> list[tuple[int, int, int]]:
-    """Return tag, number and permissions of each entry in the order that Linux wants. Errors as for encode()."""
+    """Return tag, number and permissions of each entry in the order that Linux requires. Errors as for encode()."""
     packed: dict[tuple[int, int], int] = {}
     for word, qualifier, bits in entries:
         plain, qualified = _TAGS[word]
@@ -136,13 +135,13 @@ def _ordered(entries: list[AclEntry], lookup: Lookup) -> list[tuple[int, int, in
             continue
         number = lookup(word, qualifier) if isinstance(qualifier, bytes) else qualifier
         if qualified is None or not 0 <= number < _NO_ID:
-            raise ValueError(f"its ACL gives {word.decode()} the number {number}, which cannot be")
+            raise ValueError(f"its ACL gives {word.decode()} the number {number}, which is invalid")
         _add(packed, qualified, number, bits)
     return sorted((tag, number, bits) for (tag, number), bits in packed.items())
 
 
 def check(name: bytes, entries: list[AclEntry], *, is_directory: bool) -> None:
-    """Raise ValueError for an ACL that the kernel would refuse without saying why; name is the attribute's."""
+    """Raise ValueError for an ACL that the kernel would refuse without a reason; name is the attribute's."""
     kind = "default ACL" if name == ACL_DEFAULT else "ACL"
     if name == ACL_DEFAULT and not is_directory:
         raise ValueError("it has a default ACL, which only a directory can have")
@@ -152,7 +151,7 @@ def check(name: bytes, entries: list[AclEntry], *, is_directory: bool) -> None:
             raise ValueError(f"its {kind} has no entry {word.decode()}::, which every ACL has")
     is_extended = (b"user", True) in present or (b"group", True) in present
     if is_extended and (b"mask", False) not in present:
-        raise ValueError(f"its {kind} names users or groups and has no entry mask::, which such an ACL needs")
+        raise ValueError(f"its {kind} names users or groups but has no entry mask::, which such an ACL needs")
 
 
 def _add(packed: dict[tuple[int, int], int], tag: int, number: int, bits: int) -> None:
@@ -163,7 +162,7 @@ def _add(packed: dict[tuple[int, int], int], tag: int, number: int, bits: int) -
 
 
 def is_minimal(name: bytes, entries: list[AclEntry]) -> bool:
-    """True when the ACL says no more than the mode does."""
+    """True if the ACL adds nothing to the mode."""
     return name == ACL_ACCESS and all(entry.qualifier is None and entry.word != b"mask" for entry in entries)
 
 
@@ -189,11 +188,11 @@ def _malformed(line: bytes) -> ValueError:
 
 
 class AclNames:
-    """Numbers of users and groups by the unpacked tree's own /etc/passwd and /etc/group; the host is never asked.
+    """Numbers of users and groups from the unpacked tree's own /etc/passwd and /etc/group; the host's are never used.
 
-    GNU tar writes ACLs with names, also with --numeric-owner (/var/log/journal has such an ACL on every Debian).
-    read returns what the tree has at a path, at most so many bytes, and nothing where that is no file; it is called
-    once for each list, when the first name is requested.
+    GNU tar writes ACLs with names, even with --numeric-owner (/var/log/journal has such an ACL on every Debian). read
+    returns the contents of the file at a path in the tree, up to a number of bytes, and nothing if it is not a file; it
+    is called once for each list, when the first name is requested.
     """
 
     def __init__(self, read: Callable[[str, int], bytes]) -> None:
@@ -201,7 +200,7 @@ class AclNames:
         self._numbers: dict[bytes, dict[bytes, int]] = {}
 
     def number(self, word: bytes, name: bytes) -> int:
-        """Return the number of the user or group (word) of that name. Raises ValueError when there is none."""
+        """Return the number of the user or group (word) of that name. Raises ValueError if there is none."""
         if word not in self._numbers:
             self._numbers[word] = _listed_numbers(self._read(_LISTS.get(word, ""), _LARGEST_LIST))
         found = self._numbers[word].get(name)
@@ -214,7 +213,7 @@ class AclNames:
 
 
 def read_below(root_fd: int, path: str, limit: int) -> bytes:
-    """Return what the tree at root_fd has at a path; nothing where that is missing or not a file. Raises OSError."""
+    """Return the contents of the file at a path in the tree at root_fd; empty if it is not a file. Raises OSError."""
     try:
         found = openat2(root_fd, path, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     except OSError as error:
@@ -231,7 +230,7 @@ def read_below(root_fd: int, path: str, limit: int) -> bytes:
 
 
 def _listed_numbers(text: bytes) -> dict[bytes, int]:
-    """Return the numbers by name; of a name listed twice the first, as getpwnam(3) does."""
+    """Return the numbers by name; for a name listed twice the first number, as getpwnam(3) does."""
     found: dict[bytes, int] = {}
     for line in text.split(b"\n"):
         fields = line.split(b":")

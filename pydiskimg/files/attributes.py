@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Extended attributes set on a file, and which of them may be left out (docs/adr/0089).
+"""Set extended attributes on a file, and decide which of them may be left out (docs/adr/0089).
 
-Linux has the namespaces user, trusted, security and system, and in the last one the file systems made here keep POSIX
-ACLs alone. Archives from other systems have more: com.apple.*, btrfs.*, system.nfs4_acl.
+Linux has the namespaces user, trusted, security and system; in the last one the file systems made here store only POSIX
+ACLs. Archives from other systems have more: com.apple.*, btrfs.*, system.nfs4_acl.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACLS = (ACL_ACCESS, ACL_DEFAULT)
 
 # Without one of these a system is less safe, or its programs fail.
 _NEVER_LEFT_OUT = (b"security", b"trusted")
-# E2BIG, ERANGE: the kernel compares the lengths of value and name before it looks for the namespace.
+# E2BIG, ERANGE: the kernel checks the lengths of value and name before the namespace.
 _NO_PLACE = (errno.EOPNOTSUPP, errno.E2BIG, errno.ERANGE)
 
 _LONGEST_NAME = 255
@@ -28,7 +28,7 @@ _LONGEST_NAME = 255
 
 @dataclass(slots=True)
 class AttributesLeftOut:
-    """Attributes that were not set: how many, and which was the first ("com.apple.provenance of etc/motd")."""
+    """Attributes that were not set: their number, and the first of them ("com.apple.provenance of etc/motd")."""
 
     count: int = 0
     first: str = ""
@@ -52,8 +52,8 @@ class AttributesLeftOut:
 def set_attribute(file: int | bytes, name: bytes, value: bytes, *, kind: int) -> bool:
     """Set an attribute of an open file, or of a path that is not followed; kind is the S_IF constant of the file.
 
-    Returns False when the file system has no place for it and it may be left out. Raises OSError for every other
-    failure, and for ACLs, security.* and trusted.* in any case.
+    Returns False if the file system cannot store it and it may be left out. Raises OSError for every other failure, and
+    for ACLs, security.* and trusted.* in any case.
     """
     try:
         os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
@@ -65,7 +65,7 @@ def set_attribute(file: int | bytes, name: bytes, value: bytes, *, kind: int) ->
 
 
 def never_left_out(name: bytes) -> bool:
-    """Tell whether an attribute that cannot be set is an error on every kind of file."""
+    """True if an attribute that cannot be set is an error on every kind of file."""
     return name in ACLS or name.partition(b".")[0] in _NEVER_LEFT_OUT
 
 
@@ -80,7 +80,7 @@ def _may_be_left_out(name: bytes, kind: int, number: int | None) -> bool:
 
 
 def drop_acls(directory: int) -> None:
-    """Take away what an older directory has, or a new one inherited: what is made in it would inherit it too.
+    """Remove inherited attributes, or an older directory's: files made in it would inherit them too.
 
     Raises OSError.
     """
@@ -93,7 +93,8 @@ def drop_acls(directory: int) -> None:
 
 
 def get_attributes(file: int | bytes, *, beginnings: tuple[bytes, ...] = (b"",)) -> dict[bytes, bytes]:
-    """Return the attributes, by name, of an open file or of a path that is not followed; those whose names begin so.
+    """Return the attributes, by name, of an open file or of a path that is not followed, whose names have these
+    prefixes.
 
     Raises OSError.
     """
@@ -101,7 +102,7 @@ def get_attributes(file: int | bytes, *, beginnings: tuple[bytes, ...] = (b"",))
     try:
         names = [os.fsencode(name) for name in os.listxattr(file, follow_symlinks=follow)]
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # the file system has none
+        if error.errno == errno.EOPNOTSUPP:  # the file system does not support them
             return {}
         raise
     wanted = (name for name in names if name.startswith(beginnings))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A directory's files copied over those of a guest, as cp -a would, and never out of the guest's root.
+"""Copy a directory's files over those of a guest, as cp -a would, and never out of the guest's root.
 
-The entries are made by the writer of archives (docs/adr/0030), so what resolves where is decided there.
+The writer of archives makes the entries (docs/adr/0030) and so resolves their paths.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pydiskimg.protocols import Progress
 
 @dataclass(frozen=True, slots=True)
 class CopiedTree:
-    """What was copied: entries, and the bytes of the regular files among them, holes included.
+    """The result of a copy: entries, and the bytes of regular files, including holes.
 
-    left_out is the extended attributes that target's file system cannot hold.
+    left_out counts the extended attributes that target's file system cannot hold.
     """
 
     entries: int
@@ -30,18 +30,18 @@ class CopiedTree:
 def copy_directory(
     source: str, target: str, *, progress: Progress | None = None, attributes: MoreAttributes | None = None
 ) -> CopiedTree:
-    """Copy everything below source over what is below target; target's own owner, mode and times stay.
+    """Copy everything below source to target, over existing files; target's own owner, mode and times stay.
 
-    Owner, mode, times, POSIX ACLs, extended attributes, hard links, symlinks, devices and holes come out as they are
-    in source; a hard link that would lead from one file system to another becomes a copy. What is in an entry's place
-    is replaced, a symlink too; a directory in a directory's place is kept and becomes like source's, and a symlink to a
+    Owner, mode, times, POSIX ACLs, extended attributes, hard links, symlinks, devices and holes are those of source; a
+    hard link that would lead from one file system to another becomes a copy. An existing file of an entry's path is
+    replaced, a symlink too; an existing directory is kept and gets the attributes of source's, and a symlink to a
     directory is kept as it is (/lib -> usr/lib). Symlinks of target resolve inside target only; those of source are
     copied and never followed. Nothing is flushed.
 
-    progress gets the bytes of files. attributes returns, for an entry's path below target and its S_IF constant, the
-    extended attributes that it gets besides; those of source count before these. Raises ArchiveError, which names
-    source and the entry, for an entry that cannot be copied safely, InvalidImageError for a file that shrinks
-    meanwhile, StorageError when the system refuses.
+    progress gets the bytes of files. attributes returns, for an entry's path below target and its S_IF constant,
+    additional extended attributes; those of source take precedence. Raises ArchiveError, which names source and the
+    entry, for an entry that cannot be copied safely, InvalidImageError for a file that shrinks meanwhile, StorageError
+    when a system call fails.
     """
     entries = done = 0
     reader = DirectoryReader(os.fsencode(os.path.realpath(source)), progress, attributes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files below a directory as entries. No symlink is followed, and nothing but files and directories is opened."""
+"""The files below a directory as entries. Symlinks are not followed, and only files and directories are opened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Identity: TypeAlias = "tuple[int, int]"
 MoreAttributes: TypeAlias = "Callable[[bytes, int], Mapping[bytes, bytes]]"
 
 _CHUNK = MIB
-_COPIED = (b"user.", b"trusted.", b"security.", *ACLS)  # the others belong to the file system that they are on
+_COPIED = (b"user.", b"trusted.", b"security.", *ACLS)  # the other flags depend on the file system
 _HARD_LINK = 0
 
 
@@ -35,9 +35,9 @@ _HARD_LINK = 0
 def opened_entry(
     spot: Spot, path: bytes, *, name: str, flags: int = 0, beginnings: tuple[bytes, ...] = (b"",)
 ) -> Iterator[Entry]:
-    """Give what lies at spot as an entry of this path, whose contents can be read until the context is left.
+    """Give the file at spot as an entry of this path, whose contents can be read until the context is left.
 
-    A file is opened with these flags besides. It gets the extended attributes whose names begin so. name is the file's
+    flags are additional flags for opening it. It gets the extended attributes with these prefixes. name is the file's
     in messages about its contents. Raises OSError.
     """
     held = os.open(spot.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=spot.directory)
@@ -49,7 +49,7 @@ def opened_entry(
             _add_attributes(entry, spot.path, beginnings)
             yield entry
             return
-        # Opened by the descriptor that was found to be a regular file.
+        # Opened through the descriptor that was found to be a regular file.
         fd = os.open(b"/proc/self/fd/%d" % held, os.O_RDONLY | os.O_CLOEXEC | flags)
         try:
             entry.contents = _contents(fd, status.st_size, name)
@@ -63,13 +63,13 @@ def opened_entry(
 
 @dataclass(slots=True)
 class DirectoryReader:
-    """Everything below top as entries, sorted by bytes, a directory before what is in it.
+    """Everything below top as entries, sorted by bytes, a directory before its files.
 
-    prefix is the path of a first entry, for what lies at top itself, directory or not; b"" for none. Then the others
-    lie below it. attributes returns, for an entry's path and its S_IF constant, the extended attributes that it gets
-    besides; its own count before these. progress gets the bytes of files that were read, and of all files. refused are
-    files, by (st_dev, st_ino), that may not be copied, each with the reason. Raises StorageError for one of these, and
-    when the system refuses, InvalidImageError for a file that shrinks meanwhile.
+    prefix is the path of a first entry, for top itself, directory or not, and is prepended to the others; b"" means
+    that there is no such entry. attributes returns, for an entry's path and its S_IF constant, additional extended
+    attributes; its own take precedence. progress gets the bytes of files that were read, and of all files. refused has
+    files, by (st_dev, st_ino), that must not be copied, each with the reason. Raises StorageError for one of these, and
+    when a system call fails, InvalidImageError for a file that shrinks meanwhile.
     """
 
     top: bytes
@@ -148,7 +148,7 @@ def _contents(fd: int, size: int, name: str) -> Contents:
 
 
 def _walk(top: bytes) -> Iterator[tuple[Spot, bytes, os.stat_result]]:
-    """Yield where everything below top lies, its path below top and its lstat."""
+    """Yield the location of everything below top, its path below top and its lstat."""
 
     def fail(error: OSError) -> None:
         where = error.filename if isinstance(error.filename, str | bytes) else top
@@ -163,7 +163,7 @@ def _walk(top: bytes) -> Iterator[tuple[Spot, bytes, os.stat_result]]:
 
 
 def check_not_refused(refused: Mapping[Identity, str], status: os.stat_result, path: bytes) -> None:
-    """Raise StorageError for a file of which refused says why it may not be copied."""
+    """Raise StorageError for a file in refused."""
     reason = refused.get((status.st_dev, status.st_ino))
     if reason is not None:
         name = os.fsdecode(path)
@@ -171,8 +171,8 @@ def check_not_refused(refused: Mapping[Identity, str], status: os.stat_result, p
 
 
 def _total(top: bytes) -> int:
-    """Bytes of the regular files, each counted once whatever names it has."""
-    with suppress(OSError):  # which reading the file will tell
+    """Bytes of the regular files, each counted once, however many names it has."""
+    with suppress(OSError):  # reading the file will report the error
         status = os.lstat(top)
         if not stat.S_ISDIR(status.st_mode):
             return status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -195,7 +195,7 @@ def _bare_entry(path: bytes, status: os.stat_result) -> Entry:
 
 
 def _add_attributes(entry: Entry, file: int | bytes, beginnings: tuple[bytes, ...]) -> None:
-    """Add the extended attributes of an open file or of a path that is not followed, ACLs apart."""
+    """Add the extended attributes of an open file or of a path that is not followed; ACLs go separately."""
     entry.xattrs = xattrs = get_attributes(file, beginnings=beginnings)
     acls = {name: decode(xattrs.pop(name)) for name in ACLS if name in xattrs}
     entry.acls = {name: found for name, found in acls.items() if not is_minimal(name, found)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One file with all its metadata, on its way from an archive, a dump or a directory into a file system."""
+"""A file with all its metadata, on its way from an archive, a dump or a directory into a file system."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from pydiskimg.files.acl import AclEntry
 from pydiskimg.protocols import FileRange
 
 Contents = Iterable[tuple[int, memoryview]]
-"""(offset, bytes) of a file, ascending, in bytes; what lies between is a hole. Each piece is valid until the next."""
+"""(offset, bytes) of a file, ascending, in bytes, with holes between them. Each piece is valid until the next."""
 
 
-@dataclass(slots=True)  # a frozen one takes four times as long to make, of some 15 us for a small file in all
+# a frozen dataclass takes four times as long to make, out of about 15 us for a small file in all
+@dataclass(slots=True)
 class Entry:
-    """One file; nothing changes one that it was given.
+    """A file; consumers must not change it.
 
     path and link are the source's own bytes. kind is one of the S_IF constants of stat, or 0 for a hard link, whose
     link is an earlier entry's path. mode is the twelve permission bits. Times are nanoseconds since 1970. size is that
-    of a regular file with its holes, in bytes. names are further paths of the file. flags are those of chattr(1).
-
-    data says where in a file the contents are, as (offset, length), where that is known before they are read. ranges
-    are the whole contents in order, where they lie in files, from which they may be moved instead of being read.
-
-    contents are read once, before the next entry is asked for, or not at all. xattrs and acls, by the attribute's name,
-    are complete once they were read: a dump has the attributes of a file after its contents.
+    of a regular file with its holes, in bytes. names are further paths of the file. flags are those of chattr(1). data
+    has the (offset, length) of the file's data, if known before reading. ranges are the locations of the whole contents
+    in other files, in order, from which they may be moved instead of being read. contents are read once, before the
+    next entry is requested, or not at all. xattrs and acls, by the attribute's name, are complete once the contents
+    were read: a dump has the attributes of a file after its contents.
     """
 
     path: bytes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's files through the kernel, without ever leaving the guest's root directory (ADR 0051)."""
+"""A guest's files through the kernel, never leaving the guest's root directory (ADR 0051)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from pydiskimg.linux.openat2 import (
 from pydiskimg.linux.tmpfile import sync_directory, unnamed_file
 from pydiskimg.text import printable, quoted
 
-# Mounts are crossed: what is mounted below the root was mounted by us (/boot).
+# Mounts are crossed: the mounts below the root are this process's own (/boot).
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-# For walking: what has become a symlink or a mount since it was listed is not entered.
+# For walking: a name that has become a symlink or a mount since it was listed is not entered.
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 
 _SYMLINKS = 40  # as many as the kernel follows
@@ -38,8 +38,8 @@ _BATCH = 1000
 def open_mounted_tree(directory: str | os.PathLike[str], *, name: str | None = None) -> MountedTree:
     """Return the tree whose root is directory: a mount point, or any other directory. The caller closes it.
 
-    The tree keeps the directory open, so a mounted file system cannot be unmounted before. name is what messages call
-    the tree; None: the directory's path.
+    The tree keeps the directory open, so a mounted file system cannot be unmounted until then. name is the tree's name
+    in messages; None means the directory's path.
     """
     path = os.fspath(directory)
     try:
@@ -50,7 +50,7 @@ def open_mounted_tree(directory: str | os.PathLike[str], *, name: str | None = N
 
 
 class _UnfitError(Exception):
-    """What a path names is not what is to be done with it; the text goes on after "it", number is an errno."""
+    """The file at a path does not allow the operation; the text follows "it", number is an errno."""
 
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text)
@@ -61,8 +61,8 @@ class MountedTree:
     """A Tree over an open directory, which it owns; a context manager.
 
     Every path is resolved by the kernel as if the directory were "/" (openat2 with RESOLVE_IN_ROOT), without the magic
-    links of /proc. FIFOs, sockets and devices are never opened. Names that are not UTF-8 come and go as Python's
-    surrogate escapes, whatever the locale.
+    links of /proc. FIFOs, sockets and devices are never opened. Names that are not UTF-8 are Python's surrogate
+    escapes, whatever the locale.
     """
 
     def __init__(self, root_fd: int, name: str) -> None:
@@ -70,7 +70,7 @@ class MountedTree:
         self.name = name
 
     def close(self) -> None:
-        """Let go of the directory; again does nothing."""
+        """Close the directory; may be called repeatedly."""
         fd, self._root_fd = self._root_fd, -1
         if fd >= 0:
             os.close(fd)
@@ -84,14 +84,14 @@ class MountedTree:
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
         """Return the contents of a regular file of at most limit bytes. Raises as Tree says, EFBIG beyond limit."""
         with self._errors(path, "cannot be read"), _opened(self._locate(path)) as handle:
-            # A buffer of the file's size: one of 1 MiB for each of many small files takes longer than reading them.
+            # A buffer of the file's size: allocating 1 MiB for each of many small files takes longer than reading them.
             step = min(max(_require_regular(handle).st_size + 1, 1 << 12), 1 << 20)
             with _opened(_reopened(handle, os.O_RDONLY)) as fd:
                 data = bytearray()
                 while chunk := os.read(fd, min(limit + 1 - len(data), step)):
                     data += chunk
         if len(data) > limit:
-            raise self._error(path, f"is larger than the {limit} bytes that are read of such a file", errno.EFBIG)
+            raise self._error(path, f"is larger than the {limit} bytes that may be read of such a file", errno.EFBIG)
         return bytes(data)
 
     def write(
@@ -99,9 +99,9 @@ class MountedTree:
     ) -> None:
         """Replace the contents of a regular file in place, or make one of exactly this mode (whatever the umask).
 
-        A new file gets the extended attributes. The old file keeps owner, mode and attributes. One with several names
-        gets a copy of its own under this name, as replace() makes it, so that the contents under the other names stay.
-        A symlink as the last component is followed inside the tree, also to a file that does not exist yet. The data
+        A new file gets the extended attributes. An existing file keeps owner, mode and attributes. If it has several
+        names, this name gets a copy of its own, as replace() makes it, so that the contents under the other names stay.
+        A symlink as the last component is followed inside the tree, even to a file that does not exist yet. The data
         are synced.
         """
         with self._errors(path, "cannot be written"):
@@ -120,10 +120,10 @@ class MountedTree:
             self.replace(path, data)
 
     def replace(self, path: str, data: bytes) -> None:
-        """Put a new file in the place of an existing one in one step, with its owner, mode, ACL and attributes.
+        """Replace an existing file by a new one in one step, with its owner, mode, ACL and attributes.
 
-        A symlink as the last component is followed inside the tree. On failure the old file is as it was. A process
-        killed in the instant between naming the new file and renaming it leaves a file .pydiskimg-* beside it.
+        A symlink as the last component is followed inside the tree. On failure the old file is unchanged. A process
+        killed in the instant between naming the new file and renaming it leaves a file .pydiskimg-* in the directory.
         """
         with (
             self._errors(path, "cannot be replaced"),
@@ -142,10 +142,11 @@ class MountedTree:
         mode: int = 0o644,
         attributes: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Put new files of exactly this mode into a directory, in place of files, symlinks and devices of these names.
+        """Put new files of exactly this mode into a directory, replacing files, symlinks and devices of these names.
 
-        files are (name, contents), taken one after the other. For many files: they are not synced, and are on stable
-        storage when the file system was synced or unmounted. A directory in the place of one raises StorageError.
+        files are (name, contents), consumed one after the other. Meant for many files: they are not synced, and are on
+        stable storage once the file system is synced or unmounted. An existing directory of such a name raises
+        StorageError.
         """
         with self._errors(directory, "cannot be written to"), _opened(self._directory(directory)) as handle:
             for name, data in files:
@@ -157,7 +158,7 @@ class MountedTree:
                         _dress(fd, mode=mode, attributes=attributes)
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make one directory of exactly this mode, with these extended attributes; the one above it is there.
+        """Make a directory of exactly this mode, with these extended attributes; its parent must exist.
 
         Raises FileExistsError when anything is at path.
         """
@@ -169,7 +170,7 @@ class MountedTree:
             sync_directory(parent)
 
     def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make a symlink to target, which is the guest's to resolve, with these extended attributes.
+        """Make a symlink to target, which the guest will resolve, with these extended attributes.
 
         Raises FileExistsError when anything is at path.
         """
@@ -180,7 +181,7 @@ class MountedTree:
             sync_directory(parent)
 
     def remove(self, path: str) -> None:
-        """Take the name of a file away, also of a FIFO or device, or a symlink itself; synced.
+        """Remove the name of a file (also a FIFO or device), or a symlink itself; synced.
 
         A directory raises StorageError (EISDIR).
         """
@@ -191,7 +192,9 @@ class MountedTree:
             sync_directory(parent)
 
     def attribute(self, path: str, name: str) -> bytes | None:
-        """Return an extended attribute of what path resolves to; None where it or its file system has none such."""
+        """Return an extended attribute of the file at path, symlinks followed; None if the file or file system has none
+        such.
+        """
         with self._errors(path, "cannot be looked at"), _opened(self._locate(path)) as handle:
             try:
                 return os.getxattr(f"/proc/self/fd/{handle}", name)
@@ -209,14 +212,14 @@ class MountedTree:
             return os.fstat(handle)
 
     def readlink(self, path: str) -> str:
-        """Return where a symlink leads; the path itself is not followed at its end. EINVAL for what is not one."""
+        """Return the target of a symlink; path itself is not followed at its end. EINVAL if it is not a symlink."""
         with self._errors(path, "cannot be read as a symlink"), _opened(self._locate(path, os.O_NOFOLLOW)) as handle:
             if not stat.S_ISLNK(os.fstat(handle).st_mode):
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             return _decoded(os.readlink(b"", dir_fd=handle))
 
     def exists(self, path: str) -> bool:
-        """True when path resolves to something inside the tree; False also for loops of symlinks."""
+        """True when path resolves to an existing file inside the tree; False also for loops of symlinks."""
         try:
             self.stat(path)
         except (FileNotFoundError, OutsideTreeError):
@@ -229,11 +232,11 @@ class MountedTree:
             return [_decoded(name) for name in _names(fd)]
 
     def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
-        """Yield (path, lstat) for everything below path, each directory followed by what is in it, sorted by bytes.
+        """Yield (path, lstat) for everything below path, each directory followed by its files, sorted by bytes.
 
-        Symlinks are not followed and mounts are not entered; what vanishes meanwhile is left out. At most one million
-        names of each directory on the way are held, and two descriptors. A directory whose path is longer than the
-        kernel takes (4095 bytes) raises StorageError.
+        Symlinks are not followed and mounts are not entered; files that vanish meanwhile are left out. At most one
+        million names of each directory on the way are held, and two descriptors. A directory whose path is longer than
+        the kernel accepts (4095 bytes) raises StorageError.
         """
         with self._errors(path, "cannot be listed"):
             top = self._directory(path)
@@ -255,7 +258,7 @@ class MountedTree:
                         pending.append(_children(top, relative))
 
     def _locate(self, path: str, flags: int = 0) -> int:
-        """Return a descriptor that only names what path resolves to: nothing is opened yet."""
+        """Return an O_PATH descriptor of the file at path, symlinks followed."""
         return openat2(self._root_fd, _encoded(path), os.O_PATH | flags, resolve=_INSIDE)
 
     def _directory(self, path: str) -> int:
@@ -276,7 +279,7 @@ class MountedTree:
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, bytes]]:
-        """Yield the directory (O_PATH) and name that path ends on, a symlink as its last component resolved."""
+        """Yield the directory (O_PATH) and the last name of path, with a symlink at its end resolved."""
         rest = _encoded(path)
         for _ in range(_SYMLINKS):
             directory, _slash, name = rest.rpartition(b"/")
@@ -300,7 +303,7 @@ class MountedTree:
 
     @contextmanager
     def _errors(self, path: str, doing: str) -> Iterator[None]:
-        """Turn what the system says about a descriptor into what Tree promises about path."""
+        """Turn system errors for a descriptor into the errors that Tree documents for path."""
         try:
             yield
         except _UnfitError as error:
@@ -350,7 +353,7 @@ def _opened(fd: int) -> Iterator[int]:
 
 
 def _reopened(handle: int, flags: int) -> int:
-    """Open the very file that an O_PATH descriptor names: another one cannot take its place."""
+    """Open exactly the file of an O_PATH descriptor: it cannot be exchanged meanwhile."""
     return os.open(f"/proc/self/fd/{handle}", flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
@@ -366,7 +369,7 @@ def _link(parent: int, name: bytes) -> bytes | None:
     try:
         return os.readlink(name, dir_fd=parent)
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT):  # not a symlink; nothing at all
+        if error.errno in (errno.EINVAL, errno.ENOENT):  # not a symlink; the file does not exist
             return None
         raise
 
@@ -379,7 +382,7 @@ def _overwrite(handle: int, data: bytes, *, where: str) -> None:
 
 
 def _install(parent: int, name: bytes, data: bytes, dress: Callable[[int], object], *, where: str) -> None:
-    """Write a file without a name, give it its metadata (dress), sync it, and move it to its name in one step."""
+    """Write an unnamed file, give it its metadata (dress), sync it, and move it to its name in one step."""
     with unnamed_file(parent, mode=0o600) as file:
         pwrite_all(file.fd, 0, data, name=where)
         dress(file.fd)
@@ -388,7 +391,7 @@ def _install(parent: int, name: bytes, data: bytes, dress: Callable[[int], objec
 
 
 def _created(directory: int, name: bytes) -> int:
-    """Return a new, empty file open for writing; what has its name loses it."""
+    """Return a new, empty file open for writing; an existing file loses its name."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(name, flags, 0o600, dir_fd=directory)
@@ -404,7 +407,7 @@ def _dress(fd: int, *, mode: int, attributes: Mapping[str, bytes] | None) -> Non
 
 
 def _copy_metadata(old: int, new: int) -> None:
-    """Owner, mode, then attributes: chown() takes file capabilities away, and chmod() changes an ACL."""
+    """Owner, mode, then attributes: chown() clears file capabilities, and chmod() changes an ACL."""
     status = os.fstat(old)
     os.fchown(new, status.st_uid, status.st_gid)
     os.fchmod(new, stat.S_IMODE(status.st_mode))
@@ -425,14 +428,14 @@ def _names(fd: int) -> list[bytes]:
 
 
 def _children(top: int, relative: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Return (path, lstat) of what lies in the directory at relative below top; nothing where none is any more."""
+    """Return (path, lstat) of the files in the directory at relative below top; empty if it vanished."""
     with _maybe_below(top, relative) as fd:
         names = _names(fd) if fd is not None else []
     return _stats(top, relative, names)
 
 
 def _stats(top: int, relative: bytes, names: Sequence[bytes]) -> Iterator[tuple[bytes, os.stat_result]]:
-    """In batches, so that a deep tree holds no descriptor for each of its levels."""
+    """In batches, so that a deep tree does not need a descriptor for each of its levels."""
     for start in range(0, len(names), _BATCH):
         found = []
         with _maybe_below(top, relative) as fd:
@@ -444,7 +447,7 @@ def _stats(top: int, relative: bytes, names: Sequence[bytes]) -> Iterator[tuple[
 
 @contextmanager
 def _maybe_below(top: int, relative: bytes) -> Iterator[int | None]:
-    """Yield the directory at relative, or None when it has vanished, or is a mount or a symlink by now."""
+    """Yield the directory at relative, or None if it has vanished, or has become a mount or a symlink."""
     try:
         fd = openat2(top, relative, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW)
     except OSError as error:

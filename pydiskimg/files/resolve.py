@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where an entry goes: a directory's descriptor and one name in it, never outside the tree.
+"""The place of an entry: a directory's descriptor and a name in it, never outside the tree.
 
 An entry's parents may be symlinks (lib -> usr/lib, followed by lib/x); they resolve as if the tree were "/", by
 openat2(RESOLVE_IN_ROOT). The last component is never followed.
@@ -41,7 +41,7 @@ class Spot(NamedTuple):
 
     @property
     def path(self) -> bytes:
-        """A path for what has no variant with dir_fd; it is as safe, as name is one component."""
+        """A path for calls without dir_fd; it is as safe, because name is one component."""
         return b"/proc/self/fd/%d/%s" % (self.directory, self.name)
 
     def lstat(self) -> os.stat_result:
@@ -60,25 +60,25 @@ def components(path: bytes) -> list[bytes]:
 
 
 def check_length(path: bytes) -> None:
-    """Raise UnsafePathError for a path, or a name in it, longer than the kernel takes."""
+    """Raise UnsafePathError for a path, or a name in it, longer than the kernel accepts."""
     if len(path) <= _NAME_MAX:
         return
     if len(path) >= _PATH_MAX:
-        raise UnsafePathError(f"its path of {len(path)} bytes is longer than the kernel takes ({_PATH_MAX - 1})")
+        raise UnsafePathError(f"its path of {len(path)} bytes is longer than the kernel accepts ({_PATH_MAX - 1})")
     longest = max(map(len, path.split(b"/")))
     if longest > _NAME_MAX:
-        raise UnsafePathError(f"a name of {longest} bytes in its path is longer than the kernel takes ({_NAME_MAX})")
+        raise UnsafePathError(f"a name of {longest} bytes in its path is longer than the kernel accepts ({_NAME_MAX})")
 
 
 class Parents:
-    """Opens the directories that entries go into, and keeps the last ones open: entries of one directory lie together.
+    """Opens the directories of entries, and keeps the last ones open, because consecutive entries share directories.
 
-    It borrows root_fd; close() closes what it keeps.
+    It borrows root_fd; close() closes the kept descriptors.
     """
 
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
-        self._kept: dict[bytes, int] = {}  # the last one is the last one used
+        self._kept: dict[bytes, int] = {}  # in the order of their last use
         self._last: bytes | None = None
         self._forgotten: list[int] = []
 
@@ -87,15 +87,15 @@ class Parents:
         self._close_forgotten()
 
     def forget(self) -> None:
-        """Resolve anew next time: call it when a symlink or a directory went away."""
+        """Discard cached directories: call it when a symlink or a directory was removed."""
         self._forgotten += self._kept.values()
         self._kept.clear()
         self._last = None
 
     def spot(self, path: bytes, *, make: bool = True) -> Spot | None:
-        """Return where an entry of this path goes; None for the root itself. Else as open()."""
+        """Return the place for an entry of this path; None for the root itself. Errors as for open()."""
         directory, _, name = path.rpartition(b"/")
-        if directory == self._last and name not in _NO_NAMES:  # most often
+        if directory == self._last and name not in _NO_NAMES:  # the most frequent case
             return Spot(self._kept[directory], name)
         if name in _NO_NAMES:
             parts = components(path)
@@ -105,9 +105,10 @@ class Parents:
         return Spot(self.open(directory, make=make), name)
 
     def open(self, path: bytes, *, make: bool = True) -> int:
-        """Return an O_PATH descriptor of the directory of this path; it stays ours, and valid until the next two calls.
+        """Return an O_PATH descriptor of the directory of this path; it is valid until the next two calls, and not the
+        caller's.
 
-        Directories that are missing are made, mode 0755, unless make is false. Raises UnsafePathError and OSError.
+        Missing directories are made, mode 0755, unless make is false. Raises UnsafePathError and OSError.
         """
         fd = self._kept.pop(path, -1)
         if fd < 0:
@@ -120,7 +121,7 @@ class Parents:
         return fd
 
     def device(self, path: bytes) -> int:
-        """Return the st_dev of the directory that an entry goes into, or of the deepest above it. Raises OSError."""
+        """Return the st_dev of the directory for an entry, or of its deepest existing parent. Raises OSError."""
         fd = self._deepest(components(path)[:-1])[1]
         try:
             return os.fstat(fd).st_dev
@@ -133,8 +134,8 @@ class Parents:
 
     def _open(self, path: bytes, *, make: bool) -> int:
         above, _, name = path.rpartition(b"/")
-        if above in self._kept and name not in _NO_NAMES:  # one name costs less to resolve than a path
-            with suppress(OSError):  # a symlink, or what is not there
+        if above in self._kept and name not in _NO_NAMES:  # a single name costs less to resolve than a path
+            with suppress(OSError):  # a symlink, or missing
                 return os.open(name, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._kept[above])
         parts = components(path)
         try:
@@ -153,11 +154,11 @@ class Parents:
             if error.errno == errno.ENOTDIR:
                 raise UnsafePathError("a parent in its path is not a directory") from error
             if error.errno in (errno.ELOOP, errno.EXDEV):
-                raise UnsafePathError("its path runs in a circle of symlinks") from error
+                raise UnsafePathError("its path has a loop of symlinks") from error
             raise
 
     def _walk(self, path: bytes) -> int:
-        """Open what no system call takes the path of, by steps, of which none follows a symlink."""
+        """Open a directory whose path is too long for one system call, step by step; symlinks are not followed."""
         fd = os.dup(self._root_fd)
         while path:
             end = len(path) if len(path) < _PATH_MAX else path.rindex(b"/", 0, _PATH_MAX)
@@ -180,7 +181,7 @@ class Parents:
         return fd
 
     def _deepest(self, parts: list[bytes]) -> tuple[int, int]:
-        """Return how many of parts exist, and a descriptor of the directory that they name."""
+        """Return how many of parts exist, and a descriptor of the directory at the last existing one."""
         for known in range(len(parts), 0, -1):
             try:
                 return known, self._resolve(b"/".join(parts[:known]))
@@ -194,14 +195,14 @@ class Parents:
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError as error:  # openat2 did not find it
             raise UnsafePathError("a parent in its path is a symlink that leads nowhere inside the tree") from error
-        os.chmod(name, _MISSING_MODE, dir_fd=fd)  # the umask does not count
+        os.chmod(name, _MISSING_MODE, dir_fd=fd)  # independent of the umask
 
 
 _Identity = tuple[int, int]
 
 
 class Twins:
-    """Remembers where the copies of each file are that were made where no hard link leads (docs/adr/0090).
+    """Records the copies of each file that were made because hard links cannot cross (docs/adr/0090).
 
     With the names /usr/a, /boot/b, /boot/c and /usr/d, and a mount at /boot, a file becomes two of two names each.
     root_fd is borrowed.
@@ -209,18 +210,18 @@ class Twins:
 
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
-        # Of each file and each of its copies: one group, by the device, of path and identity.
+        # For each file and each of its copies the same group: path and identity by device.
         self._groups: dict[_Identity, dict[int, tuple[bytes, _Identity]]] = {}
 
     def add(self, path: bytes, status: os.stat_result, copy_path: bytes, copy: os.stat_result) -> None:
-        """Remember that copy, at copy_path, was made of the file at path."""
+        """Note that the file at path was copied to copy_path as copy."""
         first, made = _identity(status), _identity(copy)
         group = self._groups.setdefault(first, {first[0]: (path, first)})
         group[made[0]] = copy_path, made
         self._groups[made] = group
 
     def forget(self, status: os.stat_result) -> None:
-        """Forget one that loses a name: what gets its inode number or its path next is another file."""
+        """Forget a file that loses a name: its inode number or path may soon be another file's."""
         identity = _identity(status)
         group = self._groups.pop(identity, None)
         if group is not None and group.get(identity[0], (b"", ()))[1] == identity:
@@ -228,7 +229,7 @@ class Twins:
 
     @contextmanager
     def opened(self, status: os.stat_result, device: int) -> Iterator[Spot | None]:
-        """Give the copy of a file, or what it is a copy of, on the file system device; None where there is none."""
+        """Give the copy of a file, or its original, on the file system device; None if there is none."""
         path, identity = self._groups.get(_identity(status), {}).get(device, (b"", None))
         parents = Parents(self._root_fd)
         spot = None

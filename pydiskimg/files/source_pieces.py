@@ -12,7 +12,7 @@ _CHUNK = MIB
 
 
 def source_pieces(source: Source) -> Contents:
-    """Yield what source stores as (offset, bytes); what it does not store, or as zero, is left out."""
+    """Yield the stored parts of source as (offset, bytes); holes and zeros are left out."""
     buffer = memoryview(bytearray(min(_CHUNK, source.size)))
     for extent in source.extents():
         if extent.kind is not Kind.DATA:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The contract of a guest's files: what a Tree promises, and the errors of its paths."""
+"""The contract of a guest's files: the methods of a Tree, and the errors of its paths."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class MissingPathError(StorageError, FileNotFoundError):
 
 
 class ExistingPathError(StorageError, FileExistsError):
-    """Something is at a path of a guest's tree already; also a FileExistsError."""
+    """A file of this path already exists in a guest's tree; also a FileExistsError."""
 
 
 class OutsideTreeError(StorageError):
-    """A path inside a guest's tree does not resolve to what was asked for without leaving the tree."""
+    """A path inside a guest's tree cannot be resolved as required without leaving the tree."""
 
 
 class ReadableTree(Protocol):
@@ -34,16 +34,16 @@ class ReadableTree(Protocol):
         """Return the contents of a regular file, at most limit bytes (StorageError beyond it)."""
 
     def attribute(self, path: str, name: str) -> bytes | None:
-        """Return an extended attribute of what path resolves to, None where it has none of this name."""
+        """Return an extended attribute of the file at path, symlinks followed; None if it has none of this name."""
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return what os.stat() gives for the path inside the tree."""
+        """Return the result of os.stat() for the path inside the tree."""
 
     def readlink(self, path: str) -> str:
-        """Return where a symlink leads; the path itself is not followed at its end. EINVAL for what is not one."""
+        """Return the target of a symlink; path itself is not followed at its end. EINVAL if it is not a symlink."""
 
     def exists(self, path: str) -> bool:
-        """True when path resolves to something inside the tree."""
+        """True when path resolves to an existing file inside the tree."""
 
     def list(self, path: str) -> Iterable[str]:
         """Return the sorted names in a directory."""
@@ -53,14 +53,14 @@ class ReadableTree(Protocol):
 
 
 class Tree(ReadableTree, Protocol):
-    """A guest's files, which can be changed, seen from the guest's own root; paths are those of ReadableTree."""
+    """A guest's files, which can be changed, seen from the guest's own root; paths are as for ReadableTree."""
 
     def write(
         self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
     ) -> None:
         """Replace the contents of a regular file, or make one with this mode and these extended attributes.
 
-        An old file keeps owner, mode and attributes.
+        An existing file keeps owner, mode and attributes.
         """
 
     def replace(self, path: str, data: bytes) -> None:
@@ -74,13 +74,13 @@ class Tree(ReadableTree, Protocol):
         mode: int = 0o644,
         attributes: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Put new files (name, contents) into a directory, in place of any others; not yet on stable storage."""
+        """Put new files (name, contents) into a directory, replacing existing ones; not yet on stable storage."""
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make one directory with this mode and these extended attributes; FileExistsError where something is."""
+        """Make a directory with this mode and these extended attributes; FileExistsError if the path exists."""
 
     def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make a symlink to target, which the guest resolves; FileExistsError where something is."""
+        """Make a symlink to target, which the guest resolves; FileExistsError if the path exists."""
 
     def remove(self, path: str) -> None:
-        """Take a file's name away, or a symlink itself, durably; a directory raises StorageError."""
+        """Remove a file's name, or a symlink itself, durably; a directory raises StorageError."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Entries made into files below one directory, with everything that belongs to them.
+"""Make files from entries below a directory, with all their metadata.
 
-Nothing is followed and nothing is opened but what was just made, so that no entry reaches outside: see
-docs/adr/0030. Contents come before the owner (a write and chown() drop set-user-id bits and capabilities), the owner
-before attributes, attributes before a mode that forbids setting them, the mode before the ACL, then times, and flags
-last: an immutable file takes no further name. What a directory has is set when all is in it.
+No symlink is followed and only newly made files are opened, so that no entry reaches outside: see docs/adr/0030.
+Contents come before the owner (a write and chown() clear set-user-id bits and capabilities), the owner before
+attributes, attributes before a mode that forbids setting them, the mode before the ACL, then times, and flags last: an
+immutable file cannot get another name. A directory's attributes are set when all its files are there.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from pydiskimg.text import printable
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATER_ACL_ENTRIES = 200_000  # about 50 MB
-# Files of this many bytes are written to a new file system at once, not all together when the last one is there.
+# Files of at least this many bytes are flushed to a new file system at once, instead of all at the end.
 _WRITE_BACK = 1 << 20
-NAME_TAKEN = "a name comes twice, or was there before"
+NAME_TAKEN = "duplicate name, or a file of this name already exists"
 MOUNT_POINT = "it would replace a directory on which a file system is mounted"
 _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class NameTakenError(UnsafePathError):
-    """What is to be made has the name of something that is to stay."""
+    """The path of an entry is that of a file that must stay."""
 
 
 class MountPointInTheWayError(UnsafePathError):
-    """What is to be made has the name of a mount point."""
+    """The path of an entry is that of a mount point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How messages about entries read: "SOURCE: entry PATH: cannot be unpacked".
+    """The texts of messages about entries: "SOURCE: entry PATH: cannot be unpacked".
 
-    hints is what to do where a disk of this name is full; an empty one is left out.
+    hints is the advice for a full disk of this name; an empty one is omitted.
     """
 
     source: str
@@ -59,7 +59,7 @@ class Wording:
     hints: Mapping[str, str] = field(default_factory=dict)
 
     def where(self, entry: Entry) -> str:
-        """Return what an error about the entry begins with."""
+        """Return the beginning of an error about the entry."""
         return f"{self.source}: entry {printable(entry.path)}"
 
     def refused(self, entry: Entry, reason: ValueError) -> DiskImageError:
@@ -68,7 +68,7 @@ class Wording:
         return kind(f"{self.where(entry)}: {reason}", entry=printable(entry.path))
 
     def failed(self, entry: Entry, error: OSError, doing: str = "") -> StorageError:
-        """Return the error for a system call that was refused."""
+        """Return the error for a failed system call."""
         if isinstance(error, StorageError):
             return error
         hint = ""
@@ -100,15 +100,15 @@ def open_writer(
 
 
 class Writer:
-    """Makes entries below root_fd, which it borrows.
+    """Makes files of entries below root_fd, which it borrows.
 
-    What is in an entry's place is replaced, but for a directory in a directory's; with keep_links a symlink that leads
-    to a directory inside the tree counts as that directory where an entry is one. With is_new the tree is a new file
-    system and the first entry its root, and what is in an entry's place is an error, but for directories that the root
-    had before (lost+found, a mount point). Call finish() after the last entry, and close() in any case.
+    An entry replaces an existing file of its path, but a directory is kept; with keep_links, a symlink to a directory
+    inside the tree counts as that directory if the entry is one. With is_new the tree is a new file system and the
+    first entry its root, and an existing file is an error, except for directories that the root had before (lost+found,
+    a mount point). Call finish() after the last entry, and close() in any case.
 
-    left_out is the attributes that the file system cannot hold, flags_left_out counts files whose flags it does not
-    have.
+    left_out counts the attributes that the file system cannot hold, flags_left_out the files whose flags it does not
+    support.
     """
 
     def __init__(self, root_fd: int, wording: Wording, *, keep_links: bool = False, is_new: bool = False) -> None:
@@ -120,7 +120,7 @@ class Writer:
         self._is_new = is_new
         self._there_before = set(map(os.fsencode, os.listdir(root_fd))) if is_new else set()
         self._masked = _umask() | 0o7000
-        # What is made in a new tree needs no such call: directories, which may hand a group on, get theirs last.
+        # Files in a new tree need no such call; directories, which may pass on a group, get theirs last.
         self._owned_by_root = is_new and os.geteuid() == os.getegid() == os.fstat(root_fd).st_gid == 0
         self._parents = Parents(root_fd)
         self._names = AclNames(partial(read_below, root_fd))
@@ -132,7 +132,7 @@ class Writer:
         self._parents.close()
 
     def make(self, entry: Entry) -> None:
-        """Make one entry. Raises what its contents raise, the wording's errors, and StorageError."""
+        """Make a file of an entry. Raises as its contents do, the wording's errors, and StorageError."""
         try:
             if not self._is_new:
                 check_length(entry.path)
@@ -147,7 +147,7 @@ class Writer:
             raise self._failed(error, entry) from error
 
     def finish(self) -> None:
-        """Set all that directories have, of the deepest first, and the ACLs that have names in them."""
+        """Set the metadata of directories, the deepest first, and the ACLs that have names in them."""
         depth = {identity: -len(components(entry.path)) for identity, entry in self._later.items()}
         for identity in sorted(depth, key=depth.__getitem__):
             entry = self._later[identity]
@@ -183,8 +183,8 @@ class Writer:
             self.flags_left_out += bool(entry.flags)
 
     def _make_file(self, entry: Entry, spot: Spot) -> None:
-        # One system call less for each where the mode can be given at once, as nothing in a new tree inherits an ACL;
-        # attributes, which may not be known yet, need it writable.
+        # Setting the mode at creation saves a system call, because nothing in a new tree inherits an ACL; attributes,
+        # which may not be known yet, need a writable file.
         has_mode = self._is_new and bool(entry.mode & 0o200) and not entry.mode & self._masked
         mode = entry.mode if has_mode else 0o600
         try:
@@ -204,24 +204,24 @@ class Writer:
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # where a network file system tells of a failed write
+        os.close(fd)  # a network file system reports failed writes here
 
     def _write_contents(self, fd: int, entry: Entry) -> None:
         end = 0
         for offset, data in entry.contents:
-            if not data:  # writing nothing makes no file longer
+            if not data:  # writing nothing does not make a file longer
                 continue
             end = offset + len(data)
             try:
                 done = os.pwrite(fd, data, offset)
             except OSError:
                 done = 0
-            if done < len(data):  # here an error is met again and gets its sentence
+            if done < len(data):  # here the error occurs again and gets its sentence
                 pwrite_all(fd, offset + done, data[done:], name=self._wording.where(entry))
         if end != entry.size:
             os.ftruncate(fd, entry.size)
         if self._is_new and end >= _WRITE_BACK:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it, and waits for nothing
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts writing it, without waiting
 
     def _make_directory(self, entry: Entry, spot: Spot) -> None:
         try:
@@ -230,7 +230,7 @@ class Writer:
             if self._is_new:
                 self._require_there_before(entry, spot)
         else:
-            if self._is_new and not entry.xattrs:  # and nothing has an ACL that could have been inherited
+            if self._is_new and not entry.xattrs:  # and there is no ACL that could have been inherited
                 self._set_later(spot.lstat(), entry)
                 return
         try:
@@ -249,7 +249,7 @@ class Writer:
             os.close(fd)
 
     def _require_there_before(self, entry: Entry, spot: Spot) -> None:
-        """Refuse a directory whose name is taken, but for one in the root, which can be taken once."""
+        """Refuse a directory whose name exists, except once for one in the root that existed before."""
         if len(components(entry.path)) > 1 or spot.name not in self._there_before:
             raise NameTakenError(NAME_TAKEN)
         self._there_before.discard(spot.name)
@@ -269,12 +269,12 @@ class Writer:
     def _make_node(self, entry: Entry, spot: Spot) -> None:
         major, minor = entry.device
         if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-            raise UnsafePathError(f"its device number {major}:{minor} is none that Linux has")
+            raise UnsafePathError(f"Linux does not support its device number {major}:{minor}")
         device = os.makedev(major, minor) if entry.kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
         self._replacing(spot, lambda: os.mknod(spot.name, entry.kind | 0o600, device, dir_fd=spot.directory))
 
     def _make_hard_link(self, entry: Entry, spot: Spot, link: bytes) -> bool:
-        """Link spot to what has the path link; return whether that made a copy, as no hard link leads there."""
+        """Link spot to the file at the path link; return whether that made a copy, because hard links cannot cross."""
         linked = printable(link)
         try:
             if not self._is_new:
@@ -294,7 +294,7 @@ class Writer:
             raise UnsafePathError(f"it is a hard link to {linked}, which does not exist") from error
 
     def _link(self, first: Spot, name: Spot) -> bool:
-        """Make name a hard link to first; False where no hard link leads, as onto another file system."""
+        """Make name a hard link to first; False if that is not possible, as from one file system to another."""
         link = partial(os.link, first.name, name.name, src_dir_fd=first.directory, follow_symlinks=False)
         try:
             self._replacing(name, lambda: link(dst_dir_fd=name.directory))
@@ -305,12 +305,12 @@ class Writer:
         return True
 
     def _link_across(self, first: Spot, link: bytes, entry: Entry, spot: Spot) -> bool:
-        """Make a copy of first, which has the path link; or link to such a copy, which returns False."""
+        """Make a copy of first, which has the path link; or link to such a copy, and then return False."""
         status = first.lstat()
         with self._twins.opened(status, os.fstat(spot.directory).st_dev) as twin:
             if twin is not None and (_is_same(spot, twin.lstat()) or self._link(twin, spot)):
                 return False
-        # O_NOATIME: its times are set already.
+        # O_NOATIME: its times are already set.
         with opened_entry(first, entry.path, name=self._wording.where(entry), flags=os.O_NOATIME) as copy:
             self._make_below(copy, spot)
         self._twins.add(link, status, entry.path, spot.lstat())
@@ -334,7 +334,7 @@ class Writer:
         return spot
 
     def _replacing(self, spot: Spot, make: Callable[[], None]) -> None:
-        """Call make(), which fails where something exists; if something does, take it away and call again."""
+        """Call make(), which fails if the path exists; in that case remove the existing file and call it again."""
         try:
             make()
         except FileExistsError:
@@ -363,7 +363,7 @@ class Writer:
         spot = self._parents.spot(entry.path, make=False) or Spot(self._root_fd, b".")
         status = spot.lstat()
         if (status.st_dev, status.st_ino) != identity:
-            raise UnsafePathError("something else took its place while the archive was unpacked")
+            raise UnsafePathError("another program made a file of its path while the archive was unpacked")
         if not entry.is_directory:
             self._set_acls(spot.path, entry)
             return
@@ -376,7 +376,7 @@ class Writer:
                 self._set_flags(fd, entry)
 
     def _set_metadata(self, file: int | Spot, entry: Entry, *, has_mode: bool = False) -> None:
-        """Set what belongs to an open file, or to a symlink, device, FIFO or socket, which is never opened."""
+        """Set the metadata of an open file, or of a symlink, device, FIFO or socket, which is never opened."""
         name, directory, path = (file, None, file) if isinstance(file, int) else (file.name, file.directory, file.path)
         is_open = directory is None
         if entry.uid or entry.gid or not self._owned_by_root:
@@ -397,7 +397,7 @@ class Writer:
         self._set_attributes(file, acls, entry)
 
     def _set_later(self, status: os.stat_result, entry: Entry) -> None:
-        """Keep an entry until everything is unpacked: a directory, or one whose ACL has names in it."""
+        """Keep an entry until all files are there: a directory, or an entry whose ACL has names in it."""
         self._later_acl_entries += sum(map(len, entry.acls.values()))
         if self._later_acl_entries > _LATER_ACL_ENTRIES:
             raise UnsafePathError("the archive has more ACLs than can be kept in memory until everything is unpacked")
@@ -413,7 +413,7 @@ class Writer:
                     self.left_out.add(name, entry.path)
             except OSError as error:
                 what = f"the attribute {printable(name)} of {len(value)} bytes"
-                if error.errno == errno.ENOSPC:  # of the block that ext has for all attributes of a file
+                if error.errno == errno.ENOSPC:  # ext has one block for all attributes of a file
                     raise UnsafePathError(f"{what} does not fit: {os.strerror(errno.ENOSPC)}") from error
                 raise self._failed(error, entry, f"cannot set {what}") from error
 
@@ -451,7 +451,7 @@ def _is_same(spot: Spot, status: os.stat_result) -> bool:
 
 
 def _umask() -> int:
-    """Return this process's umask; all of it where Linux (before 4.7) does not tell it without changing it."""
+    """Return this process's umask; 0o777 if Linux (before 4.7) cannot tell it without changing it."""
     with suppress(OSError), open("/proc/self/status", "rb") as file:
         if found := re.search(rb"^Umask:\s*([0-7]+)$", file.read(), re.MULTILINE):
             return int(found[1], 8)

@@ -265,7 +265,7 @@ def test_a_level_above_0(tool: Tool, tmp_path: Path) -> None:
         synced(point)
         path = tmp_path / "a.dump"
         run(tool("dump"), "-1", "-q", "-T", "Thu Jan  1 01:00:00 2004", "-f", path, device)
-    with pytest.raises(DiskImageError, match="is a dump of level 1, which holds changes only"):
+    with pytest.raises(DiskImageError, match="is a dump of level 1, which contains only changes"):
         restored(path, tmp_path)
 
 
@@ -276,7 +276,7 @@ def test_several_volumes(tool: Tool, tmp_path: Path) -> None:
         run(tool("dump"), "-0", "-q", "-B", "1000", "-M", "-f", tmp_path / "v", device)
     target = tmp_path / "target"
     target.mkdir()
-    with pytest.raises(InvalidImageError, match=r"is truncated, or goes on in a further volume|which the map lists"):
+    with pytest.raises(InvalidImageError, match=r"is truncated, or continues on another volume|by its map"):
         restored(tmp_path / "v001", target)
     with pytest.raises(DiskImageError, match="is volume 2 of a dump; dumps of several volumes are not read"):
         restored(tmp_path / "v002", target)

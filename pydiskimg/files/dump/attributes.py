@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Extended attributes as dump(8) stores them: ext4's own bytes, of the space in the inode or of an attribute block.
+"""Extended attributes as dump(8) stores them: ext4's own bytes, from the inode or from an attribute block.
 
-Linux, fs/ext4/xattr.h. They are little-endian whatever wrote the dump.
+Linux, fs/ext4/xattr.h. They are little-endian on all machines.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pydiskimg.files.acl import AclEntry, decode_ext4
 from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
 
 MAGIC_BLOCK = 0xEA020000
-MAGIC_INODE = 0xEA020001  # dump's own, for what stands in the inode
+MAGIC_INODE = 0xEA020001  # dump's own magic, for those in the inode
 
-INLINE_DATA = b"system.data"  # what an inline file has beyond i_block; no attribute that can be set
+INLINE_DATA = b"system.data"  # inline data after i_block; not an attribute that can be set
 
 _BLOCK_HEADER_SIZE = 32
 _INODE_HEADER_SIZE = 4
@@ -42,7 +42,7 @@ _OTHER_INDEXES = {8: "a richacl", 9: "the key of an encrypted file", 10: "for th
 
 
 def decode(data: bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[AclEntry]]]:
-    """Return the attributes by name, and the ACLs apart. Raises ValueError, its text a clause."""
+    """Return the attributes by name, and the ACLs separately. Raises ValueError, its text a clause."""
     magic = _MAGIC.unpack_from(data)[0] if len(data) >= _MAGIC.size else 0
     if magic not in (MAGIC_BLOCK, MAGIC_INODE):
         raise ValueError(f"its extended attributes begin with {magic:#x}, which is not their magic number")
@@ -56,7 +56,7 @@ def decode(data: bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[AclEntry]]
             raise ValueError(f"an extended attribute of {size} bytes at {start} is not within its {len(data)} bytes")
         full = _full_name(index, name)
         if full in found or full in acls:
-            raise ValueError("an extended attribute comes twice")
+            raise ValueError("it has an extended attribute twice")
         value = data[start : start + size] if size else b""
         if index in _ACLS:
             acls[full] = decode_ext4(value)
@@ -80,7 +80,7 @@ def _entries(data: bytes, position: int) -> Iterator[tuple[int, bytes, int, int]
             raise ValueError("its extended attributes have no end")
         if inode:
             raise ValueError(
-                f"the value of an extended attribute is in an inode of its own ({inode}), which dump(8) does not say"
+                f"the value of an extended attribute is in an inode of its own ({inode}), which dump(8) does not store"
             )
         yield index, data[start : start + length], offset, size
         position = start + (length + 3) // 4 * 4

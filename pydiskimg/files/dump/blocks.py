@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The tape blocks of a dump, decompressed on threads where they are compressed.
+"""The tape blocks of a dump; compressed ones are decompressed by threads.
 
-A tape block is c_ntrec records. In a compressed dump the first is stored as it is, and each other one after a prefix
-that tells its stored length; one that did not become smaller is stored uncompressed after such a prefix, too.
+A tape block is c_ntrec records. In a compressed dump the first one is stored uncompressed; each other one follows a
+prefix with its stored length, even if it is uncompressed because it did not become smaller.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pydiskimg.files.dump.tape import Input
 from pydiskimg.transfer.ordered import ordered
 from pydiskimg.transfer.workers import MAX_WORKERS, worker_count
 
-# Bytes that are read or decompressed at once: enough that a file is written in few pieces, that threads are seldom
-# given work, and that Python lets others run while it joins blocks, which it does from 1 MiB on.
+# Bytes that are read or decompressed at once: enough to write files in few pieces and to use threads seldom, and Python
+# releases its lock while it joins blocks of 1 MiB or more.
 _CHUNK = 4 << 20
 _READ = 2 << 20
-# Deflate makes at most this many bytes of one; what could become longer than the limit is decompressed step by step.
+# Deflate makes at most this many bytes of one; blocks that could exceed the limit are decompressed step by step.
 _MOST_DEFLATED = 1032
 _LONGEST_AT_ONCE = 16 << 20
-# Threads beyond the number of CPUs: more of them are ahead when the one that writes has waited for the disk.
+# Threads beyond the number of CPUs: they get further ahead while the writer waits for the disk.
 _MORE_WORKERS = 1
 
 
 def plain_chunks(stored: Input, first: bytes) -> Generator[bytes, None, None]:
-    """Yield the records of an uncompressed dump in chunks; first is what was read of it already.
+    """Yield the records of an uncompressed dump in chunks; first is the part that was already read.
 
     Raises InvalidImageError when it ends within a record.
     """
@@ -52,7 +52,7 @@ def plain_chunks(stored: Input, first: bytes) -> Generator[bytes, None, None]:
 
 
 class _Block(NamedTuple):
-    """A stored block: its place in the bytes of its group, whether and how it is compressed, and its offset (bytes)."""
+    """A stored block: its position in its group's bytes, whether and how it is compressed, and its offset (bytes)."""
 
     start: int
     end: int
@@ -69,11 +69,11 @@ class _Group(NamedTuple):
 def compressed_chunks(
     stored: Input, first: bytes, *, block_size: int, order: str, workers: int | None = None
 ) -> Generator[bytes, None, None]:
-    """Yield the records of a compressed dump in chunks of some blocks; first is the first tape block, read already.
+    """Yield the records of a compressed dump in chunks of some blocks; first is the first tape block, already read.
 
-    block_size is bytes of a tape block, decompressed. Blocks are read by who asks for chunks and decompressed on
-    workers (threads). Raises InvalidImageError, with the byte offset, for a block that is cut off or corrupt, and
-    UnsupportedImageError for a compression that is not read.
+    block_size is the size of a decompressed tape block in bytes. The caller's thread reads blocks, and workers
+    (threads) decompress them. Raises InvalidImageError, with the byte offset, for a block that is cut off or corrupt,
+    and UnsupportedImageError for an unsupported compression.
     """
     yield first
     inflate = _Inflater(stored.name, block_size)
@@ -84,7 +84,7 @@ def compressed_chunks(
 
 
 def _groups(stored: Input, block_size: int, order: str) -> Iterator[_Group]:
-    """Take the stream apart; what is in a group is no longer than a chunk when decompressed, or one block."""
+    """Divide the stream into groups, each no longer than a chunk when decompressed, or a single block."""
     at_once = max(1, _CHUNK // block_size)
     word = struct.Struct(order + "I")
     data = b""
@@ -119,7 +119,7 @@ def _check_prefix(name: str, offset: int, found: tuple[bool, int, int], block_si
     compressed, method, length = found
     if not 0 < length <= block_size or (not compressed and length != block_size):
         raise InvalidImageError(
-            f"{name}: the tape block at byte {offset} says that it has {length} bytes, where blocks have {block_size}; "
+            f"{name}: the tape block at byte {offset} states {length} bytes, but blocks have {block_size}; "
             "the dump is damaged"
         )
     if compressed and method == COMPRESS_LZO:
@@ -128,8 +128,7 @@ def _check_prefix(name: str, offset: int, found: tuple[bool, int, int], block_si
         )
     if compressed and method not in (COMPRESS_ZLIB, COMPRESS_BZLIB):
         raise InvalidImageError(
-            f"{name}: the tape block at byte {offset} has the compression {method}, which there is not; "
-            "the dump is damaged"
+            f"{name}: the tape block at byte {offset} has the unknown compression {method}; the dump is damaged"
         )
 
 
@@ -154,7 +153,7 @@ class _Inflater:
                 is_whole = True
             else:
                 decompressor = self._library.decompressobj() if block.method == COMPRESS_ZLIB else BZ2Decompressor()
-                # One byte more than there can be: only then is the checksum after the last one looked at.
+                # One byte more than expected: only then does the decompressor check the checksum after the last byte.
                 data = decompressor.decompress(stored, self._size + 1)
                 is_whole = decompressor.eof
         except self._corrupt as error:
@@ -171,7 +170,7 @@ class _Inflater:
 
 
 def _decompressor() -> tuple[Any, tuple[type[BaseException], ...]]:
-    """Return the module to decompress with, and the errors that it raises; isal where it is installed."""
+    """Return the module for decompression (isal if it is installed), and its exceptions."""
     library: Any = zlib
     try:
         from isal import isal_zlib

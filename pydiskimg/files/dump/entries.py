@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The files of a dump as entries.
 
-Directories come first in a dump, so that the whole tree of names is known before the first file. What does not agree
-is an error: the map, the names, the numbers of links and the types (docs/adr/0034).
+Directories come first in a dump, so that the whole tree of names is known before the first file. The map, the names,
+the link counts and the types must agree (docs/adr/0034).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class DumpEntries:
     """Reads a dump: each directory after its parent, the root first, then everything else with all its names.
 
     left_out counts names whose inodes are not in the dump, unnamed the file system's own files, which are not entries.
-    progress gets bytes of the stored dump, and 0 as the total. Raises InvalidImageError when the dump is truncated or
-    damaged, or does not hold all that its map lists.
+    progress gets bytes of the stored dump, and 0 as the total. Raises InvalidImageError if the dump is truncated or
+    damaged, or lacks a file that its map lists.
     """
 
     def __init__(self, reader: DumpReader, progress: Progress | None) -> None:
@@ -66,13 +66,13 @@ class DumpEntries:
         self._report()
 
     def _take_directories(self, inodes: Iterator[Inode], listed: bytearray) -> Inode | None:
-        """Read all directories and take them out of the map; return the first other inode."""
+        """Read all directories and remove them from the map; return the first other inode."""
         last = 0
         for inode in inodes:
             if inode.kind != stat.S_IFDIR:
                 return inode
             if inode.number <= last or not _is_listed(listed, inode.number):
-                raise self._reader.error(f"directory inode {inode.number} is not in its turn, or not in the map")
+                raise self._reader.error(f"directory inode {inode.number} is out of order, or not in the map")
             last = inode.number
             if inode.size > _LARGEST_DIRECTORY:
                 raise self._reader.error(f"directory inode {inode.number} has {inode.size} bytes")
@@ -85,7 +85,7 @@ class DumpEntries:
         return None
 
     def _files(self, inode: Inode | None, inodes: Iterator[Inode], listed: bytearray) -> Iterator[Entry]:
-        """Yield everything else, which has to come as the map lists it."""
+        """Yield all other files, which must come in the order of the map."""
         expected = _numbers(listed)
         while inode is not None:
             number = next(expected, 0)
@@ -103,14 +103,17 @@ class DumpEntries:
             raise self._out_of_turn(number, 0)
 
     def _out_of_turn(self, expected: int, found: int) -> InvalidImageError:
-        comes = f"inode {found} comes" if found else "the end comes"
-        wanted = f"inode {expected}, which the map lists, was expected" if expected else "the map lists none"
+        comes = f"inode {found}" if found else "the end"
+        wanted = f"inode {expected}" if expected else "the end"
         return InvalidImageError(
-            f"{self._reader.name}: {comes} where {wanted}; the dump is damaged, or of a file system that was in use"
+            f"{self._reader.name}: found {comes}, expected {wanted} by its map; the dump is damaged, or of a file "
+            "system that was in use"
         )
 
     def _skip(self, inode: Inode) -> None:
-        """Let the file system's own pass: quotas, the orphan file, values of large attributes; all else has a name."""
+        """Skip the file system's own files: quotas, the orphan file, values of large attributes; all others have a
+        name.
+        """
         own = inode.kind == stat.S_IFREG and inode.mode == 0o600 and inode.header.di_uid == 0
         if not own and not inode.header.di_flags & _EXT4_EA_INODE_FL:
             raise self._reader.error(f"no directory names inode {inode.number}")
@@ -128,7 +131,7 @@ class DumpEntries:
             if kind == stat.S_IFLNK:
                 return _entry(inode, path, others, link=_link(inode, self._reader.contents()))
             if kind not in _NODES:
-                raise ValueError(f"its mode {inode.header.di_mode:#o} is that of no file")
+                raise ValueError(f"its mode {inode.header.di_mode:#o} is not that of a file")
             for _ in self._reader.contents():
                 raise ValueError("it has contents, which a device, FIFO or socket cannot have")
             return _entry(inode, path, others, device=self._device(inode))
@@ -136,7 +139,7 @@ class DumpEntries:
             raise self._refused(error, names[0]) from error
 
     def _path(self, name: Name) -> bytes:
-        if self._directory is not name.directory:  # most often one inode after the other is in the same one
+        if self._directory is not name.directory:  # consecutive inodes are mostly in the same one
             self._directory = name.directory
             self._prefix = name.directory.path.rstrip(b"/") + b"/"
         return self._prefix + name.name
@@ -153,7 +156,7 @@ class DumpEntries:
                 raise self._refused(error, name) from error
 
     def _device(self, inode: Inode) -> tuple[int, int]:
-        """Return the number of a device: in the first word of i_block as it was to Linux 2.4, or in the second."""
+        """Return the number of a device: in the first word of i_block as in Linux up to 2.4, or in the second."""
         if inode.kind in (stat.S_IFIFO, stat.S_IFSOCK):
             return 0, 0
         old, new = self._device_words.unpack_from(inode.header.di_block)
@@ -203,7 +206,7 @@ def _entry(
 
 def _check(inode: Inode, names: list[Name]) -> None:
     if len(names) > inode.header.di_nlink:
-        raise ValueError(f"inode {inode.number} has {len(names)} names where it counts {inode.header.di_nlink}")
+        raise ValueError(f"inode {inode.number} has {len(names)} names, but its link count is {inode.header.di_nlink}")
     kind = inode.kind
     for name in names:
         if name.kind and _KINDS.get(name.kind) != kind:
@@ -212,7 +215,7 @@ def _check(inode: Inode, names: list[Name]) -> None:
 
 def _link(inode: Inode, contents: Contents) -> bytes:
     if not 0 < inode.size <= _LONGEST_LINK:
-        raise ValueError(f"it is a symlink to a path of {inode.size} bytes, which cannot be")
+        raise ValueError(f"it is a symlink to a path of {inode.size} bytes, which is impossible")
     pieces = [bytes(data) for _, data in contents]
     target = b"".join(pieces)
     if not target and inode.is_inline:

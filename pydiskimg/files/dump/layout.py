@@ -2,8 +2,8 @@
 """The records of a dump made by dump(8) of Linux.
 
 Names are those of the BSD header protocols/dumprestore.h, with what Linux added: compressed tape blocks, extended
-attributes, and since dump 0.4b49 packed lists of blocks. Numbers are in the byte order of the machine that wrote
-the dump; magic tells.
+attributes, and since dump 0.4b49 packed lists of blocks. Numbers are in the byte order of the machine that wrote the
+dump, which the magic shows.
 
     TS_TAPE                         the dump itself: dates, level, names
     TS_CLRI + map                   a bit for each inode in use
@@ -140,7 +140,7 @@ _DIRECT = (
 DIRECT = {order: struct.Struct(order + _DIRECT) for order in "<>"}
 assert DIRECT["<"].size == 8
 
-# What stands before each tape block of a compressed dump but the first: a word of bit fields, which compilers lay out
+# The prefix of each tape block of a compressed dump except the first: a word of bit fields, which compilers lay out
 # from the low end on little-endian machines and from the high end on big-endian ones.
 PREFIX_SIZE = 4
 COMPRESS_ZLIB = 0
@@ -164,6 +164,6 @@ def prefix(word: int, order: str) -> Prefix:
 
 
 def sum_is_right(record: bytes | memoryview, order: str) -> bool:
-    """True when the words of a header record add up as c_checksum makes them."""
+    """True if the sum of the words of a header record is the one for which c_checksum is set."""
     total: int = sum(WORDS[order].unpack(record))
     return total & 0xFFFFFFFF == CHECKSUM

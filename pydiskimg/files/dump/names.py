@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The names in a dump's directories, checked, and found again by inode number in ascending order.
+"""The names in a dump's directories, checked, and looked up by inode number in ascending order.
 
-This is the one thing that grows with the file system: the directories' bytes as they are in the dump, and what Python
-needs for each directory and each name.
+Only this memory grows with the file system: the directories' bytes as in the dump, and Python's objects for each
+directory and each name.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pydiskimg.files.dump.layout import DIRBLKSIZ, DIRECT, ROOTINO
 from pydiskimg.files.dump.reader import Inode
 from pydiskimg.text import printable, quoted
 
-# Bytes that all of it may need: about seven million names of usual length.
+# The limit of that memory in bytes: about seven million names of usual length.
 _LARGEST = 512 << 20
 _DIRECTORY_OVERHEAD = 1800
 _NAME_OVERHEAD = 48
 _SHOWN_PATH = 200
-# Levels. One far down is found by walking there, for each of its files; no path of 4096 bytes leads to most that are
-# farther, and restore(8) knows nothing else.
+# Levels of directories. One far down is opened by walking there, for each of its files; most deeper ones cannot be
+# reached by a path of 4096 bytes, which restore(8) needs.
 _DEEPEST = 1024
 
 
 @dataclass(slots=True, eq=False)
 class Directory:
-    """One directory of the dump; data are its entries. What has a default is known once the tree is built."""
+    """A directory of the dump; data are its entries. The fields with defaults are known once the tree is built."""
 
     inode: Inode
     index: int
@@ -55,7 +55,7 @@ class Directory:
 
 
 class Name(NamedTuple):
-    """One name of an inode: the directory it is in, and the type that the entry says it has (DT_*)."""
+    """One name of an inode: its directory, and the type in the entry (DT_*)."""
 
     directory: Directory
     name: bytes
@@ -63,7 +63,7 @@ class Name(NamedTuple):
 
 
 class Names:
-    """Collects directories by add(); build() checks them; of() then gives the names of inodes, in ascending order."""
+    """Collects directories by add(); build() checks them; of() then returns the names of inodes, in ascending order."""
 
     def __init__(self, dump: str, order: str) -> None:
         self._dump = dump
@@ -76,7 +76,7 @@ class Names:
         self._at = 0
 
     def add(self, inode: Inode, data: bytes) -> None:
-        """Take a directory and its entries. Raises InvalidImageError when there is more than can be kept."""
+        """Add a directory and its entries. Raises InvalidImageError when memory would exceed the limit."""
         attributes = sum(map(len, inode.xattrs.values())) + sum(map(len, inode.acls.values())) * _NAME_OVERHEAD
         self._grow(len(data) + attributes + _DIRECTORY_OVERHEAD)
         header = inode.header._replace(c_addr=b"", c_label=b"", c_filesys=b"", c_dev=b"", c_host=b"", c_spare=b"")
@@ -104,7 +104,7 @@ class Names:
         return found
 
     def of(self, number: int) -> list[Name]:
-        """Return the names of an inode that is not a directory; numbers never fall from call to call."""
+        """Return the names of an inode that is not a directory; the numbers must not decrease from call to call."""
         keys, at = self._keys, self._at
         low = number << 64
         while at < len(keys) and keys[at] < low:
@@ -135,14 +135,16 @@ class Names:
         return Name(directory, directory.data[start : start + length], kind)
 
     def _take(self, directory: Directory) -> None:
-        """Give names to the directories in this one, and note those of everything else."""
+        """Give names to the directories in this one, and record those of all other files."""
         before = len(self._keys)
         low = directory.index << 32
         dots = {b".": directory.number, b"..": directory.parent.number if directory.parent else ROOTINO}
         for number, position, name in self._entries(directory):
             if name in (b".", b".."):
                 if number != dots.pop(name, 0):
-                    raise self._error(directory, f"its entry {printable(name)} leads to inode {number}, or comes twice")
+                    raise self._error(
+                        directory, f"its entry {printable(name)} leads to inode {number}, or occurs twice"
+                    )
             elif (child := self._by_number.get(number)) is not None:
                 self._adopt(directory, child, name)
             else:
@@ -151,11 +153,11 @@ class Names:
 
     def _adopt(self, directory: Directory, child: Directory, name: bytes) -> None:
         if child.parent is not None or child.number == ROOTINO:
-            raise self._error(directory, f"its entry {printable(name)} is a directory that has a name already")
+            raise self._error(directory, f"its entry {printable(name)} is a directory that already has a name")
         if directory.depth == _DEEPEST:
             raise UnsupportedImageError(
                 f"{self._dump}: directory {printable(path_of(directory))} (inode {directory.number}) lies {_DEEPEST} "
-                "levels deep, and has directories in it; deeper ones are not restored"
+                "levels deep, and has subdirectories; deeper ones are not restored"
             )
         child.parent, child.name, child.depth = directory, name, directory.depth + 1
         child.path_length = directory.path_length + 1 + len(name)
@@ -173,11 +175,11 @@ class Names:
             start = position + direct.size
             room = DIRBLKSIZ - position % DIRBLKSIZ
             if length % 4 or not direct.size <= length <= room or (number and start + name_length > position + length):
-                raise self._error(directory, f"its entry at byte {position} has a length that cannot be")
+                raise self._error(directory, f"its entry at byte {position} has an impossible length")
             if number:
                 name = data[start : start + name_length]
                 if not name or b"/" in name or b"\0" in name:
-                    raise self._error(directory, f"the name {quoted(name)} cannot be one")
+                    raise self._error(directory, f"the name {quoted(name)} is invalid")
                 yield number, position, name
             position += length
 
@@ -187,7 +189,7 @@ class Names:
 
 
 def path_of(directory: Directory, name: bytes = b"") -> bytes:
-    """Return the path of a directory, or of a name in it, from the dump's root; the end of it when it is long."""
+    """Return the path of a directory, or of a name in it, from the dump's root; only its end if it is long."""
     parts = [name] if name else []
     at: Directory | None = directory
     length = 0

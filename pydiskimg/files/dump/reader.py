@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A dump read from front to back: what it is of, its map, and one inode after the other."""
+"""A dump read from start to end: its description, its map, and one inode after the other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from pydiskimg.files.dump.record_runs import Run, attribute_records, runs
 from pydiskimg.files.dump.tape import Input, Tape
 from pydiskimg.text import printable
 
-_LARGEST_TAPE_BLOCK = 1024  # records; the option -b takes no more
+_LARGEST_TAPE_BLOCK = 1024  # records; the option -b accepts no more
 _LARGEST_MAP = 64 << 20  # bytes: half a thousand million inodes, of 8 TiB with mke2fs's defaults
 _LARGEST_ATTRIBUTES = 64  # records: an attribute block is one block of the file system
 _ATTRIBUTE_SLOTS = 2  # in the inode, and a block
@@ -46,16 +46,16 @@ _EXT4_INLINE_DATA_FL = 0x10000000
 
 
 class Readable(Protocol):
-    """Anything with a file's read(): at most size bytes, b"" at the end."""
+    """An object with a file's read(): at most size bytes, b"" at the end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(slots=True)
 class Inode:
-    """One file of a dump; header is that of its TS_INODE. What follows is there once its contents were read.
+    """One file of a dump; header is its TS_INODE record. The other fields are known once its contents were read.
 
-    acls are without those that the mode says already; inline is what an inline file has in its attributes.
+    acls excludes those that add nothing to the mode; inline is the part of an inline file that is in its attributes.
     """
 
     header: Spcl
@@ -82,14 +82,14 @@ class Inode:
 
     @property
     def is_inline(self) -> bool:
-        """True when ext4 keeps the contents in the inode (inline_data)."""
+        """True if ext4 keeps the contents in the inode (inline_data)."""
         return self.header.di_flags & _EXT4_INLINE_DATA_FL != 0 and self.kind in (stat.S_IFREG, stat.S_IFLNK)
 
     def inline_contents(self) -> bytes:
         """Return the contents of such a file: i_block and the attribute system.data. Raises ValueError.
 
-        dump(8) does not look for them there and writes a hole, which restore(8) restores as zeros; but both places
-        are in the dump.
+        dump(8) does not look for them there and writes a hole, which restore(8) restores as zeros; but both parts are
+        in the dump.
         """
         data = self.header.di_block + self.inline
         if len(data) < self.size:
@@ -126,11 +126,11 @@ class DumpReader:
 
     @property
     def consumed(self) -> int:
-        """Bytes of the stored dump that were read so far, some of them ahead."""
+        """Bytes of the stored dump that were read so far, including those read ahead."""
         return self._stored.consumed
 
     def close(self) -> None:
-        """Stop what works ahead. May be called again."""
+        """Stop the threads that read ahead. May be called repeatedly."""
         self._tape.close()
 
     def __enter__(self) -> DumpReader:
@@ -141,21 +141,23 @@ class DumpReader:
 
     def read_map(self) -> bytes:
         """Return TS_BITS: bit 0 of byte 0 is set when inode 1 is in this dump, and so on."""
-        self._advance()  # past TS_TAPE
+        self._advance()  # skip TS_TAPE
         self._map(TS_CLRI)
         return self._map(TS_BITS)
 
     def inodes(self) -> Iterator[Inode]:
         """Yield each inode; read its contents() before the next, or they are skipped.
 
-        Ends after the end mark, the stream read to its end. Raises InvalidImageError.
+        Ends after the end mark, when the stream was read to its end. Raises InvalidImageError.
         """
         while self._next.c_type == TS_INODE:
             header = self._next
             if header.c_flags & DR_EXTATTRIBUTES:
                 raise self.error("extended attributes without a file before them")
             if header.c_flags & DR_METAONLY:
-                raise self.error(f"inode {header.c_inumber} comes without its contents, as in no dump of level 0")
+                raise self.error(
+                    f"inode {header.c_inumber} comes without its contents, which does not occur in a dump of level 0"
+                )
             self._inode = Inode(header)
             self._unread = True
             yield self._inode
@@ -163,11 +165,11 @@ class DumpReader:
                 for _ in self.contents():
                     pass
         if self._next.c_type != TS_END:
-            raise self.error(f"a record of the type {self._next.c_type} where a file or the end mark was expected")
+            raise self.error(f"a record of the type {self._next.c_type}, expected a file or the end mark")
         self._tape.drain()
 
     def contents(self) -> Iterator[tuple[int, memoryview]]:
-        """Yield (offset, bytes) of the current inode's contents, ascending; what lies between is a hole.
+        """Yield (offset, bytes) of the current inode's contents, ascending, with holes between them.
 
         The inode's attributes are complete when this has ended.
         """
@@ -190,14 +192,14 @@ class DumpReader:
             if self._next.c_type != TS_ADDR:
                 break
             if self._next.c_inumber != header.c_inumber:
-                raise self.error(f"inode {self._next.c_inumber} goes on where {header.c_inumber} was expected to")
+                raise self.error(f"inode {self._next.c_inumber} continues, expected {header.c_inumber} to continue")
             header = self._next
         if position < size:
             raise self.error(f"inode {header.c_inumber} ends after {position} of {size} bytes")
         self._attributes(self._inode)
 
     def error(self, what: str) -> InvalidImageError:
-        """Return an error that says where in the dump something is wrong."""
+        """Return an error with the location in the dump."""
         return InvalidImageError(f"{self.name}: before record {self._tape.record}: {what}; the dump is damaged")
 
     def _runs(self, header: Spcl) -> list[Run]:
@@ -216,13 +218,13 @@ class DumpReader:
             if header.c_extattributes != EXT_XATTR:
                 raise UnsupportedImageError(
                     f"{self.name}: inode {inode.number} has extended attributes of the kind {header.c_extattributes}, "
-                    "which are those of Mac OS X; only Linux's are restored"
+                    "which are from Mac OS X; only Linux's are restored"
                 )
             slots += 1
             try:
                 count = attribute_records(header)
                 if slots > _ATTRIBUTE_SLOTS or not 0 < count <= _LARGEST_ATTRIBUTES:
-                    raise self.error(f"inode {inode.number} has more extended attributes than there is room for")
+                    raise self.error(f"inode {inode.number} has more extended attributes than possible")
                 data = b"".join(self._tape.data(count))
                 found, acls = attributes.decode(data[: header.di_size])
                 for name, entries in acls.items():
@@ -241,7 +243,7 @@ class DumpReader:
     def _map(self, kind: int) -> bytes:
         word = "TS_BITS" if kind == TS_BITS else "TS_CLRI"
         if self._next.c_type != kind:
-            raise self.error(f"a record of the type {self._next.c_type} where the map {word} was expected")
+            raise self.error(f"a record of the type {self._next.c_type}, expected the map {word}")
         parts: list[memoryview] = []
         length = 0
         while True:
@@ -264,7 +266,7 @@ class DumpReader:
         if header.c_magic != NFS_MAGIC or header.c_tapea != record & 0xFFFFFFFF or header.c_volume != 1:
             raise self.error(f"a header that says it is record {header.c_tapea} of volume {header.c_volume}")
         if header.c_date != self.date:
-            raise self.error(f"a header of another dump, of {header.c_date} where {self.date} was expected")
+            raise self.error(f"a header of another dump (date {header.c_date}, expected {self.date})")
         self._next = header
 
 
@@ -310,7 +312,7 @@ def open_dump(stream: int | Readable, name: str) -> DumpReader:
 
 def _first_header(record: bytes, name: str) -> tuple[Spcl, str]:
     if len(record) < TP_BSIZE:
-        raise InvalidImageError(f"{name}: has {len(record)} bytes; a dump has {TP_BSIZE} at least")
+        raise InvalidImageError(f"{name}: has {len(record)} bytes; a dump has at least {TP_BSIZE}")
     for order in "<>":
         magic = int.from_bytes(record[MAGIC_OFFSET : MAGIC_OFFSET + 4], "little" if order == "<" else "big")
         if magic in (OFS_MAGIC, FS_UFS2_MAGIC):
@@ -331,7 +333,7 @@ def _check_supported(first: Spcl, name: str) -> None:
         )
     if first.c_level or first.c_ddate:
         raise UnsupportedImageError(
-            f"{name}: is a dump of level {first.c_level}, which holds changes only; a dump of level 0 is needed"
+            f"{name}: is a dump of level {first.c_level}, which contains only changes; a dump of level 0 is needed"
         )
     if not first.c_flags & DR_NEWINODEFMT:
         raise UnsupportedImageError(f"{name}: has inodes as before 4.4BSD, which dump(8) of Linux does not write")

@@ -42,7 +42,7 @@ def runs(header: Spcl) -> list[Run]:
 def attribute_records(header: Spcl) -> int:
     """Return how many records of extended attributes follow a header. Raises ValueError, its text a clause.
 
-    A plain list does not tell: dump before 0.4b43 left it as it was for the file's contents. All records are there.
+    A plain list is ignored: dump before 0.4b43 did not change it after the file's contents. All records follow.
     """
     listed = header.c_addr[: max(header.c_count, 0)]
     if not listed.strip(_PLAIN):
@@ -54,7 +54,7 @@ def attribute_records(header: Spcl) -> int:
 
 
 def _packed(listed: bytes) -> list[Run]:
-    """The form of dump 0.4b49 and later: 0nnnnnnd is n + 1 records, 1nnnnnnd NNNNNNNN is 64 * N + n + 65 of them."""
+    """The format of dump 0.4b49 and later: 0nnnnnnd is n + 1 records, 1nnnnnnd NNNNNNNN is 64 * N + n + 65 records."""
     found = []
     position = 0
     while position < len(listed):

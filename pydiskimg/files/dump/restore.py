@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A dump of level 0 restored into a directory."""
+"""Restore a dump of level 0 into a directory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Restored:
     attributes_left_out: AttributesLeftOut = field(default_factory=AttributesLeftOut)
 
     def count(self, entry: Entry) -> None:
-        """Count an entry that was made."""
+        """Count a restored entry."""
         if entry.kind == stat.S_IFDIR:
             self.directories += 1
         else:
@@ -52,14 +52,14 @@ class Restored:
             self.bytes += entry.size
 
     def counting(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Yield entries, each of which is made before the next one is asked for, and count them."""
+        """Yield entries, each of which is made before the next one is requested, and count them."""
         for entry in entries:
             yield entry
             self.count(entry)
 
 
 class DumpWording(Wording):
-    """Messages of a dump, whose paths begin at its root; one can be longer than any that the kernel takes."""
+    """Messages of a dump, whose paths begin at its root; a path can be longer than the kernel's limit."""
 
     def where(self, entry: Entry) -> str:
         path = entry.path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The records of a dump, one after the other, out of the chunks of bytes that blocks.py makes."""
+"""The records of a dump, one after the other, from the chunks of bytes that blocks.py makes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Generator, Iterator
 from pydiskimg.errors import InvalidImageError, storage_error
 from pydiskimg.files.dump.layout import SPCL, TP_BSIZE, Spcl, sum_is_right
 
-# Bytes after the last record, as of an image in a stream; a hole in a tar has any number of them for nothing.
+# Bytes after the last record, such as those of an image in a stream; a hole in a tar can make any number of them.
 _PADDING_LIMIT = 16 << 20
 
 Read = Callable[[int], bytes]
-"""Called with a number of bytes: returns at least one and at most so many of the next, and b"" at the end."""
+"""Called with a number of bytes: returns at least one and at most that many of the next bytes, and b"" at the end."""
 
 
 class Input:
-    """The dump as it is stored, read from front to back; consumed is the bytes read so far."""
+    """The stored dump, read from start to end; consumed counts the bytes read so far."""
 
     def __init__(self, read: Read, name: str) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Input:
         return data
 
     def up_to(self, length: int, *, enough: int | None = None) -> bytes:
-        """Return length bytes, or fewer when they are enough; at the end fewer than that.
+        """Return length bytes, or fewer if that is enough; at the end fewer than that.
 
         Raises StorageError when the system refuses.
         """
@@ -45,7 +45,7 @@ class Input:
 
 
 class Tape:
-    """Hands records out. chunks are whole records each, and are closed with close().
+    """Returns records. Each of the chunks is whole records; close() closes them.
 
     record is the number of the next record, as c_tapea counts them.
     """
@@ -65,7 +65,7 @@ class Tape:
         return self._before + self._position // TP_BSIZE
 
     def close(self) -> None:
-        """Stop the threads that work ahead. May be called again."""
+        """Stop the threads that read ahead. May be called repeatedly."""
         self._chunks.close()
 
     def header(self) -> Spcl:
@@ -82,7 +82,7 @@ class Tape:
         return Spcl._make(self._spcl.unpack_from(self._chunk, start))
 
     def data(self, count: int) -> Iterator[memoryview]:
-        """Yield the next count records in as few pieces as they lie in memory."""
+        """Yield the next count records in as few pieces as possible."""
         left = count * TP_BSIZE
         while left:
             if self._position == self._end:
@@ -94,9 +94,9 @@ class Tape:
             yield self._chunk[start : start + length]
 
     def drain(self) -> None:
-        """Read the stream to its end, so that its writer is not cut off.
+        """Read the stream to its end, so that its writer does not fail.
 
-        Raises InvalidImageError when more follows than what fills up a tape.
+        Raises InvalidImageError when more bytes follow than the padding of a tape.
         """
         left = _PADDING_LIMIT
         for chunk in self._chunks:
@@ -104,7 +104,7 @@ class Tape:
             if left < 0:
                 raise InvalidImageError(
                     f"{self.name}: more than {_PADDING_LIMIT} bytes follow the end mark after record {self.record}; a "
-                    "dump has nothing but the rest of a tape block there"
+                    "dump has only the rest of a tape block there"
                 )
 
     def _advance(self) -> None:
@@ -114,7 +114,7 @@ class Tape:
         if chunk is None:
             raise InvalidImageError(
                 f"{self.name}: the dump ends after {self._before} records without its end mark; it is truncated, or "
-                "goes on in a further volume"
+                "continues on another volume"
             )
         self._chunk = memoryview(chunk)
         self._end = len(chunk)

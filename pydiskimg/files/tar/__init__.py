@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Archives: a tarball unpacked faithfully and safely, a compressed image read, entries packed. The only importer of
-libarchive, which reads; each name is imported when it is first used, as what writes needs no libarchive.
+"""Archives: a tarball unpacked faithfully and safely, a compressed image read, entries packed.
+
+The only importer of libarchive, for reading; each name is imported on first use, because writing does not need
+libarchive.
 """
 
 from __future__ import annotations

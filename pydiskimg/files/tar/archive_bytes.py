@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The inflated bytes of an archive, taken from front to back in pieces of any length."""
+"""The inflated bytes of an archive, read from start to end in pieces of any length."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pydiskimg.files.tar.inflate import Inflated
 
 
 class Blocks(Protocol):
-    """Where the bytes of an archive come from."""
+    """The source of an archive's bytes."""
 
     def next_block(self) -> Inflated | None:
-        """Return the next block, None at the end, again and again."""
+        """Return the next block; None at the end, also in further calls."""
 
 
 class ArchiveBytes:
     """Bytes of an archive; position counts those that were taken.
 
-    consumed is called with the bytes of the file that were read to get here. Methods raise what the blocks raise, and
+    consumed is called with the number of bytes of the file that were read so far. Methods raise as the blocks do, and
     ValueError with a clause that says where the archive ends too early.
     """
 
@@ -28,7 +28,7 @@ class ArchiveBytes:
         self._consumed = consumed
         self._data = b""
         self._view = memoryview(b"")
-        self._start = 0  # where the block begins in the archive
+        self._start = 0  # the block's offset in the archive
         self._at = 0
 
     @property
@@ -53,7 +53,7 @@ class ArchiveBytes:
         return self._data[self._at : self._at + length]
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, memoryview]]:
-        """Yield the next bytes, length in all, as (offset in what they belong to, piece); offset is the first one's."""
+        """Yield the next length bytes as (offset in their file, piece); offset is that of the first one."""
         while length:
             if self._at == len(self._data):
                 self._next()
@@ -65,14 +65,14 @@ class ArchiveBytes:
             length -= count
 
     def skip_to(self, position: int) -> None:
-        """Pass over bytes up to a position that is not before this one."""
+        """Skip bytes up to a position that is not before this one."""
         self._at = position - self._start
         while self._at > len(self._data):
             self._next()
             self._at = position - self._start
 
     def is_zero_to_the_end(self) -> bool:
-        """Take all that is left; True when it is nothing but zeros."""
+        """Take all remaining bytes; True if they are all zero."""
         clean = not any(self._view[self._at :])
         while block := self._blocks.next_block():
             self._use(block.data, self._start + len(self._data), block.consumed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The regular files of a tar archive that comes through a pipe, each read as it passes by."""
+"""The regular files of a tar archive from a pipe, each read as it arrives."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _AT_ONCE = 1 << 20
 
 
 def looks_like_archive(beginning: bytes) -> bool:
-    """True when these are the first bytes (512 or more) of a tar archive that is not compressed."""
+    """True for the first bytes (512 or more) of an uncompressed tar archive."""
     block = beginning[: layout.BLOCK]
     return len(block) == layout.BLOCK and bool(block[0]) and layout.checksum_is_right(block)
 
 
 class Forward(Protocol):
-    """What an archive is read from, front to back: a pipe, or a file that is decompressed."""
+    """The source of an archive, read from start to end: a pipe, or a file that is decompressed."""
 
     @property
     def name(self) -> str: ...
@@ -38,9 +38,9 @@ class Forward(Protocol):
 
 
 class FileInArchive:
-    """A regular file of the archive: path is its name as text, name that for messages, size is bytes.
+    """A regular file of the archive: path is its name as text, name that for messages, size is in bytes.
 
-    It is read once, from front to back.
+    It is read once, from start to end.
     """
 
     def __init__(self, name: str, path: str, size: int, data: Iterator[tuple[int, memoryview]]) -> None:
@@ -63,10 +63,10 @@ class FileInArchive:
             self._zeros -= count
             return bytes(count)
         start, self._at = self._at, min(self._at + length, len(self._block))
-        return self._block[start : self._at]  # the block itself where that is all of it
+        return self._block[start : self._at]  # the block itself if that is all of it
 
     def blocks(self) -> Iterator[tuple[int, memoryview]]:
-        """Yield (offset, bytes) of everything but holes, instead of read(); the bytes are there until the next ones.
+        """Yield (offset, bytes) of all but holes, instead of read(); the bytes are valid until the next ones.
 
         Raises ArchiveError for a damaged archive.
         """
@@ -85,13 +85,12 @@ class FileInArchive:
 def files_in_archive(
     pipe: Forward, *, progress: Callable[[int], None] | None = None
 ) -> Generator[FileInArchive, None, None]:
-    """Yield each regular file of an archive that is not compressed, in its order; directories are passed over.
+    """Yield each regular file of an uncompressed archive, in its order; directories are skipped.
 
-    What the receiver has not read of a file is dropped when it asks for the next one. progress gets the bytes of the
-    archive that were read. The generator is closed by its receiver, or read to the end: then the archive was whole.
-
-    Raises ArchiveError for an archive that is cut off or corrupt, and for one with anything but files and
-    directories; StorageError when the pipe cannot be read.
+    The unread part of a file is skipped when the caller requests the next one. progress gets the bytes of the archive
+    that were read. The caller closes the generator, or reads it to the end: then the archive was complete. Raises
+    ArchiveError for an archive that is cut off or corrupt, or has other entries than files and directories;
+    StorageError when the pipe cannot be read.
     """
     for entry in Reader(_Blocks(pipe), pipe.name, progress or _nothing).entries():
         path = os.fsdecode(entry.path)

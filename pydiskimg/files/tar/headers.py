@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The headers of a tar member as they are written: ustar, and a pax extended header for what that has no room for.
+"""Write the headers of a tar member: ustar, and a pax extended header for values that do not fit into it.
 
     | header "x" | records, padded | header of the member | map of a sparse file, contents, padded |
 
@@ -35,26 +35,26 @@ _TYPEFLAGS = {
     stat.S_IFIFO: b"6",
 }
 _EXTENDED = b"x"
-_EXTENDED_NAME = b"././@PaxHeader"  # what a tar that does not know the typeflag calls the file it makes of it
+_EXTENDED_NAME = b"././@PaxHeader"  # the name of the file that a tar makes if it does not know the typeflag
 _MAGIC = b"ustar\x0000"
 _NAME, _PREFIX = 100, 155  # bytes
 _SPARSE_NAME = b"GNUSparseFile.0"
 _LARGEST_ID, _LARGEST_SIZE = 0o7777777, 0o77777777777
 _SECOND = 1_000_000_000
 _HALF = BLOCK // 2
-_NO_SUM = b" " * 8  # what chksum counts as in the sum
+_NO_SUM = b" " * 8  # the bytes that chksum counts for its own field
 _CHKSUM = slice(148, 156)
 _ACL_KEYWORDS = {ACL_ACCESS: b"SCHILY.acl.access", ACL_DEFAULT: b"SCHILY.acl.default"}
 KINDS = _TYPEFLAGS.keys()
-"""What tar has a form for, as Entry.kind."""
+"""The entry types that tar supports, as Entry.kind."""
 
 
 class SparseMap:
-    """Where a file has data, as (offset, length), ascending: stored is how many bytes that is, text the map's form."""
+    """Where a file has data, as (offset, length), ascending: stored is their sum in bytes, text the form of the map."""
 
     def __init__(self, ranges: Sequence[tuple[int, int]], size: int) -> None:
         if not ranges or sum(ranges[-1]) < size:
-            ranges = [*ranges, (size, 0)]  # where the last hole ends
+            ranges = [*ranges, (size, 0)]  # the end of the last hole
         self._starts = [start for start, _ in ranges]
         self._stored = [0, *accumulate(length for _, length in ranges)]
         numbers = [len(ranges), *(number for found in ranges for number in found)]
@@ -63,7 +63,7 @@ class SparseMap:
         self.stored = self._stored[-1]
 
     def stored_before(self, offset: int) -> int:
-        """Return how many of the stored bytes lie before an offset in the file."""
+        """Return how many of the stored bytes are before an offset in the file."""
         index = bisect_right(self._starts, offset)
         if not index:
             return 0
@@ -71,7 +71,7 @@ class SparseMap:
 
 
 def member_headers(entry: Entry, sparse: SparseMap | None = None) -> bytes:
-    """Return all that comes before a member's contents and map; sparse is the map of a regular file with holes."""
+    """Return all bytes before a member's contents and map; sparse is the map of a regular file with holes."""
     path = entry.path + b"/" if entry.is_directory else entry.path
     name, prefix, records = _name(b"path", path)
     size = entry.size if entry.kind == stat.S_IFREG else 0
@@ -101,9 +101,9 @@ def member_headers(entry: Entry, sparse: SparseMap | None = None) -> bytes:
 
 
 def _summed(*fields: bytes) -> bytes:
-    """Return the header of these fields with the sum of its bytes in it."""
+    """Return the header of these fields with its checksum set."""
     block = USTAR.pack(*fields, b"")
-    # Adler-32 has the sum of the bytes, modulo 65521, which half a header does not reach, in its low half.
+    # The low half of Adler-32 is the sum of the bytes modulo 65521, which half a header cannot reach.
     total = (adler32(block[:_HALF]) & 0xFFFF) + (adler32(block[_HALF:]) & 0xFFFF) - 2
     return block[: _CHKSUM.start] + b"%06o\0 " % total + block[_CHKSUM.stop :]
 
@@ -124,11 +124,11 @@ def _record(keyword: bytes, value: bytes) -> bytes:
 
 
 def _name(keyword: bytes, path: bytes, *, longest_prefix: int = _PREFIX) -> tuple[bytes, bytes, bytes]:
-    """Return what name and prefix of the header are, and a record where they cannot say it."""
+    """Return name and prefix of the header, and a record if they cannot express the path."""
     if path.isascii():
         if len(path) <= _NAME:
             return path, b"", b""
-        # The part after the slash is to be short enough, but not empty.
+        # The part after the slash should be short enough, but not empty.
         slash = path.find(b"/", len(path) - _NAME - 1, len(path) - 1)
         if 0 < slash <= longest_prefix:
             return path[slash + 1 :], path[:slash], b""
@@ -142,7 +142,7 @@ def _sparse_records(path: bytes, size: int) -> bytes:
 
 @lru_cache(1024)
 def _time_records(mtime_ns: int, atime_ns: int) -> bytes:
-    """Return the records of both times; that of mtime only where the header cannot say it."""
+    """Return the records of both times; that of mtime only if the header cannot express it."""
     atime = _record(b"atime", _seconds(atime_ns))
     seconds, rest = divmod(mtime_ns, _SECOND)
     if not rest and 0 <= seconds <= _LARGEST_SIZE:
@@ -151,7 +151,7 @@ def _time_records(mtime_ns: int, atime_ns: int) -> bytes:
 
 
 def _seconds(nanoseconds: int) -> bytes:
-    """Return a time as pax has it: 1700000000.25, -1.5."""
+    """Return a time in the form of pax: 1700000000.25, -1.5."""
     seconds, rest = divmod(abs(nanoseconds), _SECOND)
     text = b"%s%d.%09d" % (b"-" if nanoseconds < 0 else b"", seconds, rest)
     return text.rstrip(b"0").rstrip(b".")
@@ -164,7 +164,7 @@ def _mtime_field(nanoseconds: int) -> bytes:
 
 @lru_cache(1024)
 def _owner_fields(mode: int, uid: int, gid: int) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return mode, uid and gid of the header, and records of those that are larger than it can say."""
+    """Return mode, uid and gid of the header, and records of those that are too large for it."""
     records = b"".join(
         _record(keyword, b"%d" % number) for keyword, number in ((b"uid", uid), (b"gid", gid)) if number > _LARGEST_ID
     )
@@ -172,7 +172,7 @@ def _owner_fields(mode: int, uid: int, gid: int) -> tuple[bytes, bytes, bytes, b
 
 
 def _attribute_records(entry: Entry) -> bytes:
-    """Return the records of extended attributes, "=" and "%" in whose names are written as GNU tar does, and ACLs."""
+    """Return the records of ACLs and extended attributes; "=" and "%" in their names are written as GNU tar does."""
     records = []
     for name, value in entry.xattrs.items():
         keyword = name.replace(b"%", b"%25").replace(b"=", b"%3D")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The bytes of a compressed file, inflated ahead of their reader by a thread.
 
-gzip is inflated here, by isal where it is installed and by zlib elsewhere: both check the length and the CRC in each
-trailer, which libarchive skips. Every other compression is libarchive's.
+gzip is inflated by isal if it is installed, otherwise by zlib: both check the length and the CRC in each trailer, which
+libarchive skips. libarchive inflates every other compression.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _AHEAD = 4
 
 
 class Inflated(NamedTuple):
-    """A run of inflated bytes; consumed is how much of the file (bytes, from its start) was read to get here."""
+    """A run of inflated bytes; consumed is the number of bytes of the file read so far."""
 
     data: bytes
     consumed: int
 
 
 class ArchiveInput:
-    """A file or a pipe that is read from front to back; position counts the bytes that were read."""
+    """A file or a pipe that is read from start to end; position counts the bytes read."""
 
     def __init__(self, fd: int, name: str) -> None:
         self.name = name
@@ -65,7 +65,7 @@ class ArchiveInput:
 def inflate(fd: int, name: str) -> Generator[Inflated, None, None]:
     """Yield the contents of the file, inflated, in blocks of at most a few MiB; from its start, whatever its cursor.
 
-    A file that is not compressed is yielded as it is. Raises ArchiveError when the compressed data end early or
+    A file that is not compressed is yielded unchanged. Raises ArchiveError when the compressed data end early or
     contradict their checksum, StorageError when the file cannot be read.
     """
     os.lseek(fd, 0, os.SEEK_SET)
@@ -73,19 +73,19 @@ def inflate(fd: int, name: str) -> Generator[Inflated, None, None]:
 
 
 def inflate_input(file: ArchiveInput) -> Generator[Inflated, None, None]:
-    """Do as inflate() does with what is left of a file or pipe."""
+    """Do as inflate() does with the rest of a file or pipe."""
     start = file.peek(layout.BLOCK)
     if start.startswith(b"\x1f\x8b"):
         return _gathered(_gunzip(file))
     if len(start) == layout.BLOCK and start[0] and layout.checksum_is_right(start):
         return _uncompressed(file)
-    from pydiskimg.files.tar.libarchive import inflate_any  # only here: most archives need none of it
+    from pydiskimg.files.tar.libarchive import inflate_any  # imported here: most archives do not need it
 
     return _gathered(inflate_any(file))
 
 
 def _gathered(blocks: Generator[Inflated, None, None]) -> Generator[Inflated, None, None]:
-    """Join small blocks: archives can be made of many tiny members, and each block costs the same to pass on."""
+    """Join small blocks: archives can consist of many tiny members, and each block has a fixed cost."""
     parts: list[bytes] = []
     length = consumed = 0
     with closing(blocks):
@@ -106,7 +106,7 @@ def _uncompressed(file: ArchiveInput) -> Generator[Inflated, None, None]:
 
 
 class _Decompressor(Protocol):
-    """One member of gzip, as bz2.BZ2Decompressor has a file of bzip2; input that max_length left over is kept."""
+    """A member of gzip, like bz2.BZ2Decompressor for a file of bzip2; input beyond max_length is kept."""
 
     eof: bool
     unused_data: bytes
@@ -133,16 +133,16 @@ class _ZlibDecompressor:
 
 
 def _gzip_library() -> tuple[Callable[[], _Decompressor], type[Exception]]:
-    """Return what makes a _Decompressor, and what that raises.
+    """Return the constructor of a _Decompressor, and its exceptions.
 
-    isal's takes the interpreter's lock once for each block, where its decompressobj takes it each time that it doubles
+    isal's class takes the interpreter's lock once for each block. Its decompressobj takes it each time that it doubles
     its buffer from 16 KiB on, and waits for the thread that has it.
     """
     try:
         from isal import igzip_lib
     except ImportError:
         return _ZlibDecompressor, zlib.error
-    library: Any = igzip_lib  # whose stub takes IsalError for an instance
+    library: Any = igzip_lib  # the stub declares IsalError as an instance
     return partial(library.IgzipDecompressor, library.DECOMP_GZIP), library.IsalError
 
 
@@ -165,7 +165,7 @@ def _gunzip(file: ArchiveInput) -> Generator[Inflated, None, None]:
 
 
 def _member(decompressor: _Decompressor, pending: bytes, file: ArchiveInput) -> Generator[Inflated, None, bytes]:
-    """Yield the contents of a member of gzip that begins with pending; return what was read after its end."""
+    """Yield the contents of a member of gzip that begins with pending; return the bytes read after its end."""
     while True:
         data = decompressor.decompress(pending, _INFLATED)
         if data:
@@ -191,7 +191,7 @@ def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
 class Ahead:
     """Runs a generator of blocks in a thread, a few blocks ahead of next_block(). Close it, or the thread stays.
 
-    wait is how long, in seconds, close() waits for the thread, which may be reading a pipe that stays empty; None:
+    wait is the number of seconds that close() waits for the thread, which may be reading a pipe that stays empty; None:
     until it ends.
     """
 
@@ -219,7 +219,7 @@ class Ahead:
         self._queue.put(last)
 
     def next_block(self) -> Inflated | None:
-        """Return the next block, None at the end (again and again); raises what the generator raised."""
+        """Return the next block; None at the end, also in further calls; raises the generator's errors."""
         if self._ended:
             return None
         item = self._queue.get()

@@ -75,7 +75,7 @@ class TarHeader(NamedTuple):
     padding: bytes
 
 
-@lru_cache(1 << 10)  # owners, device numbers and small sizes are those of many members
+@lru_cache(1 << 10)  # owners, device numbers and small sizes repeat in many members
 def number(field: bytes) -> int:
     """Return a numeric field: octal up to the first other character, or base-256; both may be negative."""
     if field[0] & 0x80:
@@ -87,11 +87,11 @@ def number(field: bytes) -> int:
 
 
 def checksum_is_right(block: bytes) -> bool:
-    """True when chksum is the sum of the header's bytes, modulo 65521; some old writers summed them as signed."""
+    """True if chksum is the sum of the header's bytes, modulo 65521; some old writers summed them as signed."""
     field = block[_CHKSUM]
-    # Adler-32 from 0 has the sum of bytes in its lower half, and takes a tenth of the time that sum() takes.
+    # Adler-32 from 0 has the sum of bytes in its lower half, and takes a tenth of the time of sum().
     found = adler32(block, 0) & 0xFFFF
-    if field == b"%06o\0 " % (found - (adler32(field, 0) & 0xFFFF) + _SPACES):  # as nearly all write it
+    if field == b"%06o\0 " % (found - (adler32(field, 0) & 0xFFFF) + _SPACES):  # the usual form
         return True
     stated = number(field) + sum(field) - _SPACES
     if found == stated % _ADLER:
@@ -100,15 +100,15 @@ def checksum_is_right(block: bytes) -> bool:
 
 
 def records(body: bytes) -> dict[bytes, bytes]:
-    """Return the keywords and values of a pax extended header; of a keyword given twice the last, as POSIX says.
+    """Return the keywords and values of a pax extended header; for a repeated keyword the last value, as in POSIX.
 
-    Raises ValueError where the body is not a sequence of "LENGTH KEYWORD=VALUE\\n".
+    Raises ValueError if the body is not a sequence of "LENGTH KEYWORD=VALUE\\n".
     """
     return dict(pairs(body))
 
 
 def pairs(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keywords and values of a pax extended header as they stand there. Raises ValueError as records()."""
+    """Yield the keywords and values of a pax extended header in order. Raises ValueError as records() does."""
     position = 0
     match, length = _RECORD.match, len(body)
     while position < length:

@@ -18,7 +18,7 @@ from pydiskimg.errors import ArchiveError
 from pydiskimg.files.tar.inflate import READ, ArchiveInput, Inflated
 from pydiskimg.text import printable
 
-_SONAME = "libarchive.so.13"  # Debian 10 to 13, Fedora, openSUSE, Arch: the ABI has been this one since 2013
+_SONAME = "libarchive.so.13"  # Debian 10 to 13, Fedora, openSUSE, Arch: the ABI has been the same since 2013
 
 
 def _load() -> Any:
@@ -52,7 +52,7 @@ _Callback = CFUNCTYPE(c_ssize_t, c_void_p, c_void_p, POINTER(c_void_p))
 
 
 def _function(name: str, argtypes: list[Any], restype: Any) -> Any:
-    # By index, not by attribute: that gives a function object of our own, whose types no other code changes.
+    # By index, not by attribute: that gives a new function object, whose types no other code changes.
     function = _ffi.libarchive[f"archive_{name}"]
     function.argtypes = argtypes
     function.restype = restype
@@ -73,25 +73,25 @@ _read_data_block = _function(
 )
 
 
-# Filters inside libarchive only. gzip is inflated by us; lzop, grzip and lrzip are external programs (lzop always
-# on Debian), uu and rpm wrap nothing that a root file system comes in.
+# Only filters inside libarchive. gzip is inflated in inflate.py; lzop, grzip and lrzip are external programs (lzop
+# always on Debian), and root file systems do not come in uu or rpm.
 _FILTERS = ("bzip2", "compress", "lz4", "lzip", "lzma", "xz", "zstd")
 
 
 @cache
 def _filters_in_library() -> list[Any]:
-    """Return the functions that enable the filters which this libarchive does not hand to an external program."""
+    """Return the functions that enable the filters for which this libarchive does not run an external program."""
     scratch = _read_new()
     try:
         functions = [_function(f"read_support_filter_{name}", [_archive], c_int) for name in _FILTERS]
-        # ARCHIVE_WARN says "using external program": it was built without that compression library.
+        # ARCHIVE_WARN means "using external program": libarchive was built without that compression library.
         return [function for function in functions if function(scratch) == _OK]
     finally:
         _read_free(scratch)
 
 
 def inflate_any(file: ArchiveInput) -> Generator[Inflated, None, None]:
-    """Yield what is left of a file, inflated, whatever compressed it. Raises ArchiveError where it is none of these."""
+    """Yield the rest of a file, inflated, whatever its compression. Raises ArchiveError for an unknown one."""
     archive, feed = _read_new(), _Feed(file)
     try:
         for enable in _filters_in_library():
@@ -111,13 +111,13 @@ def inflate_any(file: ArchiveInput) -> Generator[Inflated, None, None]:
 
 
 class _Feed:
-    """Hands the bytes of a file to libarchive; error is why that failed."""
+    """Passes the bytes of a file to libarchive; error is the reason of a failure."""
 
     def __init__(self, file: ArchiveInput) -> None:
         self.file = file
         self.error: BaseException | None = None
         self.callback = _Callback(self._read)
-        self._data = b""  # what libarchive is looking at
+        self._data = b""  # the block that libarchive is reading
 
     def _read(self, _archive: int, _data: int, buffer: ctypes._Pointer[ctypes.c_void_p]) -> int:
         try:
@@ -130,7 +130,7 @@ class _Feed:
 
 
 def _check(archive: int, result: int, feed: _Feed) -> bool:
-    """Return False at the end; anything that is neither that nor success is corrupt or truncated data."""
+    """Return False at the end; any result other than that or success means corrupt or truncated data."""
     if feed.error is not None:
         raise feed.error
     if result in (_OK, _EOF):
@@ -138,5 +138,5 @@ def _check(archive: int, result: int, feed: _Feed) -> bool:
     message = printable(_error_string(archive) or b"no reason given").rstrip(".")
     raise ArchiveError(
         f"{feed.file.name}: the data before byte {feed.file.position} of the file cannot be inflated: {message}; "
-        "the file is truncated, corrupt or no archive"
+        "the file is truncated, corrupt or not an archive"
     )

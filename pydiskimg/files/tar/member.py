@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The headers of one member of a tar archive: what comes before it, its own, and the map of a sparse one.
+"""The headers of one member of a tar archive: extension headers, its own, and the map of a sparse one.
 
-POSIX.1-2017, pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar 1.35 manual, "Basic Tar Format". All
-that is known here to have another meaning to some writer than to another is refused (docs/adr/0133).
+POSIX.1-2017, pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar 1.35 manual, "Basic Tar Format".
+Headers that different programs are known to interpret differently are refused (docs/adr/0133).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _HARD_LINK = b"1"
 _REGULAR = b"\x0007S"
 _WITH_BODY = _REGULAR + b"D"
 _SUPPORTED = b"\x0001234567SD"
-# Of global headers: what tells of the archive, or of times and character sets that nothing here depends on. Of vendors
-# that are not known here nothing is applied to a member either.
+# Harmless keywords of global headers: they describe the archive, or times and character sets that nothing here depends
+# on. Unknown vendors' keywords are not applied to members either.
 _INFORMS = {b"comment", b"charset", b"hdrcharset", b"ctime", b"GNU.volume.label", b"LIBARCHIVE.creationtime"}
 _INFORMS_BEGINNINGS = (b"SCHILY.archtype", b"SCHILY.release", b"SCHILY.volhdr.")
 _KNOWN_VENDORS = (b"GNU.", b"LIBARCHIVE.", b"RHT.", b"SCHILY.", b"SUN.")
 _VENDOR = re.compile(rb"[A-Z][A-Z0-9_-]*\.")
 _UNSIGNED = re.compile(rb"[0-9]{1,19}")
-_SIGNED = re.compile(rb"(-?[0-9]{1,19})?")  # an empty record means that the header's field is right
+_SIGNED = re.compile(rb"(-?[0-9]{1,19})?")  # an empty record means that the header's field applies
 _NUMBERS = {
     b"size": _UNSIGNED,
     b"uid": _SIGNED,
@@ -46,10 +46,10 @@ _PLAIN = {b"path", b"linkpath", b"mtime", b"atime", b"ctime", b"uname", b"gname"
 
 @dataclass(slots=True)
 class Member:
-    """What the bytes say of one member.
+    """The headers of one member.
 
-    header is the last of its chain, records those of its extended header, path and link its names. stored is the bytes
-    of its body, sparse the map of a sparse one. is_plain is True where no record is more than a name or a time.
+    header is the last of its chain, records those of its extended header, path and link its names. stored is the size
+    of its body in bytes, sparse the map of a sparse one. is_plain is True if all records are names or times.
     """
 
     header: layout.TarHeader
@@ -62,22 +62,22 @@ class Member:
 
     @property
     def is_old_directory(self) -> bool:
-        """True for a directory as the oldest archives have them: a file with a slash after its name, and no body."""
+        """True for a directory in the form of the oldest archives: a file with a slash after its name, and no body."""
         return self.header.typeflag in _REGULAR and self.path.endswith(b"/")
 
     @property
     def size(self) -> int:
-        """Bytes of a regular file, with its holes."""
+        """Size of a regular file in bytes, including its holes."""
         return self.stored if self.sparse is None else self.sparse.size
 
     @property
     def owner(self) -> int:
-        """Number of the user, as it is written: perhaps negative, or larger than any that Linux has."""
+        """Number of the user, as written: perhaps negative, or larger than Linux allows."""
         return layout.number(self.header.uid) if self.is_plain else self._id(b"uid", self.header.uid)
 
     @property
     def group(self) -> int:
-        """Number of the group, as it is written."""
+        """Number of the group, as written."""
         return layout.number(self.header.gid) if self.is_plain else self._id(b"gid", self.header.gid)
 
     def _id(self, keyword: bytes, field: bytes) -> int:
@@ -98,9 +98,9 @@ class Member:
 
 
 class Members:
-    """Takes headers from a stream, which has to stand where a body ends.
+    """Reads headers from a stream, which must be at the end of a body.
 
-    path is the name of the member that is being read, once it is known: for messages.
+    path is the name of the current member, once it is known, for messages.
     """
 
     def __init__(self, stream: ArchiveBytes) -> None:
@@ -109,9 +109,9 @@ class Members:
         self.path: bytes | None = None
 
     def next(self) -> Member | None:
-        """Return the next member; None at the marker of the archive's end, which is taken.
+        """Return the next member; None at the marker of the archive's end, which is consumed.
 
-        Raises ValueError with a clause that says what is wrong, and what the stream raises.
+        Raises ValueError with a clause that describes the problem, and as the stream does.
         """
         stream = self._stream
         self.path = None
@@ -167,7 +167,7 @@ class Members:
         return member
 
     def _hard_link_has_body(self) -> bool:
-        """True where the size in a hard link's header counts: pax gives such members a body, others only a size."""
+        """True if the size in a hard link's header counts: pax gives such members a body, others only a size."""
         if self._is_pax:
             return True
         following = self._stream.peek(layout.BLOCK)
@@ -175,7 +175,7 @@ class Members:
 
 
 class _Before:
-    """The extension headers before a member: seen is their typeflags."""
+    """The extension headers before a member: seen has their typeflags."""
 
     __slots__ = ("extended", "long_names", "records", "seen")
 
@@ -197,7 +197,7 @@ class _Before:
             self.long_names[typeflag] = body.partition(b"\0")[0]
 
     def check_nothing_follows(self, position: int) -> None:
-        """Raise ValueError where these are headers of a member, and not of the archive."""
+        """Raise ValueError if these headers belong to a member, not to the archive."""
         if self.seen.strip(b"gV"):
             raise ValueError(f"the end-of-archive marker at byte {position} follows extension headers of a member")
 
@@ -223,14 +223,14 @@ def _check_global(found: dict[bytes, bytes]) -> None:
 
 
 def _informs(keyword: bytes) -> bool:
-    """True when a global header may set it and every member stays as it is."""
+    """True if a global header may set the keyword without a change to any member."""
     if keyword in _INFORMS or keyword.startswith(_INFORMS_BEGINNINGS):
         return True
     return bool(_VENDOR.match(keyword)) and not keyword.startswith(_KNOWN_VENDORS)
 
 
 def _check(header: layout.TarHeader, before: _Before, is_plain: bool) -> None:
-    """Refuse what other programs are known to read otherwise than it was written."""
+    """Refuse members that other programs are known to read differently from how they were written."""
     if header.typeflag not in _SUPPORTED:
         raise ValueError(f"entries of its type, '{printable(header.typeflag)}', cannot be unpacked")
     for flag, keyword in _LONG_NAMES.items():
@@ -246,7 +246,7 @@ def _check_records(records: dict[bytes, bytes]) -> None:
     if b"SUN.holesdata" in records or b"SCHILY.realsize" in records:
         raise ValueError("it is sparse in a format other than GNU tar's; pack it with GNU tar --sparse")
     if b"SCHILY.acl.ace" in records:
-        raise ValueError("it has an NFSv4 ACL, which no Linux file system stores")
+        raise ValueError("it has an NFSv4 ACL, which Linux file systems do not store")
     for keyword, pattern in _NUMBERS.items():
         if keyword in records and not pattern.fullmatch(records[keyword]):
             raise ValueError(f"its {keyword.decode()} is not a number")
@@ -258,9 +258,9 @@ def _check_stored(member: Member) -> None:
     if member.header.typeflag not in _REGULAR or member.is_old_directory:
         raise ValueError("it has a sparse map and is not a regular file")
     if member.sparse.in_body and member.stored == member.sparse.size:
-        # Some writers have the size with holes in the extended header as well, which no body with a map in it has.
+        # Some writers also put the size with holes in the extended header; a body with a map never has that size.
         member.stored = layout.number(member.header.size)
     mapped = sum(length for _, length in member.sparse.pieces)
     stored = member.stored - member.sparse.in_body
     if mapped != stored:
-        raise ValueError(f"its sparse map asks for {mapped} bytes of data where {stored} are stored")
+        raise ValueError(f"its sparse map lists {mapped} bytes of data, but {stored} are stored")

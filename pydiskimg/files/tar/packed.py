@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A compressed file, or the only file in an archive, read from front to back: a disk image in .xz or .tar.gz.
+"""A compressed file, or the only file in an archive, read from start to end: a disk image in .xz or .tar.gz.
 
-Nothing tells how large its contents are before they have come, so the reader bounds what it takes.
+The size of its contents is unknown until they were read, so the reader limits how much it takes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _AT_ONCE = 1 << 20  # bytes
 
 
 class PackedFile:
-    """The contents of a compressed file, decompressed in a thread of their own; see open_packed(), only_file().
+    """The contents of a compressed file, decompressed in its own thread; see open_packed(), only_file().
 
-    name is for messages; position is the bytes that read() and read_into() have given so far; size is the bytes of the
-    compressed file, consumed those of them that were read. Every method raises ArchiveError where the compressed data
-    end early or are corrupt, StorageError where the file cannot be read. From one thread.
+    name is for messages; position counts the bytes returned by read() and read_into() so far; size is the size of the
+    compressed file in bytes, consumed the number of bytes read of it. Every method raises ArchiveError if the
+    compressed data end early or are corrupt, StorageError if the file cannot be read. To be used from one thread.
     """
 
     def __init__(self, next_block: Callable[[], Inflated | None], name: str, size: int) -> None:
@@ -34,7 +34,7 @@ class PackedFile:
         self._ahead = memoryview(b"")
 
     def peek(self, length: int) -> bytes:
-        """Return the next length bytes, fewer where the contents end; the next read gives them again."""
+        """Return the next length bytes, fewer at the end of the contents; the next read returns them again."""
         parts = [self._ahead]
         while sum(map(len, parts)) < length and (data := self._next()):
             parts.append(data)
@@ -51,7 +51,7 @@ class PackedFile:
         return bytes(data)
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer; returns its length, or less at the end."""
+        """Fill the buffer; return its length, or less at the end."""
         done = 0
         while done < len(buffer):
             if not self._ahead and not (data := self._next()):
@@ -88,9 +88,9 @@ def open_packed(path: str | os.PathLike[str], *, name: str | None = None) -> Ite
 
 
 def first_file(path: str | os.PathLike[str]) -> str | None:
-    """Return the name of the first file of an archive, compressed or not, where only directories come before it.
+    """Return the name of the first file of an archive, compressed or not, if only directories come before it.
 
-    None for an archive that begins otherwise or cannot be read: its reader says what is wrong with it. Raises
+    Return None for an archive that begins otherwise or cannot be read: its reader reports the problem. Raises
     StorageError when the file cannot be opened.
     """
     with open_packed(path) as packed, closing(files_in_archive(packed)) as files:
@@ -105,19 +105,19 @@ def first_file(path: str | os.PathLike[str]) -> str | None:
 def only_file(path: str | os.PathLike[str]) -> Iterator[PackedFile]:
     """Read the only file of an archive, compressed or not, while the context lasts.
 
-    Its end is the archive's: reading it raises ArchiveError where another file follows, and the archive is whole then.
+    Its end is the archive's: reading that raises ArchiveError if another file follows or the archive is not complete.
     """
     with open_packed(path) as packed, closing(files_in_archive(packed)) as files:
         file = next(files, None)
         if file is None:
-            raise ArchiveError(f"{packed.name}: the archive holds no file; expected a disk image")
+            raise ArchiveError(f"{packed.name}: the archive does not contain a file; expected a disk image")
 
         def next_block() -> Inflated | None:
             if data := file.read(_AT_ONCE):
                 return Inflated(data, packed.consumed)
             other = next(files, None)
             if other is not None:
-                raise ArchiveError(f"{other.name}: lies beside a disk image in the archive; expected that alone")
+                raise ArchiveError(f"{other.name}: is in the archive besides a disk image; expected only that")
             return None
 
         yield PackedFile(next_block, file.name, packed.size)

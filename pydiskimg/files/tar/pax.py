@@ -21,7 +21,7 @@ _NO_XATTRS = {b"path", b"linkpath", b"size", b"uid", b"gid", b"uname", b"gname",
 _ACLS = {b"SCHILY.acl.access": ACL_ACCESS, b"SCHILY.acl.default": ACL_DEFAULT}
 
 
-@lru_cache(1 << 10)  # many members share their times with others
+@lru_cache(1 << 10)  # many members have the same times
 def nanoseconds(text: bytes) -> int:
     """Return a time of a pax header ("1700000000.25", "-1.5"), rounded down to nanoseconds. Raises ValueError."""
     match = _TIME.fullmatch(text)
@@ -36,10 +36,10 @@ def nanoseconds(text: bytes) -> int:
 
 
 def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the extended attributes in a pax header, POSIX ACLs included where they are stored as attributes.
+    """Return the extended attributes in a pax header, including POSIX ACLs if they are stored as attributes.
 
-    SCHILY.xattr.NAME=VALUE is what star, GNU tar and libarchive write; in the name GNU tar has "=" and "%" as %3D and
-    %25, libarchive everything that is not printable ASCII too. LIBARCHIVE.xattr.NAME has the value in base64. Raises
+    star, GNU tar and libarchive write SCHILY.xattr.NAME=VALUE; in the name GNU tar writes "=" and "%" as %3D and %25,
+    and libarchive also escapes all that is not printable ASCII. LIBARCHIVE.xattr.NAME has the value in base64. Raises
     ValueError.
     """
     if records.keys() <= _NO_XATTRS:  # most members
@@ -59,10 +59,9 @@ def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes], *, kind: int) -> dict[bytes, list[AclEntry]]:
-    """Return the POSIX ACLs in a pax header, by the attribute's name, but for those that the mode says already.
+    """Return the POSIX ACLs in a pax header, by the attribute's name, except those that add nothing to the mode.
 
-    One that is packed as an attribute is taken out of attributes. kind is the entry's, whose ACLs they are. Raises
-    ValueError.
+    An ACL that is packed as an attribute is removed from attributes. kind is the entry's. Raises ValueError.
     """
     if not attributes and _ACLS.keys().isdisjoint(records):
         return {}
@@ -72,7 +71,7 @@ def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes], *, kind
         text = records.get(keyword)
         entries = parse(text) if text else decode(attribute) if attribute else []
         if entries and not is_minimal(name, entries):
-            if kind not in (0, stat.S_IFLNK):  # of a link none is set
+            if kind not in (0, stat.S_IFLNK):  # a link has none of its own
                 check(name, entries, is_directory=kind == stat.S_IFDIR)
             found[name] = entries
     return found

@@ -14,7 +14,7 @@ from pydiskimg.files.tar.member import Member, Members
 from pydiskimg.files.tar.pax import acls, nanoseconds, xattrs
 from pydiskimg.text import printable
 
-_IDS = range(0xFFFFFFFF)  # the number above is (uid_t)-1, which chown(2) takes for "leave it"
+_IDS = range(0xFFFFFFFF)  # the next number is (uid_t)-1, which chown(2) takes for "unchanged"
 _TIMES = range(-(1 << 63) * 1_000_000_000, (1 << 63) * 1_000_000_000)
 _SIZES = range(1 << 63)
 _KINDS = {
@@ -26,16 +26,16 @@ _KINDS = {
     b"4": stat.S_IFBLK,
     b"5": stat.S_IFDIR,
     b"6": stat.S_IFIFO,
-    b"7": stat.S_IFREG,  # contiguous, where there is such a thing
+    b"7": stat.S_IFREG,  # contiguous, on systems that support it
     b"D": stat.S_IFDIR,  # with the names in it as its body, in GNU tar's incremental dumps
     b"S": stat.S_IFREG,
 }
 
 
 class Reader:
-    """Reads entries from inflated blocks; consumed is called with the bytes of the file that were read so far.
+    """Reads entries from inflated blocks; consumed is called with the number of bytes of the file read so far.
 
-    Every error is an ArchiveError that names the archive and the entry, or what the blocks raise.
+    Every error is an ArchiveError that names the archive and the entry, or an error of the blocks.
     """
 
     def __init__(self, blocks: Blocks, name: str, consumed: Callable[[int], None]) -> None:
@@ -44,7 +44,7 @@ class Reader:
         self._members = Members(self._stream)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield each entry; at the end the rest of the file is read too, so that its checksums are checked."""
+        """Yield each entry; at the end the rest of the file is read too, so that its checksums are verified."""
         stream, members = self._stream, self._members
         path: bytes | None = None
         while True:
@@ -67,7 +67,7 @@ class Reader:
         self._check_end(path is not None)
 
     def _entry(self, member: Member) -> Entry:
-        """Return what is to be restored; raises ValueError with what cannot be."""
+        """Return the entry to be restored; raises ValueError for one that cannot be."""
         header, records = member.header, member.records
         kind = stat.S_IFDIR if member.is_old_directory else _KINDS[header.typeflag]
         attributes = {} if member.is_plain else xattrs(records)
@@ -102,18 +102,18 @@ class Reader:
             raise self._error(error, member.path) from error
 
     def _check_end(self, any_entries: bool) -> None:
-        """Check what follows the marker that was taken."""
+        """Check the bytes after the end marker."""
         position = self._stream.position
         if not self._stream.is_zero_to_the_end():
             raise ArchiveError(
-                f"{self._name}: more follows the end-of-archive marker before byte {position} of the inflated archive, "
-                "where nothing but zeros was expected; something was appended to it, or it is corrupt"
+                f"{self._name}: data follow the end-of-archive marker before byte {position} of the inflated archive, "
+                "expected only zeros; the archive was appended to, or it is corrupt"
             )
         if not any_entries:
             raise ArchiveError(f"{self._name}: the archive has no entries")
 
     def _error(self, error: ValueError, before: bytes | None) -> ArchiveError:
-        """Return what is raised of the member that is being read, or of the one after before."""
+        """Return the error for the member that is being read, or for the one after before."""
         path = self._members.path
         if path is None and before is None:
             return ArchiveError(f"{self._name}: {error}")

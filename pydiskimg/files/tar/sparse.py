@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the data of a sparse member lie: the maps of GNU tar's four formats.
+"""The locations of the data of a sparse member: the maps of GNU tar's four formats.
 
 GNU tar 1.35 manual, "Storing Sparse Files"; the old format's structures are in its appendix "Basic Tar Format".
 
@@ -25,7 +25,7 @@ _NUMBER = re.compile(rb"[0-9]{1,19}")
 class StoredMap(NamedTuple):
     """size is the file's with its holes, in bytes, pieces are (offset, length) of its data, ascending.
 
-    in_body is the bytes of the body that the map itself takes, padding included.
+    in_body is the number of bytes that the map itself takes in the body, including padding.
     """
 
     size: int
@@ -36,10 +36,10 @@ class StoredMap(NamedTuple):
 def sparse_map(
     stream: ArchiveBytes, header: bytes, records: Mapping[bytes, bytes], extended: bytes, limit: int
 ) -> StoredMap | None:
-    """Return the map of a member whose header was taken from the stream, None where it is not sparse.
+    """Return the map of a member whose header was read from the stream, None if it is not sparse.
 
-    header is its block, records and extended the extended header before it, parsed and as it is. What is taken of the
-    stream for the map ends before the position limit. Raises ValueError for a map that contradicts itself.
+    header is its block, records and extended the extended header before it, parsed and raw. The map in the stream ends
+    before the position limit. Raises ValueError for a map that contradicts itself.
     """
     if header[layout.TYPEFLAG] == b"S":
         size = layout.number(header[layout.GNU_REALSIZE])
@@ -62,7 +62,7 @@ def _checked(size: int, pairs: Iterable[tuple[int, int]], in_body: int) -> Store
     end = 0
     pieces = []
     for offset, length in pairs:
-        if not length:  # the last one says where the last hole ends
+        if not length:  # the last pair gives the end of the last hole
             continue
         if length < 0 or offset < end or offset + length > size:
             raise ValueError(f"its sparse map places {length} bytes at {offset}, outside of {end} to {size}")
@@ -108,13 +108,13 @@ def _in_records(records: Mapping[bytes, bytes], extended: bytes) -> Iterator[int
 
 
 def _lines(stream: ArchiveBytes, limit: int) -> Iterator[int]:
-    """Yield the numbers of format 1.0 after the first one, which says how many pairs there are."""
+    """Yield the numbers of format 1.0 after the first one, which is the number of pairs."""
     left: int | None = None
     rest = b""
     while left is None or left:
         *lines, rest = (rest + _taken(stream, limit)).split(b"\n")
         for line in lines:
-            if line.startswith(b"#"):  # a comment, to libarchive
+            if line.startswith(b"#"):  # libarchive takes that for a comment
                 continue
             number = _number(line)
             if left is None:
@@ -131,7 +131,7 @@ def _lines(stream: ArchiveBytes, limit: int) -> Iterator[int]:
 def _number(text: bytes) -> int:
     digits = text.removesuffix(b",")
     if not _NUMBER.fullmatch(digits):
-        raise ValueError(f"its sparse map has {quoted(digits[:20])} where a number was expected")
+        raise ValueError(f"its sparse map has {quoted(digits[:20])}, expected a number")
     return int(digits)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Unpacking an archive into a directory, as a whole."""
+"""Unpack a whole archive into a directory."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def extract(
 
 
 def check_archive(archive_path: str | os.PathLike[str]) -> None:
-    """Raise what extract() would raise for the beginning of the archive, up to its first entry; write nothing.
+    """Raise as extract() would for the beginning of the archive, up to its first entry; write nothing.
 
-    For callers that must refuse anything but an archive before they take away what is in its place.
+    For callers that must refuse files that are not archives before they remove old data.
     """
     with ExitStack() as stack:
         reader, _ = _open_reader(stack, os.fspath(archive_path), None)
@@ -115,7 +115,7 @@ def open_tar(
 
 
 def _open_reader(stack: ExitStack, name: str, progress: Progress | None) -> tuple[Reader, int]:
-    """Return a reader of the archive and the file's size in bytes; the stack closes all that it stands on."""
+    """Return a reader of the archive and the file's size in bytes; the stack closes all that it uses."""
     fd, size = _open_archive(name)
     stack.callback(os.close, fd)
 
@@ -129,7 +129,7 @@ def _open_reader(stack: ExitStack, name: str, progress: Progress | None) -> tupl
 def _input_reader(
     stack: ExitStack, file: ArchiveInput, tell: Callable[[int], None], wait: float | None = None
 ) -> Reader:
-    """Return a reader of an archive, which tells how many bytes of it were read; wait is as for Ahead."""
+    """Return a reader of an archive, which reports how many bytes were read; wait is as for Ahead."""
     if not file.peek(1):
         raise ArchiveError(f"{file.name}: is empty; an archive was expected")
     ahead = Ahead(inflate_input(file), wait=wait)
@@ -138,7 +138,7 @@ def _input_reader(
 
 
 def _no_progress(_: int) -> None:
-    """A pipe does not say how much there is to read."""
+    """A pipe has no known size."""
 
 
 def _extract(reader: Reader, writer: Writer) -> Extracted:
@@ -153,7 +153,7 @@ def _extract(reader: Reader, writer: Writer) -> Extracted:
 
 
 def _open_archive(name: str) -> tuple[int, int]:
-    """Return a descriptor and the size in bytes; O_NONBLOCK so that a FIFO is refused and not waited for."""
+    """Return a descriptor and the size in bytes; O_NONBLOCK so that a FIFO is refused instead of waited for."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

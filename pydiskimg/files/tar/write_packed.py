@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The raw disk image in a compressed file, onto a disk as it comes, and compared with it afterwards."""
+"""Write the raw disk image in a compressed file onto a disk while it is decompressed, and verify it afterwards."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def write_packed(
 ) -> int:
     """Decompress the raw image in a file (gzip, xz, bzip2, zstd) onto disk; return its size (bytes).
 
-    verify decompresses it once more and compares it with what the disk has, past the cache where the system allows it.
-    progress counts bytes of the compressed file, twice as many with verify.
+    verify decompresses it again and compares it with the disk, bypassing the cache if the system allows that. progress
+    counts bytes of the compressed file, twice as many with verify.
 
-    Raises UnsupportedImageError for another image than a raw one, DoesNotFitError for one whose own tables say that it
-    is larger than the disk, both before the first byte; StorageError when more comes than the disk has room for,
-    ArchiveError when the compressed data are damaged: the disk then holds a part. VerificationError where it differs.
+    Raises UnsupportedImageError for an image that is not raw, DoesNotFitError for one whose own tables say that it is
+    larger than the disk, both before the first write; StorageError when the data are larger than the disk, ArchiveError
+    when the compressed data are damaged: the disk then has a part of the image. Raises VerificationError if the disk
+    differs.
     """
     with open_packed(path) as packed:
         _check_beginning(packed, disk)
@@ -44,7 +45,7 @@ def _check_beginning(packed: PackedFile, disk: Disk) -> None:
     found = recognised(beginning)
     if found is not FORMATS["raw"]:
         raise UnsupportedImageError(
-            f"{packed.name}: holds {found.title}, whose tables may be anywhere; decompress it first"
+            f"{packed.name}: contains {found.title}, whose tables may be anywhere; decompress it first"
         )
     described = described_end(beginning)
     if described > disk.size:
@@ -67,7 +68,7 @@ def _compare(packed: PackedFile, disk: Disk, progress: Progress | None) -> None:
         if expected[:length] != found[:length]:
             at = next(at for at in range(length) if expected[at] != found[at])
             raise VerificationError(
-                f"{disk.name}: byte {start + at} is {found[at]:#04x}, and {expected[at]:#04x} was written",
+                f"{disk.name}: byte {start + at} is {found[at]:#04x}, but {expected[at]:#04x} was written",
                 offset=start + at,
             )
         if progress is not None:
@@ -75,7 +76,7 @@ def _compare(packed: PackedFile, disk: Disk, progress: Progress | None) -> None:
 
 
 def _consumed(packed: PackedFile, progress: Progress | None, *, verify: bool, before: int) -> Progress | None:
-    """Return what reports the bytes of the compressed file that were read, in place of those that came of them."""
+    """Return a reporter of the bytes read of the compressed file, instead of the decompressed ones."""
     if progress is None:
         return None
     total = packed.size * (1 + verify)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Entries packed into a tar archive: pax headers, with nanoseconds, attributes, ACLs and holes."""
+"""Pack entries into a tar archive: pax headers, with nanoseconds, attributes, ACLs and holes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from pydiskimg.files.entry import Entry
     from pydiskimg.protocols import Buffer
 
-_COLLECTED = 256 * KIB  # bytes that are written at once; a processor's cache holds them
+_COLLECTED = 256 * KIB  # bytes that are written at once; they fit in a processor's cache
 _LARGE = 32 * KIB  # a piece that is not worth copying
 _PADDING = bytes(BLOCK)
 _END = bytes(2 * BLOCK)
 
 
 def write_archive(entries: Iterable[Entry], fd: int, name: str) -> int:
-    """Write entries to fd as a tar archive in pax format and return how many sockets, which no tar holds, are missing.
+    """Write entries to fd as a tar archive in pax format; return the number of sockets, which tar cannot store.
 
-    name is what messages call it; fd stays open. Raises ArchiveError for an entry that tar has no form for or whose
-    contents are not what it says of them, StorageError when the system refuses, and what reading the contents raises.
+    name is its name in messages; fd stays open. Raises ArchiveError for an entry that tar cannot store or whose
+    contents do not match its size, StorageError when a write fails, and as reading the contents does.
     """
     left_out = 0
     archive = _Archive(PipeWriter(fd, name))
@@ -50,7 +50,7 @@ class _Archive:
 
     def add(self, entry: Entry) -> None:
         if entry.kind not in KINDS:
-            raise self._failed(entry, f"tar has no form for a file of type {entry.kind:#o}")
+            raise self._failed(entry, f"tar cannot store a file of type {entry.kind:#o}")
         if entry.kind != stat.S_IFREG:
             self._put(member_headers(entry))
         elif entry.data is None or (len(entry.data) == 1 and entry.data[0] == (0, entry.size)) or not entry.size:
@@ -83,7 +83,7 @@ class _Archive:
         self._put_zeros(size - end + -size % BLOCK)
 
     def _moved(self, entry: Entry) -> int:
-        """Write contents, or the first of them, without reading them; returns how many bytes that were."""
+        """Move contents, or the first part of them, without reading them; return how many bytes that were."""
         if not entry.ranges or not self._output.can_move:
             return 0
         if sum(length for _, _, length in entry.ranges) != entry.size:
@@ -96,7 +96,7 @@ class _Archive:
         for offset, data in entry.contents:
             before, after = sparse.stored_before(offset), sparse.stored_before(offset + len(data))
             if before < done or after - before != len(data):
-                raise self._failed(entry, "its contents are not where it says that they are")
+                raise self._failed(entry, "its contents are not at the stated offsets")
             self._put_zeros(before - done)
             self._put(data)
             done = after

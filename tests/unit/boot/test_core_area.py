@@ -134,7 +134,7 @@ def test_a_core_image_that_nothing_loads_yet_is_replaced(label: str) -> None:
 
 MD = struct.pack("<I", 0xA92B4EFC)
 FOREIGN = {
-    "a RAID": (4096, MD, r"the gap before the first partition holds .*: a member of a RAID \(md 1\.2\)"),
+    "a RAID": (4096, MD, r"the gap before the first partition contains .*: a member of a RAID \(md 1\.2\)"),
     "LVM": (1024, b"LABELONE" + bytes(16) + b"LVM2 001", "an LVM physical volume"),
     "a text": (1000, b"FlexNet", r"the bytes 46 6c 65 78 4e 65 74 .* at byte 1000 are neither zero nor GRUB's"),
     "the last byte": (512 + CORE.size - 1, b"\1", "at byte 4607 are"),
@@ -165,7 +165,7 @@ def test_a_bios_boot_partition_is_a_boot_loaders() -> None:
     write_boot_loader(made, CORE, find_core_area(made), GRUB)
     made = disk("gpt")
     made.write(MIB + 4096, MD)
-    with pytest.raises(BootLoaderError, match=r"the BIOS boot partition holds .*: a member of a RAID \(md 1\.2\)"):
+    with pytest.raises(BootLoaderError, match=r"the BIOS boot partition contains .*: a member of a RAID \(md 1\.2\)"):
         write_boot_loader(made, core_of(20_000), find_core_area(made), GRUB)
 
 

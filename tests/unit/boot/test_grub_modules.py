@@ -165,7 +165,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "many modules": (
         lambda root: many_modules(root, 1100, 10),
-        r"/usr/lib/grub/i386-pc: holds 1\d+ modules and lists, expected at most 1024",
+        r"/usr/lib/grub/i386-pc: contains 1\d+ modules and lists, expected at most 1024",
     ),
 }
 

@@ -119,8 +119,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "no end marker": (GOOD, "no end-of-archive marker"),
     "half an end marker": (GOOD + bytes(511), "a.tar: "),
-    "something after the end": (GOOD + END + b"x", "nothing but zeros"),
-    "another archive after the end": (GOOD + END + GOOD + END, "nothing but zeros"),
+    "something after the end": (GOOD + END + b"x", "expected only zeros"),
+    "another archive after the end": (GOOD + END + GOOD + END, "expected only zeros"),
     "cut in the header": (GOOD + GOOD[:300], "the entry after file: the archive ends in the middle, at byte 1324"),
     "cut in the data": (GOOD[:514], "entry file: the archive ends in the middle, at byte 514"),
     "cut in the padding": (GOOD[:700], "entry file: the archive ends in the middle, at byte 700"),
@@ -177,13 +177,13 @@ BAD: dict[str, tuple[bytes, str]] = {
     "owner -1 in octal": (GOOD + owned(b"-000001\0") + END, "entry file: its owner is -1; expected"),
     "ACL without a mask": (
         extended((b"SCHILY.acl.access", b"user::rw-,user:web:r--:1000,group::r--,other::r--")) + GOOD + END,
-        "a.tar: entry file: its ACL names users or groups and has no entry mask::",
+        "a.tar: entry file: its ACL names users or groups but has no entry mask::",
     ),
     "ACL without a mask, packed": (
         extended((b"SCHILY.xattr.system.posix_acl_access", packed((1, 6, NO), (2, 4, 1000), (4, 4, NO), (32, 4, NO))))
         + GOOD
         + END,
-        "a.tar: entry file: its ACL names users or groups and has no entry mask::",
+        "a.tar: entry file: its ACL names users or groups but has no entry mask::",
     ),
     "ACL without the owner": (
         extended((b"SCHILY.acl.access", b"user:web:r--:1000,group::r--,mask::r--,other::r--")) + GOOD + END,
@@ -201,7 +201,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         extended((b"SCHILY.acl.default", b"user::rwx,group::r-x,group:web:r-x:5,other::r-x"))
         + bytes(header(b"d/", flag=b"5"))
         + END,
-        "entry d/: its default ACL names users or groups and has no entry mask::",
+        "entry d/: its default ACL names users or groups but has no entry mask::",
     ),
     "default ACL of a file": (
         extended((b"SCHILY.acl.default", b"user::rwx,group::r-x,other::r-x")) + GOOD + END,
@@ -255,11 +255,11 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "sparse 0.1, less than stored": (
         extended((b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,2")) + GOOD + END,
-        "its sparse map asks for 2 bytes of data where 4 are stored",
+        "its sparse map lists 2 bytes of data, but 4 are stored",
     ),
     "sparse 0.1, more than stored": (
         extended((b"GNU.sparse.size", b"99"), (b"GNU.sparse.map", b"0,2,20,70")) + GOOD + END,
-        "sparse map asks for 72 bytes",
+        "sparse map lists 72 bytes",
     ),
     "sparse 1.0, no map": (
         extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")) + GOOD + END,

@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[list[Member], str]] = {
     "directory through a symlink out": ([symlink("s", "../outside"), directory("s/new")], "leads nowhere"),
     "two symlinks": ([symlink("a", "b/../.."), symlink("b", "."), file("a/outside/canary")], ""),
     "chain of symlinks": ([symlink("a", ".."), symlink("b", "a/outside"), file("b/canary")], "leads nowhere"),
-    "circle of symlinks": ([symlink("a", "b"), symlink("b", "a"), file("a/x")], "circle"),
+    "circle of symlinks": ([symlink("a", "b"), symlink("b", "a"), file("a/x")], "loop of symlinks"),
     "FIFO as a parent": ([fifo("p"), file("p/x")], "parent in its path is not a directory"),
     "file as a parent": ([file("p"), file("p/x")], "parent in its path is not a directory"),
     "file in place of a full directory": ([directory("d"), file("d/x"), file("d")], "not empty"),
@@ -220,7 +220,7 @@ def test_a_symlink_that_changes_does_not_mislead_the_last_step(tmp_path: Path, o
     target = tmp_path / "target"
     target.mkdir()
     members = [directory("a"), directory("b/d", 0o711), symlink("s", "a"), directory("s/d", 0o700), symlink("s", "b")]
-    with pytest.raises(ArchiveError, match="something else took its place"):
+    with pytest.raises(ArchiveError, match="another program made a file of its path"):
         extract(pack(tmp_path / "a.tar", members), str(target))
     assert (target / "b/d").stat().st_mode & 0o777 != 0o700
 

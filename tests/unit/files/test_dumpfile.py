@@ -213,7 +213,7 @@ def test_what_is_there_already(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     tree: dict[int, File | Dir] = {2: Dir([(b"lost+found", 11), (b"f", 12)]), 11: Dir(), 12: File()}
     restored(dump(tree), tmp_path)
-    assert "was there before" in refused(dump(tree), tmp_path)
+    assert "already exists" in refused(dump(tree), tmp_path)
 
 
 def test_a_symlink_in_a_directorys_place_is_not_followed(tmp_path: Path) -> None:
@@ -221,5 +221,5 @@ def test_a_symlink_in_a_directorys_place_is_not_followed(tmp_path: Path) -> None
     target.mkdir()
     outside.mkdir()
     (target / "etc").symlink_to(outside)
-    assert "was there before" in refused(dump(small_tree()), target)
+    assert "already exists" in refused(dump(small_tree()), target)
     assert not list(outside.iterdir())

@@ -40,16 +40,16 @@ def _directory_of(*entries: tuple[bytes, int]) -> bytes:
 
 
 HOSTILE_NAMES: dict[str, tuple[bytes, str]] = {
-    "dot dot": (_directory_of((b"f", 12), (b"g", 13), (b"..", 12)), "its entry .. leads to inode 12, or comes twice"),
-    "dot": (_directory_of((b"f", 12), (b"g", 13), (b".", 2)), "its entry . leads to inode 2, or comes twice"),
-    "slash": (_directory_of((b"f", 12), (b"../../etc/x", 13)), "the name '../../etc/x' cannot be one"),
-    "empty": (_directory_of((b"f", 12), (b"", 13)), "the name '' cannot be one"),
-    "null": (_directory_of((b"f", 12), (b"a\0b", 13)), "cannot be one"),
-    "twice": (_directory_of((b"f", 12), (b"f", 13)), "/f: a name comes twice"),
-    "as link twice": (_directory_of((b"f", 12), (b"g", 12), (b"f", 12), (b"h", 13)), "a name comes twice"),
-    "file and directory": (_directory_of((b"f", 12), (b"d", 13)), "/d: a name comes twice"),
-    "directory twice": (_directory_of((b"f", 12), (b"g", 13), (b"e", 11)), "is a directory that has a name already"),
-    "root again": (_directory_of((b"f", 12), (b"g", 13), (b"e", 2)), "is a directory that has a name already"),
+    "dot dot": (_directory_of((b"f", 12), (b"g", 13), (b"..", 12)), "its entry .. leads to inode 12, or occurs twice"),
+    "dot": (_directory_of((b"f", 12), (b"g", 13), (b".", 2)), "its entry . leads to inode 2, or occurs twice"),
+    "slash": (_directory_of((b"f", 12), (b"../../etc/x", 13)), "the name '../../etc/x' is invalid"),
+    "empty": (_directory_of((b"f", 12), (b"", 13)), "the name '' is invalid"),
+    "null": (_directory_of((b"f", 12), (b"a\0b", 13)), "is invalid"),
+    "twice": (_directory_of((b"f", 12), (b"f", 13)), "/f: duplicate name"),
+    "as link twice": (_directory_of((b"f", 12), (b"g", 12), (b"f", 12), (b"h", 13)), "duplicate name"),
+    "file and directory": (_directory_of((b"f", 12), (b"d", 13)), "/d: duplicate name"),
+    "directory twice": (_directory_of((b"f", 12), (b"g", 13), (b"e", 11)), "is a directory that already has a name"),
+    "root again": (_directory_of((b"f", 12), (b"g", 13), (b"e", 2)), "is a directory that already has a name"),
     "no name": (_directory_of((b"f", 12)), "no directory names inode 13"),
 }
 
@@ -94,7 +94,7 @@ def test_directories_deeper_than_any_path(tmp_path: Path, monkeypatch: pytest.Mo
     tree[29] = Dir(parent=28)
     assert restored(dump(tree), tmp_path).directories == 21
     tree[29], tree[30] = Dir([(b"d", 30)], parent=28), Dir(parent=29)
-    with pytest.raises(UnsupportedImageError, match=r"\(inode 29\) lies 20 levels deep, and has directories in it"):
+    with pytest.raises(UnsupportedImageError, match=r"\(inode 29\) lies 20 levels deep, and has subdirectories"):
         restored(dump(tree), tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
     del builder.records[ends[0] :]
     builder.file(11, File())
     builder.end()
-    assert "inode 11 comes where the map lists none" in refused(builder.stored(), tmp_path)
+    assert "found inode 11, expected the end by its map" in refused(builder.stored(), tmp_path)
 
 
 def test_an_entry_of_another_type(tmp_path: Path) -> None:
@@ -118,16 +118,16 @@ def test_an_entry_of_another_type(tmp_path: Path) -> None:
 
 def test_more_names_than_links(tmp_path: Path) -> None:
     tree: dict[int, File | Dir] = {2: Dir([(b"f", 12), (b"g", 12)]), 12: File(nlink=1)}
-    assert "has 2 names where it counts 1" in refused(dump(tree), tmp_path)
+    assert "has 2 names, but its link count is 1" in refused(dump(tree), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("listed", "expected"),
     [
-        ([2, 11, 12, 13, 14, 15, 16, 17], "the end comes where inode 17, which the map lists, was expected"),
-        ([2, 11, 12, 13, 14, 15], "inode 16 comes where the map lists none"),
-        ([2, 10, 11, 12, 13, 14, 15, 16], "inode 12 comes where inode 10, which the map lists, was expected"),
-        ([2, 12, 13, 14, 15, 16], "directory inode 11 is not in its turn, or not in the map"),
+        ([2, 11, 12, 13, 14, 15, 16, 17], "found the end, expected inode 17 by its map"),
+        ([2, 11, 12, 13, 14, 15], "found inode 16, expected the end by its map"),
+        ([2, 10, 11, 12, 13, 14, 15, 16], "found inode 12, expected inode 10 by its map"),
+        ([2, 12, 13, 14, 15, 16], "directory inode 11 is out of order, or not in the map"),
     ],
 )
 def test_a_map_that_does_not_agree(tmp_path: Path, listed: list[int], expected: str) -> None:
@@ -143,19 +143,22 @@ ODD_FILES: dict[str, tuple[File, str]] = {
     "empty link": (File(mode=LNK | 0o777), "a symlink to a path of 0 bytes"),
     "hole in a link": (File(mode=LNK | 0o777, size=70, holes=frozenset({0})), "with a hole or null bytes"),
     "null in a link": (File(mode=LNK | 0o777, data=b"a\0b"), "with a hole or null bytes"),
-    "no type": (File(mode=0o644), "its mode 0o644 is that of no file"),
-    "unknown type": (File(mode=0o30644), "its mode 0o30644 is that of no file"),
+    "no type": (File(mode=0o644), "its mode 0o644 is not that of a file"),
+    "unknown type": (File(mode=0o30644), "its mode 0o30644 is not that of a file"),
     "attributes without mark": (File(attributes=[bytes(256)]), "begin with 0x0, which is not their magic"),
     "attributes without end": (
         File(attributes=[xattr_block([(1, b"a" * 230, b"")], in_inode=True)[:100]]),
         "its extended attributes have no end",
     ),
     "attribute of an encrypted file": (File(attributes=[xattr_block([(9, b"c", b"")])]), "of the kind 9 is the key"),
-    "attribute twice": (File(attributes=[xattr_block([(1, b"a", b""), (1, b"a", b"")])]), "comes twice"),
+    "attribute twice": (
+        File(attributes=[xattr_block([(1, b"a", b""), (1, b"a", b"")])]),
+        "has an extended attribute twice",
+    ),
     "attribute twice in two": (File(attributes=[xattr_block([(1, b"a", b"")])] * 2), "has an extended attribute twice"),
     "attributes without end in sight": (
         File(attributes=[xattr_block([(1, b"%d" % number, b"")]) for number in range(9)]),
-        "has more extended attributes than there is room for",
+        "has more extended attributes than possible",
     ),
     "malformed acl": (File(attributes=[xattr_block([(2, b"", b"\1\0\0\0\3\0")])]), "its ACL is malformed"),
 }

@@ -243,7 +243,7 @@ def test_a_tarball_of_a_disk_image(node: Node, disk: Path, name: str, mode: str,
 def test_a_tarball_of_two_disk_images(node: Node, disk: Path) -> None:
     put(node, "x.tar.gz", tarball({"disk.raw": disk_bytes(), "other.raw": b"x"}, "w:gz"))
     done = node.create(disk)
-    assert "x.tar.gz: other.raw: lies beside a disk image in the archive; expected that alone" in last_line(done)
+    assert "x.tar.gz: other.raw: is in the archive besides a disk image; expected only that" in last_line(done)
     assert disk.read_bytes()[:MIB] == bytes(MIB)
 
 

@@ -240,10 +240,10 @@ def test_an_attribute_of_another_system_is_left_out_and_counted() -> None:
 
 
 def test_names_are_not_replaced_where_none_may_come_twice() -> None:
-    with pytest.raises(ArchiveError, match="a name comes twice, or was there before"):
+    with pytest.raises(ArchiveError, match="duplicate name, or a file of this name already exists"):
         filled([regular("a"), regular("a")], replacing=False)
     filled([folder("."), folder("lost+found", 0o755)], replacing=False)
-    with pytest.raises(ArchiveError, match=r"entry lost\+found: a name comes twice"):
+    with pytest.raises(ArchiveError, match=r"entry lost\+found: duplicate name"):
         filled([folder("."), folder("lost+found"), folder("lost+found")], replacing=False)
 
 

@@ -189,7 +189,7 @@ def test_what_would_take_the_mount_points_place_is_refused() -> None:
 
 def test_the_mount_point_is_taken_once_where_no_name_may_come_twice() -> None:
     Joined([folder("."), folder("boot"), folder("boot/lost+found"), regular("boot/x")], replacing=False)
-    with pytest.raises(ArchiveError, match="entry boot: a name comes twice"):
+    with pytest.raises(ArchiveError, match="entry boot: duplicate name"):
         Joined([folder("boot"), folder("boot")], replacing=False)
 
 

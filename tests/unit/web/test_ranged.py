@@ -124,7 +124,7 @@ def test_last_modified_serves_where_there_is_no_etag(server: ImageServer) -> Non
     assert read(ranged, 5000, 10) == DATA[5000:5010]
     assert server.asked[-1].headers["if-range"] == date
     file.modified = "Mon, 30 Nov 2026 12:00:01 GMT"
-    with pytest.raises(FetchError, match="has changed"):
+    with pytest.raises(FetchError, match="file changed"):
         read(ranged, 5000, 10)
     ranged.close()
 
@@ -135,7 +135,7 @@ def test_a_weak_etag_is_compared_and_not_sent(server: ImageServer) -> None:
     assert read(ranged, 5000, 10) == DATA[5000:5010]
     assert "if-range" not in server.asked[-1].headers
     file.etag = 'W/"2"'
-    with pytest.raises(FetchError, match="has changed"):
+    with pytest.raises(FetchError, match="file changed"):
         read(ranged, 5000, 10)
     ranged.close()
 
@@ -150,7 +150,7 @@ def test_a_server_that_tells_no_version_is_refused(server: ImageServer) -> None:
 @pytest.mark.parametrize("fault", ["no-range", "forever"])
 def test_a_server_without_ranges_is_told_at_once(server: ImageServer, file: File, fault: str) -> None:
     file.always = fault
-    with pytest.raises(NoRangesError, match="as a whole only"):
+    with pytest.raises(NoRangesError, match="only the whole file"):
         opened(server)
     assert server.count("x") == 1
 
@@ -161,11 +161,11 @@ def test_a_server_without_ranges_is_told_at_once(server: ImageServer, file: File
         ("lie:1", "another range than was requested"),
         ("content-range:bytes 5000-74998/300000", "another range than was requested"),
         ("content-range:bytes 0-69999/300000", "another range than was requested"),
-        ("content-range:bytes 5000-74999/*", "has changed"),
-        ("content-range:bytes 5000-74999/300001", "has changed"),
-        ("content-range:bytes 5000-74999/99999999999999999999", "has changed"),
-        ("content-range:\u00b2", "has changed"),
-        ("content-range:", "has changed"),
+        ("content-range:bytes 5000-74999/*", "file changed"),
+        ("content-range:bytes 5000-74999/300001", "file changed"),
+        ("content-range:bytes 5000-74999/99999999999999999999", "file changed"),
+        ("content-range:\u00b2", "file changed"),
+        ("content-range:", "file changed"),
         ("length:69999", "another range than was requested"),
         ("length:99999999", "another range than was requested"),
         ("encoded:gzip", "Content-Encoding"),

@@ -200,7 +200,7 @@ class ChangedTree(ExtTree, Tree):
         attributes: Mapping[str, bytes] | None,
         directory: str,
     ) -> StorageError | None:
-        """Put a new file, with inherited attributes, in place of any file of its name; return the error of a failure."""
+        """Put a new file, with inherited attributes, in place of any file of its name; return an error."""
         savepoint = self._transaction.savepoint()
         try:
             with self._errors(f"{directory.rstrip('/')}/{name}"):
