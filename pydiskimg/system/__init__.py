@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""A Linux system in a tree of files: what it says of itself, and a disk made of it."""
+"""A Linux system in a tree of files: its own description, and a disk made from it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""GRUB for a BIOS on a system's disk, from what the system itself carries: its files, its menu, its core image."""
+"""GRUB for a BIOS on a system's disk, made from the system's own package: its files, its menu, its core image."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ _WRITTEN = "GRUB from %s: its files are in /boot/%s, its core image of %s at byt
 
 
 def reason_against_bios(disk: Disk) -> str:
-    """Return why no BIOS can boot a disk; empty where one can."""
+    """Return why a BIOS cannot boot a disk; empty if it can."""
     if disk.sector_size != _BIOS_SECTOR:
-        return f"a BIOS boots from sectors of {_BIOS_SECTOR} bytes only, those of {disk.name} have {disk.sector_size}"
+        return f"a BIOS boots only from sectors of {_BIOS_SECTOR} bytes, those of {disk.name} have {disk.sector_size}"
     return ""
 
 
 def install_grub(
     disk: Disk, tree: Tree, layout: Layout, uuids: NewUuids, *, kernel_args: str, serial_console: bool
 ) -> Layout | None:
-    """Write the tree's own GRUB, and what it reads, to a new system's disk; None for a tree without GRUB.
+    """Write the tree's own GRUB, and the files that it reads, to a new system's disk; None for a tree without GRUB.
 
-    Returns the layout whose table has the code that loads GRUB: nothing boots before that table is written. tree is the
-    whole system, with its /boot in it. Raises BootLoaderError for a GRUB that is not known, and StorageError.
+    Returns the layout whose table has the code that loads GRUB: the disk does not boot before that table is written.
+    tree is the whole system, including its /boot. Raises BootLoaderError for an unknown GRUB, and StorageError.
     """
     grub = read_grub(tree)
     if grub is None:
@@ -70,7 +70,7 @@ def install_grub(
 
 
 def write_grub(disk: Disk, tree: Tree, boot: BootVolumes, *, kernel_args: str, serial_console: bool) -> None:
-    """Write the tree's own GRUB to a disk that has its partition table already, and what GRUB reads.
+    """Write the tree's own GRUB, and the files that it reads, to a disk that already has its partition table.
 
     Raises BootLoaderError, also for a tree without GRUB, and StorageError.
     """
@@ -93,13 +93,13 @@ def write_grub(disk: Disk, tree: Tree, boot: BootVolumes, *, kernel_args: str, s
 def _write_files(
     tree: Tree, grub: Grub, home: str, boot: BootVolumes, *, kernel_args: str, serial_console: bool
 ) -> None:
-    """Write what GRUB reads when it boots: its modules and its menu."""
+    """Write the files that GRUB reads at boot: its modules and its menu."""
     copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
     configure_boot(tree, boot, kernel_args=kernel_args, serial_console=serial_console)
 
 
 def _labels(tree: Tree) -> Dress:
-    """Return what gives new files the SELinux labels of the system's own policy."""
+    """Return a function that gives new files the SELinux labels of the system's own policy."""
     labels = Labels(tree)
 
     def dress(path: str, *, is_directory: bool) -> dict[str, bytes]:
@@ -109,10 +109,10 @@ def _labels(tree: Tree) -> Dress:
 
 
 def _core(grub: Grub, label: str, number: int, boot: BootVolumes, home: str) -> CoreImage:
-    """Return a core image that finds its files by their file system's UUID, else in the partition of this number."""
+    """Return a core image that finds its files by their file system's UUID, or else in the partition of this number."""
     directory = boot.loader_path(f"/boot/{home}")
     scheme = "gpt" if label == "gpt" else "msdos"
     config = f"search.fs_uuid {boot.uuid} root\nset prefix=($root)'{directory}'\n"
-    # ext2 reads ext3 and ext4, too.
+    # The module ext2 also reads ext3 and ext4.
     modules = ["biosdisk", f"part_{scheme}", "ext2", "search_fs_uuid"]
     return make_core(grub, modules, config=config, prefix=f"(,{scheme}{number}){directory}")

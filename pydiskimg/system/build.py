@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""build_system(): a bootable disk from a system's files, in one pass over the disk, without root and without a mount.
+"""build_system(): make a bootable disk from a system's files in one pass, without root and without a mount.
 
 plan ─ wipe the ends ─ swap ─ file system, filled ─ fstab, host name, GRUB ─ partition table with the boot code
 """
@@ -119,7 +119,7 @@ def build_system(
     wording = wording or Wording(disk.name)
     entries = iter(entries)
     try:
-        first = list(islice(entries, 1))  # what is not an archive is refused before anything is lost
+        first = list(islice(entries, 1))  # a file that is not an archive is refused before the disk's contents are lost
     except DiskImageError as error:
         error.add_what_is_left("nothing was written")
         raise
@@ -148,7 +148,7 @@ def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> tuple[Layout, Ne
 
 
 def _new_file_systems(disk: Disk, layout: Layout, uuids: NewUuids, kind: str, now: int) -> list[NewExt]:
-    """Return the file systems of the root and of /boot, which can be made: what they raise, they raise here."""
+    """Return the file systems of the root and of /boot; this raises the errors of impossible options early."""
     found = []
     for partition, uuid in ((layout.root, uuids.root), (layout.boot, uuids.boot)):
         if partition is not None and uuid is not None:
@@ -177,7 +177,7 @@ def _filled(new: list[NewExt], entries: Iterable[Entry], wording: Wording) -> Po
 
 @contextmanager
 def _changed_tree(new: list[NewExt], now: int) -> Iterator[Tree]:
-    """Give the new system's files to be changed, all at once when the block ends."""
+    """Give the new system's files for changes that take effect together when the block ends."""
     with ExitStack() as stack:
         root, *inside = (stack.enter_context(open_changed_tree(ext.disk, now=now * 10**9)) for ext in new)
         tree = JoinedTree(root)
@@ -190,11 +190,11 @@ def _changed_tree(new: list[NewExt], now: int) -> Iterator[Tree]:
 
 def _require_system(tree: ReadableTree, wording: Wording) -> None:
     if not (tree.exists("/etc") and stat.S_ISDIR(tree.stat("/etc").st_mode)):
-        raise ArchiveError(f"{wording.source}: holds no directory /etc, so it is not the root of a Linux system")
+        raise ArchiveError(f"{wording.source}: has no directory /etc, so it is not the root of a Linux system")
 
 
 def _name(tree: Tree, options: SystemOptions) -> None:
-    """Give the system its host name and a login on the serial line, as far as they are wanted."""
+    """Give the system its host name and a login on the serial line, if wanted."""
     draft = Draft(tree)
     if options.host_name:
         renaming = Renaming.of(options.host_name, host_names(draft))
@@ -208,7 +208,7 @@ def _name(tree: Tree, options: SystemOptions) -> None:
 def _with_boot_loader(
     disk: Disk, tree: Tree, layout: Layout, uuids: NewUuids, options: SystemOptions
 ) -> tuple[Layout, str]:
-    """Write GRUB and what it reads; return the layout with its boot code, or why there is none."""
+    """Write GRUB and the files that it reads; return the layout with its boot code, or the reason why there is none."""
     if not options.boot_loader:
         return layout, ""
     reason = reason_against_bios(disk)

@@ -15,7 +15,7 @@ _HEADER = (
     "#\n"
     "# <file system> <mount point> <type> <options> <dump> <pass>\n"
 )
-# A line about one of these would name a device of the system that the tarball was made from.
+# A line with one of these would name a device of the system that the tarball was made from.
 _DEVICE_PREFIXES = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID=")
 
 
@@ -35,7 +35,7 @@ class FstabLine:
 
 
 def parse(text: str) -> Iterator[FstabLine]:
-    """Yield the entries of an fstab; lines that are none (comments, too few fields) are left out."""
+    """Yield the entries of an fstab; other lines (comments, too few fields) are skipped."""
     for line in text.splitlines():
         fields = line.split()
         if len(fields) >= 3 and not fields[0].startswith("#"):
@@ -56,7 +56,7 @@ def read_entries(tree: ReadableTree) -> list[FstabLine]:
 
 
 def write_entries(tree: Tree, entries: Iterable[FstabLine]) -> None:
-    """Write the guest's fstab: the entries, then what the system had for other than devices (tmpfs, proc, NFS)."""
+    """Write the guest's fstab: the entries, then the system's own lines without devices (tmpfs, proc, NFS)."""
     made = list(entries)
     ours = {entry.mount_point for entry in made}
     kept = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The guest's host name, in whichever files its distribution keeps it."""
+"""The guest's host name, in the files where its distribution keeps it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 DEBIAN, SUSE, RED_HAT, GENTOO = PATHS = (
     "/etc/hostname",  # and every distribution with systemd
-    "/etc/HOSTNAME",  # SuSE; a symlink to the former by now
+    "/etc/HOSTNAME",  # SuSE; now a symlink to the former
     "/etc/sysconfig/network",  # Red Hat Linux to RHEL 6; a directory on SuSE
     "/etc/conf.d/hostname",
 )
 _VARIABLES = {RED_HAT: ("HOSTNAME",), GENTOO: ("hostname", "HOSTNAME")}  # the latter: baselayout 1
-_WITH_DOMAIN = (SUSE, RED_HAT)  # where a name that was never set gets the domain
+_WITH_DOMAIN = (SUSE, RED_HAT)  # whose domain a name that was never set gets
 _NAME_LINE = re.compile(rb"^[ \t]*+([^#\s][^\r\n]*+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63}){0,32}\.?")
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -36,7 +36,9 @@ _SHOWN = 80  # characters of a name in a message
 
 @dataclass(frozen=True, slots=True)
 class _NameSpot:
-    """A spot in a file that holds a name, which variable gets; span is None where it is a variable or a command."""
+    """A location for a name in a file; variable is the one that it is assigned to; span is None for a variable or
+    command.
+    """
 
     path: str
     span: Span | None
@@ -44,7 +46,7 @@ class _NameSpot:
 
     @property
     def name(self) -> str:
-        """The name; empty where it stands for none, or is not one."""
+        """The name; empty for a placeholder or an invalid name."""
         text = self.span.text.strip().decode("latin-1") if self.span else ""
         return "" if is_unset(text) or not _NAME.fullmatch(text) else text
 
@@ -65,12 +67,12 @@ def check_host_name(name: str) -> None:
 
 
 def host_names(draft: Draft) -> list[str]:
-    """Return the names by which the system calls itself, in the order of PATHS."""
+    """Return the names of the system in its own files, in the order of PATHS."""
     return [spot.name for spot in _spots(draft) if spot.name]
 
 
 def change_host_name(draft: Draft, renaming: Renaming) -> None:
-    """Write the new name in each spot that holds a host name or is empty; make a file where there is none."""
+    """Write the new name at each location that has a host name or is empty; make a file if there is none."""
     spots = list(_spots(draft))
     for path in dict.fromkeys(spot.path for spot in spots):
         _change_file(draft, path, [spot for spot in spots if spot.path == path], renaming)
@@ -97,7 +99,7 @@ def _change_file(draft: Draft, path: str, spots: list[_NameSpot], renaming: Rena
 
 
 def _new_name(spot: _NameSpot, renaming: Renaming) -> str:
-    """Return the new name in the form that the old one has, or in the distribution's where there is none."""
+    """Return the new name in the form of the old one, or in the distribution's if there is none."""
     if spot.name:
         return renaming.new if "." in spot.name else short(renaming.new)
     if spot.span is not None and spot.span.text.strip().startswith(b"localhost."):
@@ -106,7 +108,7 @@ def _new_name(spot: _NameSpot, renaming: Renaming) -> str:
 
 
 def _framed(data: bytes, spot: _NameSpot, new: str) -> bytes:
-    """Put a name that is added to a file of lines on a line of its own."""
+    """Put a name that is appended to a file of lines on a line of its own."""
     text = new.encode("ascii")
     if spot.variable or (spot.span and spot.span.text.strip()):
         return text
@@ -119,7 +121,7 @@ def _make(draft: Draft, renaming: Renaming) -> None:
         draft.change(RED_HAT, with_lines(data, f"HOSTNAME={renaming.new}".encode("ascii")), "a host name")
         return
     if draft.is_dangling(DEBIAN):
-        draft.remove(DEBIAN, "a symbolic link to nothing is removed")
+        draft.remove(DEBIAN, "a broken symbolic link is removed")
     draft.change(DEBIAN, f"{short(renaming.new)}\n".encode("ascii"), f"made, with the host name {short(renaming.new)}")
 
 
@@ -137,7 +139,7 @@ def _spots(draft: Draft) -> Iterator[_NameSpot]:
 
 
 def _name_line(data: bytes) -> Span:
-    """Return where the name is, or is to be."""
+    """Return the location of the name, or of a new one."""
     line = _NAME_LINE.search(data)
     if line is not None:
         text = line.group(1).rstrip()

@@ -12,7 +12,7 @@ from pydiskimg.system.edits.renaming import Renaming, short
 from pydiskimg.system.edits.span import Span, substituted
 
 PATH = "/etc/hosts"
-OWN_ADDRESS = b"127.0.1.1"  # of a host whose own address is not known: Debian's convention
+OWN_ADDRESS = b"127.0.1.1"  # for a host whose own address is not known: Debian's convention
 _LOCALHOST = b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _LINE = re.compile(rb"^([^#\n]*+)", re.MULTILINE)  # without its comment
 _WORD = re.compile(rb"[^\s#]++")
@@ -21,12 +21,12 @@ _WORD = re.compile(rb"[^\s#]++")
 def change_hosts(
     draft: Draft, renaming: Renaming, addresses: Mapping[bytes, bytes], *, own_address: bytes | None = None
 ) -> None:
-    """Replace the old names in the columns of names, and old addresses by new ones in the first column.
+    """Replace old names in the columns of names, and old addresses by new ones in the first column.
 
     On lines about the system (a loopback address, one of addresses, or an old name of the system) an old name is
-    replaced in any domain. The line of OWN_ADDRESS or of a new address names the system first, with its
-    domain: that is what `hostname -f` says. addresses are spelled as the guest spells them. With own_address a line is
-    added where none names the system.
+    replaced in any domain. The line of OWN_ADDRESS or of a new address names the system first, with its domain:
+    `hostname -f` prints that name. addresses are spelled as in the guest. With own_address a line is added if none
+    names the system.
     """
     data = draft.read(PATH)
     if data is None and own_address is None:
@@ -56,7 +56,7 @@ def _counted(count: int, one: str, many: str) -> list[str]:
 
 
 def named_addresses(draft: Draft, renaming: Renaming) -> frozenset[IPAddress]:
-    """Return the addresses, but loopback's, on the lines that have an old name of the system."""
+    """Return the addresses, except loopback's, on the lines that have an old name of the system."""
     found: set[IPAddress | None] = set()
     for words in _lines(draft.read(PATH) or b""):
         address = parse_address(words[0].text)
@@ -83,7 +83,7 @@ def _own_names(name: str) -> list[bytes]:
 
 
 def _is_own(words: list[Span], renaming: Renaming) -> bool:
-    """Tell whether a line is about the system itself: by its address, or by a name that is an old one of it."""
+    """True if a line is about the system itself: by its address, or by an old name of the system in it."""
     address = parse_address(words[0].text)
     return (address is not None and address.is_loopback) or any(
         renaming.replaced_bytes(word.text) != word.text for word in words[1:]
@@ -91,7 +91,7 @@ def _is_own(words: list[Span], renaming: Renaming) -> bool:
 
 
 def _renamed(words: list[Span], renaming: Renaming, *, is_own: bool) -> list[bytes]:
-    """Return what becomes of each name."""
+    """Return the replacement of each name."""
     names = []
     for word in words:
         found = word.text.decode("latin-1")  # one character for each byte, and no other byte is a letter of a name
@@ -103,7 +103,7 @@ def _renamed(words: list[Span], renaming: Renaming, *, is_own: bool) -> list[byt
 def _replacements(
     words: list[Span], changed: list[bytes], renaming: Renaming, *, is_first: bool
 ) -> Iterator[tuple[Span, bytes]]:
-    """Yield each word that changes, or the names as a whole where the system has to come first."""
+    """Yield each changed word, or the names as a whole if the system must come first."""
     if is_first and not _names_first(changed[0].decode("latin-1"), renaming.new):
         own = _own_names(renaming.new)
         others = [name for name in changed if not renaming.is_new(name.decode("latin-1").removesuffix("."))]
@@ -115,7 +115,7 @@ def _replacements(
 
 
 def _names_first(found: str, new: str) -> bool:
-    """Tell whether the first name of a line is the instance's, in its domain where it has one."""
+    """True if the first name of a line is the instance's, in its domain if it has one."""
     name = found.removesuffix(".").lower()
     return name == new.lower() if "." in new else short(name) == new.lower()
 

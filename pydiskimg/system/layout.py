@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The disk of a new system: its partitions, and the lines of fstab(5) that name what they hold."""
+"""The disk of a new system: its partitions, and the lines of fstab(5) for their file systems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALLEST_FILE_SYSTEM_MIB = 8
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which partition is what; the table is not written yet. boot and swap are None when not wanted."""
+    """The roles of the partitions; the table is not written yet. boot and swap are None if not wanted."""
 
     table: PartitionTable
     boot: PlannedPartition | None
@@ -33,7 +33,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class NewUuids:
-    """UUIDs of what was made; swap is the area on a partition or on the disk of its own."""
+    """UUIDs of the new file systems; swap is the area on a partition or on a separate disk."""
 
     root: UUID
     boot: UUID | None
@@ -43,10 +43,11 @@ class NewUuids:
 def plan_layout(
     disk: Disk, *, boot_size: int | None, swap_size: int | None, label: str | None, boot_in_root: bool = False
 ) -> Layout:
-    """Decide on the partitions: /boot and swap of these sizes (bytes) unless None, the root gets the rest.
+    """Choose the partitions: /boot and swap of these sizes (bytes) unless None; the root gets the rest.
 
-    label is plan_partition_table()'s. With boot_in_root /boot's partition is there and not used. Raises DoesNotFitError
-    when too little is left for a file system, PartitionError for what no table can hold; nothing was written.
+    label is as for plan_partition_table(). With boot_in_root the partition of /boot exists but is not used. Raises
+    DoesNotFitError when too little space is left for a file system, PartitionError for a layout that the table cannot
+    hold; nothing was written.
     """
     wanted = []
     if boot_size is not None:
@@ -72,7 +73,7 @@ def _check_size(partition: PlannedPartition, disk: Disk, what: str) -> None:
     if partition.length < needed:
         raise DoesNotFitError(
             f"{disk.name}: the disk has {format_bytes(disk.size)}, of which {format_bytes(partition.length)} are for "
-            f"{what}; expected {format_bytes(needed)} at least; nothing was written",
+            f"{what}; expected at least {format_bytes(needed)}; nothing was written",
             needed=needed,
             available=partition.length,
         )
@@ -84,7 +85,7 @@ def partition_region(disk: Disk, partition: PlannedPartition) -> Region:
 
 
 def boot_volumes(layout: Layout, uuids: NewUuids) -> BootVolumes:
-    """Return what the boot loader and the kernel are told of the new file systems."""
+    """Return the description of the new file systems for the boot loader and the kernel."""
     return BootVolumes(
         root_uuid=str(uuids.root),
         boot_uuid=None if uuids.boot is None else str(uuids.boot),
@@ -93,7 +94,7 @@ def boot_volumes(layout: Layout, uuids: NewUuids) -> BootVolumes:
 
 
 def fstab_entries(uuids: NewUuids, filesystem: str) -> list[FstabLine]:
-    """Return the lines for what was made, by UUID."""
+    """Return the lines for the new file systems, by UUID."""
     entries = [FstabLine(f"UUID={uuids.root}", "/", filesystem, "errors=remount-ro", 0, 1)]
     if uuids.boot:
         entries.append(FstabLine(f"UUID={uuids.boot}", "/boot", filesystem, "defaults", 0, 2))

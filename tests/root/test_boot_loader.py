@@ -265,7 +265,7 @@ def test_sectors_that_no_bios_boots_from(node: Node, tmp_path: Path) -> None:
     with block_device(filled_file(tmp_path / "disk", SIZE), sector_size=4096) as device:
         done = node.create(device)
     assert done.returncode == 0, done.stderr
-    assert f"{NOT_WRITTEN}a BIOS boots from sectors of 512 bytes only, those of {device} have 4096" in done.stderr
+    assert f"{NOT_WRITTEN}a BIOS boots only from sectors of 512 bytes, those of {device} have 4096" in done.stderr
     with (tmp_path / "disk").open("rb") as file:
         assert file.read(2) != b"\xeb\x63"
 

@@ -338,7 +338,7 @@ def test_a_tarball_that_is_no_root(node: Node, tmp_path: Path, contents: str) ->
     done = node.create(filled_file(tmp_path / "disk", 300 * MIB))
     assert done.returncode == 1
     assert "internal error" not in last_line(done)
-    expected = "holds no directory /etc" if contents == "etc as a file" else "/etc/fstab: does not exist"
+    expected = "has no directory /etc" if contents == "etc as a file" else "/etc/fstab: does not exist"
     assert expected in last_line(done)
 
 

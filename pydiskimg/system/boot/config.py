@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a guest's boot loader reads: grub.cfg, BLS entries, and the settings that the guest makes them from later."""
+"""The configuration that a guest's boot loader reads (grub.cfg, BLS entries), and the settings it is generated from."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ _WHAT = "GRUB's menu"
 
 
 def configure_boot(tree: Tree, boot: BootVolumes, *, kernel_args: str, serial_console: bool) -> bool:
-    """Bring the boot configuration of a system that was built from its files up to date; False where nothing boots.
+    """Update the boot configuration of a system that was built from its files; return False if the system does not
+    boot.
 
-    The tree is the whole system, with its /boot in it; the files of GRUB may be there or come later. A system without a
-    kernel is logged. Raises StorageError and GuestError, before anything is written unless writing fails.
+    The tree is the whole system, including its /boot; the files of GRUB may exist or be added later. A system without a
+    kernel is logged. Raises StorageError and GuestError, before the first write unless writing fails.
     """
     draft = Draft(tree)
     kernels = find_kernels(draft)
     if not kernels:
-        log.warning("/boot: the system has no kernel there, and does not boot by itself; add one to the image")
+        log.warning("/boot: the system has no kernel there and cannot boot by itself; add one to the image")
         return False
     wanted = wanted_arguments(kernel_args, serial_console=serial_console)
     home = grub_home(tree)
@@ -79,7 +80,7 @@ def configure_boot(tree: Tree, boot: BootVolumes, *, kernel_args: str, serial_co
 
 
 def add_kernel_arguments(draft: Draft, *, kernel_args: str, serial_console: bool) -> None:
-    """Give the kernels of a disk image, which boots by itself, what the settings ask for and it does not have yet."""
+    """Add the arguments that the settings want to the kernels of a disk image, which boots by itself."""
     wanted = wanted_arguments(kernel_args, serial_console=serial_console)
     if not wanted:
         return
@@ -106,7 +107,7 @@ def _brought_up_to_date(
     *,
     has_entries: bool,
 ) -> str | None:
-    """Return the old machine's grub.cfg for this one; None where there is none, or none that can be changed."""
+    """Return the old machine's grub.cfg adapted to this one; None if there is none, or it cannot be adapted."""
     old = draft.read(path)
     if old is None or not old.strip():
         return None
@@ -120,13 +121,13 @@ def _brought_up_to_date(
     try:
         return up_to_date(decoded(old), boot, wanted, is_file, kernels, has_entries=has_entries)
     except UnsafeConfigError as error:
-        log.warning("%s: %s; it is kept as grub.cfg.old, and replaced", path, error)
+        log.warning("%s: %s; it is kept as grub.cfg.old and replaced", path, error)
         draft.change(f"{path}.old", old, "as the old machine had it", mode=0o600)
         return None
 
 
 def _new_arguments(draft: Draft, wanted: Sequence[str]) -> list[str]:
-    """Return the arguments of a new grub.cfg: those that update-grub will write, as far as they are plain text."""
+    """Return the arguments for a new grub.cfg: those that update-grub will write, if they are plain text."""
     own = without_old_machine(plain_arguments(draft))
     own = [word for word in own if word not in wanted]
     return ["ro", *own, *(grub_word(word) for word in wanted)]
@@ -134,7 +135,7 @@ def _new_arguments(draft: Draft, wanted: Sequence[str]) -> list[str]:
 
 def _tell_of(kernel: Kernel, boot: BootVolumes) -> None:
     if kernel.initrd is None and boot.root_partuuid is None:
-        log.warning("%s has no initial RAM disk beside it, and finds its root by UUID only with one", kernel.path)
+        log.warning("%s has no initial RAM disk, and can find its root by UUID only with one", kernel.path)
     log.info("%s: the kernel that the system boots", kernel.path)
 
 

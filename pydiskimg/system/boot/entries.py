@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Kernels' arguments outside of grub.cfg: BLS entries, GRUB's environment block, extlinux, those of later kernels."""
+"""Kernels' arguments outside of grub.cfg: BLS entries, GRUB's environment block, extlinux, and defaults for later
+kernels.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +25,23 @@ _KERNELOPTS = re.compile(rb"^kernelopts=([^\n\\]*+)\n", re.MULTILINE)
 _FIELD = re.compile(r"(linux|initrd|options)([ \t]++)([^\r]*+)(\r?)")
 _EXTLINUX = ("/boot/extlinux.conf", "/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg")
 _APPEND = re.compile(r"([ \t]*+append[ \t]++)([^\r]*+)(\r?)", re.IGNORECASE)
-_UPDATE_EXTLINUX = "/etc/update-extlinux.conf"  # Alpine: what it writes extlinux.conf from when a kernel is installed
+_UPDATE_EXTLINUX = "/etc/update-extlinux.conf"  # Alpine generates extlinux.conf from it when a kernel is installed
 _WHAT = "the kernel's arguments"
 
-Arguments = Callable[[str], str]  # what a line of arguments becomes
+Arguments = Callable[[str], str]  # the new line for a line of arguments
 
 
 def change_entries(draft: Draft, arguments: Arguments, boot: BootVolumes | None = None) -> list[str]:
-    """Change the arguments of every BLS entry; with boot, also where it finds its kernel. Return their paths.
+    """Change the arguments of every BLS entry; with boot, also the path of its kernel. Return the entries' paths.
 
-    An entry whose kernel is not in /boot stays as it is, is logged, and is not among the paths.
+    An entry whose kernel is not in /boot is logged, not changed, and not among the paths.
     """
     changed = []
     for path in draft.files(ENTRIES, "*.conf"):
         text = decoded(draft.read(path) or b"")
         lines = [_changed_line(line, arguments, boot, draft) for line in text.split("\n")]
         if None in lines:
-            log.warning("%s: starts a kernel that is not in /boot; the entry is left as it is", path)
+            log.warning("%s: starts a kernel that is not in /boot; the entry is not changed", path)
             continue
         new = "\n".join(line for line in lines if line is not None)
         draft.change(path, encoded(new), _WHAT)
@@ -63,7 +65,7 @@ def _changed_line(line: str, arguments: Arguments, boot: BootVolumes | None, dra
 
 
 def change_environment(draft: Draft, home: str, arguments: Arguments) -> None:
-    """Change kernelopts in GRUB's environment block, where it is: RHEL 8 keeps the arguments of all entries there."""
+    """Change kernelopts in GRUB's environment block, if it exists: RHEL 8 keeps the arguments of all entries there."""
     path = f"/boot/{home}/grubenv"
     data = draft.read(path)
     match = _KERNELOPTS.search(data) if data and data.startswith(_ENVIRONMENT_HEADER) else None
@@ -72,13 +74,13 @@ def change_environment(draft: Draft, home: str, arguments: Arguments) -> None:
     options = encoded(arguments(decoded(match[1])))
     text = data[: match.start(1)] + options + data[match.end(1) :].rstrip(b"#")
     if len(text) > len(data) or b"\\" in options:
-        log.warning("%s: the kernel's arguments do not fit into it and stay as they are", path)
+        log.warning("%s: the kernel's arguments do not fit into it and are not changed", path)
         return
     draft.change(path, text.ljust(len(data), b"#"), _WHAT)
 
 
 def change_kernel_command_line(draft: Draft, arguments: Arguments) -> None:
-    """Change the arguments that kernel-install gives to kernels that are installed later, where the system has them."""
+    """Change the arguments that kernel-install gives to later kernels, if the system has such a file."""
     data = draft.read(_KERNEL_CMDLINE)
     if data and data.strip():
         line = " ".join(decoded(data).split())

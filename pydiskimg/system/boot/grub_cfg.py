@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""grub.cfg: that of the old machine brought up to date, or one of ours, until the guest's own tools write it anew.
+"""grub.cfg: the old machine's adapted to this one, or a new one, until the guest's own tools regenerate it.
 
-A grub.cfg is a script. What is changed are the lines that GRUB's own tools write: search by UUID, linux and initrd.
-One that finds its files in another way is not changed, and ours takes its place.
+A grub.cfg is a script. Only the lines that GRUB's own tools write are changed: search by UUID, linux and initrd. A
+script that finds its files in another way is replaced by a new one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LINUX = ("linux", "linux16")
 _MODULE = ("module", "module2")  # the kernel and its initrd under Xen
 _INITRD = ("initrd", "initrd16")
 _SEARCH = ("search", "search.fs_uuid")
-# GRUB would ask for a disk's key; a loop device of the machine that packed the system; EFI's are not there on a BIOS.
+# Modules for encrypted disks, for a loop device of the machine that packed the system, and for EFI, absent on a BIOS.
 _UNSAFE = ("cryptomount", "loopback", "linuxefi", "initrdefi")
 _CHANGED = (*_LINUX, *_MODULE, *_INITRD, *_SEARCH)
 _UUID = re.compile(r"['\"]?([0-9A-Fa-f]{4,32}(?:-[0-9A-Fa-f]{4,12}){0,4})['\"]?")
 _BY_UUID = re.compile(r"--fs-uuid|-[a-tv-z]*+u[a-z]*+")
 _SYSTEMS_LIMIT = 2  # the old root, and an old /boot
-_FONT_LINES = 5  # between a search and the font that it is for
+_FONT_LINES = 5  # between a search and its font
 _DEFAULT_OPTIONS = re.compile(r"([ \t]*+set[ \t]++(?:default_)?kernelopts=\")([^\"$`\\]*+)(\"[ \t\r]*+)")
 _BLSCFG = re.compile(r"^[ \t]*+blscfg\b", re.MULTILINE)
 _KERNEL_NAME = re.compile(r".*/(?:vmlinu|bzImage|Image|zImage|kernel)[^/]*")
@@ -49,14 +49,14 @@ _SERIAL = (
 
 
 class UnsafeConfigError(ValueError):
-    """A grub.cfg cannot be brought up to date by changing the lines that are known here; the text says why."""
+    """A grub.cfg cannot be adapted by changing the lines that are known here; the text says why."""
 
 
 @dataclass(slots=True)
 class _Update:
-    """One grub.cfg on its way to the new machine. is_file tells whether a path of the guest is a regular file.
+    """A grub.cfg that is being adapted. is_file tells whether a path of the guest is a regular file.
 
-    alone are the paths, as GRUB has them, of kernels without an initial RAM disk.
+    alone has the paths, in GRUB's form, of kernels without an initial RAM disk.
     """
 
     boot: BootVolumes
@@ -65,7 +65,8 @@ class _Update:
     alone: frozenset[str]
     uuids: set[str] = field(default_factory=set)
     kernels: int = 0
-    is_found: bool = True  # root is what was searched for, and not the old disk's number; the core image's at first
+    # root is then the file system that was searched for instead of the old disk's number; at first the core image's
+    is_found: bool = True
 
     def line(self, line: str, following: Sequence[str]) -> str:
         options = _DEFAULT_OPTIONS.fullmatch(line)
@@ -82,7 +83,7 @@ class _Update:
         if command not in _CHANGED:
             return line
         if rest.endswith("\\"):
-            raise UnsafeConfigError(f"a command {command} goes on in the next line")
+            raise UnsafeConfigError(f"a command {command} continues on the next line")
         return f"{indent}{command}{blank}{self._rest(command, rest, following)}{end}"
 
     def _rest(self, command: str, rest: str, following: Sequence[str]) -> str:
@@ -92,11 +93,11 @@ class _Update:
             return " ".join(self._moved(word) for word in rest.split())
         path, *others = rest.split(None, 1)
         path, arguments = self._moved(path), others[0].rstrip() if others else ""
-        if not _KERNEL_NAME.fullmatch(path):  # memtest86+, an initrd of Xen's
+        if not _KERNEL_NAME.fullmatch(path):  # memtest86+, or an initrd of Xen
             return f"{path} {arguments}".rstrip()
         self.kernels += 1
         if not self.is_found:
-            raise UnsafeConfigError("it has its kernels on a disk of a number")
+            raise UnsafeConfigError("it names the disk with its kernels by number")
         if "$kernelopts" in arguments or "${kernelopts}" in arguments:
             return f"{path} {arguments}"
         boot = self.boot.for_kernel(has_initrd=path not in self.alone)
@@ -111,7 +112,7 @@ class _Update:
         return moved
 
     def _searched(self, rest: str, command: str, following: Sequence[str]) -> str:
-        """Return a search's arguments for the new file system: the one with the kernels, but for a font in /usr."""
+        """Return a search's arguments for the new file system with the kernels; a search for a font in /usr is kept."""
         options = rest.split()
         sought, uuid = _sought(options, command)
         self.uuids.add(uuid.lower())
@@ -123,9 +124,9 @@ class _Update:
 
 
 def _sought(options: list[str], command: str) -> tuple[str, str]:
-    """Return the word of a search's options that is its UUID, and the UUID."""
+    """Return the word of a search's options that contains the UUID, and the UUID."""
     if command == "search" and not any(_BY_UUID.fullmatch(word) for word in options):
-        raise UnsafeConfigError("it searches for a file system by another thing than its UUID")
+        raise UnsafeConfigError("it searches for a file system by something other than its UUID")
     found = {word: match[1] for word in options if (match := _UUID.fullmatch(word))}
     if len(found) != 1:
         raise UnsafeConfigError("it searches for a file system whose UUID is not plain text")
@@ -141,11 +142,9 @@ def up_to_date(
     *,
     has_entries: bool,
 ) -> str:
-    """Return an old machine's grub.cfg for the new one. has_entries: there are BLS entries for blscfg to list.
+    """Return an old machine's grub.cfg adapted to the new one. has_entries: blscfg has BLS entries to list.
 
-    kernels are those that the system has.
-
-    Raises UnsafeConfigError where it would not boot.
+    kernels are the system's kernels. Raises UnsafeConfigError if the result would not boot.
     """
     alone = frozenset(boot.loader_path(kernel.path) for kernel in kernels if kernel.initrd is None)
     update = _Update(boot, wanted, is_file, alone)
@@ -159,7 +158,7 @@ def up_to_date(
 def new_arguments(arguments: str, boot: BootVolumes, wanted: Sequence[str]) -> str:
     """Return a kernel's arguments with this root and the wanted ones, without those for the old machine's disks.
 
-    What settings ask for stays: a root= among the wanted arguments comes last, and the kernel takes the last one.
+    The settings take precedence: a root= among the wanted arguments comes last, and the kernel uses the last one.
     """
     kept: list[str] = []
     for word in arguments.split():
@@ -173,7 +172,7 @@ def new_arguments(arguments: str, boot: BootVolumes, wanted: Sequence[str]) -> s
 
 
 def with_arguments(text: str, wanted: Sequence[str]) -> str:
-    """Return a grub.cfg whose kernels with a root= have the wanted arguments, too; every other line stays."""
+    """Return a grub.cfg in which kernels with a root= also have the wanted arguments; every other line stays."""
     lines = text.split("\n")
     added = [grub_word(word) for word in wanted]
     for number, line in enumerate(lines):
@@ -198,20 +197,22 @@ def new_config(
     serial_console: bool,
     blscfg: bool,
 ) -> str:
-    """Return a grub.cfg that starts the first of the kernels. home is grub or grub2; blscfg: BLS entries come first.
+    """Return a grub.cfg that starts the first of the kernels.
+
+    home is grub or grub2; with blscfg, BLS entries come first.
 
     arguments are those after root=, in GRUB's script language.
     """
     command = "grub2-mkconfig -o /boot/grub2/grub.cfg" if home == "grub2" else "update-grub"
     lines = [
-        "# Written when the disk was made: the system had no grub.cfg that starts a kernel on this disk.",
+        "# Written when the disk was made, because the system had no grub.cfg that starts a kernel on this disk.",
         f"# {command} replaces it by one with the settings of /etc/default/grub.",
         "set default=0",
         f"set timeout={_TIMEOUT_SECONDS}",
         *(_SERIAL if serial_console else ()),
         f"search --no-floppy --fs-uuid --set=root {boot.uuid}",
     ]
-    if blscfg:  # so that a kernel that is installed later is in the menu; the others follow for where blscfg finds none
+    if blscfg:  # so that a kernel that is installed later is in the menu; the others follow in case blscfg finds none
         lines += ["set boot=$root", f"set blsdir={boot.prefix}/loader/entries", "load_env", "insmod blscfg", "blscfg"]
     name = _TITLE.sub("", title) or "Linux"
     for kernel in kernels:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Debian's memory of the disks that grub-pc is installed on: those of the old machine are not there any more.
+"""Debian's record of the disks that grub-pc is installed on: those of the old machine do not exist any more.
 
-An upgrade of grub-pc whose grub-install once made a core.img runs grub-install on the remembered devices, and fails
-where no person can be asked and one of them does not exist. Which name this instance's disk has (vda, sda, xvda)
-changes with Ganeti's hypervisor parameters, so none is remembered, and that none is meant (ADR 0096).
+If grub-install once made a core.img, an upgrade of grub-pc runs grub-install on the recorded devices; without a user to
+ask, it fails if one of them does not exist. The name of the instance's disk (vda, sda, xvda) depends on Ganeti's
+hypervisor parameters, so the record says that there is no device, on purpose (ADR 0096).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MEANT = (
 def forget_grub_devices(draft: Draft) -> None:
     """Let an upgrade of grub-pc inside the guest succeed without the disks of the old machine.
 
-    A debconf database that cannot be read is logged: it is not what the system boots by.
+    A debconf database that cannot be read is only logged, because the system boots without it.
     """
     try:
         data = draft.read(PATH)
     except StorageError as error:
-        log.warning("the devices that grub-pc is installed on stay as they are: %s", error)
+        log.warning("the devices that grub-pc is installed on are not changed: %s", error)
         return
     if data is None or not _DEVICES.search(data):
         return

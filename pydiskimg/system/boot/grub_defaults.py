@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""/etc/default/grub: what the guest's own update-grub (grub-mkconfig) makes its grub.cfg from."""
+"""/etc/default/grub: the settings from which the guest's own update-grub (grub-mkconfig) generates grub.cfg."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydiskimg.system.edits.span import Span
 from pydiskimg.system.edits.text import decoded, encoded, with_lines
 
 PATH = "/etc/default/grub"
-# Debian's and Ubuntu's grub-mkconfig reads these, too, the last one last. /etc/default/grub itself is made by their
-# package grub-pc, which asks about one that was there before.
+# Debian's and Ubuntu's grub-mkconfig reads these, too, after the first. Their package grub-pc makes /etc/default/grub
+# itself, and asks the user if that file already exists.
 _DIRECTORY = "/etc/default/grub.d"
 _OWN_FILE = f"{_DIRECTORY}/ganeti.cfg"
 _DEBIAN = "/etc/debian_version"
@@ -26,14 +26,14 @@ _SERIAL_COMMAND = "serial --unit=0 --speed=115200"
 
 @dataclass(slots=True)
 class _Defaults:
-    """The files in the order in which they are read; an assignment in a later one counts."""
+    """The files in the order in which they are read; an assignment in a later one takes precedence."""
 
     files: dict[str, str]
     own_file: str
     changed: set[str] = field(default_factory=set)
 
     def last(self, name: str) -> tuple[str, Span | None] | None:
-        """Return the file that assigns to name last, and where the value is if it is plain text."""
+        """Return the last file that assigns to name, and the location of the value if it is plain text."""
         for path in reversed(self.files):
             values = shell_values(encoded(self.files[path]), (name,))
             if values:
@@ -41,12 +41,12 @@ class _Defaults:
         return None
 
     def value(self, name: str) -> str:
-        """Return the value of name as far as it is plain text."""
+        """Return the value of name if it is plain text."""
         last = self.last(name)
         return decoded(last[1].text) if last is not None and last[1] is not None else ""
 
     def assign(self, name: str, value: str) -> None:
-        """Let name have a plain value, in place where it has one already."""
+        """Set name to a plain value, in place if it has one already."""
         path, span = self.last(name) or (self.own_file, None)
         if span is None:
             self.append(f'{name}="{value}"', path)
@@ -57,7 +57,7 @@ class _Defaults:
         self._set(path, decoded(data[: span.start] + text + data[span.end :]))
 
     def append(self, line: str, path: str | None = None) -> None:
-        """Add a line at the end of a file, of the own one without a path, unless the file has it."""
+        """Append a line to a file (without a path: to the own one), unless the file has it."""
         path = path or self.own_file
         text = self.files.get(path, "")
         if line in text.split("\n"):
@@ -70,11 +70,11 @@ class _Defaults:
 
 
 def change_defaults(draft: Draft, wanted: Sequence[str], *, serial_console: bool, is_moved: bool) -> None:
-    """Let kernels that update-grub finds have the wanted arguments, and GRUB its menu on the serial line, too.
+    """Give kernels that update-grub finds the wanted arguments, and show GRUB's menu on the serial line, too.
 
-    is_moved: the system was built on new file systems, and arguments that name the old ones go. What a person wrote
-    with variables and escapes stays, and the arguments are added after it. A system without GRUB's tools and settings
-    stays as it is.
+    With is_moved the system was built on new file systems, and arguments that name the old ones are removed. Values
+    with variables and escapes are kept, and the arguments are added after them. A system without GRUB's tools and
+    settings is not changed.
     """
     defaults = _read(draft)
     if defaults is None:
@@ -90,7 +90,7 @@ def change_defaults(draft: Draft, wanted: Sequence[str], *, serial_console: bool
 
 
 def plain_arguments(draft: Draft) -> list[str]:
-    """Return the arguments that update-grub gives to kernels as far as they are plain text, those for all first."""
+    """Return the arguments that update-grub gives to kernels if they are plain text, those for all kernels first."""
     defaults = _read(draft)
     if defaults is None:
         return []

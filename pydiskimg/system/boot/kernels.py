@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kernels in a guest's /boot with their initial RAM disks, by the names that distributions give them."""
+"""The kernels in a guest's /boot with their initial RAM disks, by the distributions' names for them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydiskimg.errors import StorageError
 from pydiskimg.system.edits.draft import Draft
 
 DIRECTORY = "/boot"
-NAMES_LIMIT = 4096  # in /boot; a system has some dozen
+NAMES_LIMIT = 4096  # in /boot; a system has about a dozen
 KERNELS_LIMIT = 64
 
-# vmlinuz- is most distributions' name; vmlinux- and Image- are for other machines, bzImage- and kernel- Gentoo's.
+# Most distributions use vmlinuz-; vmlinux- and Image- are for other machines, bzImage- and kernel- are Gentoo's.
 _KERNEL = re.compile(r"(vmlinuz|vmlinux|bzImage|Image|zImage|kernel)(?:-([A-Za-z0-9._+~-]{1,200}))?")
 _OTHERS = (".gz", ".xz", ".bz2", ".zst", ".sig", ".sha256", ".hmac", ".config", ".efi.signed")
 _INITRDS = (
@@ -32,7 +32,7 @@ _PART = re.compile(r"[0-9]+|[A-Za-z]+")
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Paths in the guest; version is what follows the kernel's name, empty for a kernel without; initrd may be none."""
+    """Paths in the guest; version is the part after the kernel's name, possibly empty; initrd may be missing."""
 
     version: str
     path: str
@@ -40,7 +40,7 @@ class Kernel:
 
     @property
     def is_rescue(self) -> bool:
-        """True for a kernel that is started only where the others do not."""
+        """True for a kernel that is started only if the others fail."""
         return _RESCUE.search(self.version) is not None
 
 
@@ -56,12 +56,12 @@ def find_kernels(draft: Draft) -> list[Kernel]:
 
 
 def _is_compressed(kernel: Kernel) -> bool:
-    """False for vmlinux: where there is a vmlinuz, too, it is for a debugger, and GRUB does not start it."""
+    """False for a vmlinux with a vmlinuz of the same version: it is for a debugger, and GRUB does not start it."""
     return not kernel.path.startswith(f"{DIRECTORY}/vmlinux")
 
 
 def _is_versioned(kernel: Kernel) -> bool:
-    """False for /boot/vmlinuz, a symlink to one of the others where there are any."""
+    """False for /boot/vmlinuz, a symlink to one of the others, if there are any."""
     return bool(kernel.version)
 
 
@@ -100,7 +100,7 @@ def _initrd(draft: Draft, names: set[str], version: str) -> str | None:
 
 
 def _is_loadable(draft: Draft, path: str) -> bool:
-    """Tell whether path is a file that GRUB can read: a symlink out of a /boot of its own leads nowhere for it."""
+    """True if path is a file that GRUB can read: a symlink out of a separate /boot is broken for GRUB."""
     try:
         if not draft.is_file(path):
             return False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A login on the serial line for systems that do not start one by themselves: inittab(5) and upstart.
 
-systemd starts one on every console that the kernel's arguments name, and Red Hat 6's upstart does so, too.
+systemd starts one on every console in the kernel's arguments, and so does Red Hat 6's upstart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UPSTART_JOB = f"{_UPSTART}/{CONSOLE}.conf"
 _SECURETTY = "/etc/securetty"
 _INIT = "/sbin/init"
 _GETTYS = ("/sbin/getty", "/sbin/agetty", "/usr/sbin/agetty", "/usr/bin/agetty", "/usr/bin/getty", "/bin/getty")
-# busybox's init names a terminal where sysvinit has an identifier of four letters at most, and knows no run levels.
+# In the identifier field busybox's init has a terminal, sysvinit at most four letters; busybox has no run levels.
 _BUSYBOX = re.compile(rb"^(?:tty[A-Za-z0-9]*+)?::(?:sysinit|respawn|askfirst|wait):", re.MULTILINE)
 _OWN_GETTY = re.compile(rb"^[ \t]*+[^#\n]*\b" + CONSOLE.encode() + rb"\b", re.MULTILINE)
 _IDENTIFIERS = ("T0", "s0", "S0", "co", "ser0")
@@ -37,7 +37,7 @@ exec {getty} -L 115200 {console} vt100
 
 
 def configure_serial_console(draft: Draft) -> None:
-    """Let the system start a login on the serial line, and root log in there. What does so already stays as it is."""
+    """Make the system start a login on the serial line that root may use. Existing logins are kept."""
     _trust(draft)
     if _is_systemd(draft):
         return
@@ -64,7 +64,7 @@ def _is_systemd(draft: Draft) -> bool:
 
 
 def _trust(draft: Draft) -> None:
-    """Name the line among those that root may log in on, where the system has such a list."""
+    """Add the line to those where root may log in, if the system has such a list."""
     old = draft.read(_SECURETTY)
     if old is not None and CONSOLE.encode() not in (line.strip() for line in old.split(b"\n")):
         draft.change(_SECURETTY, with_lines(old, CONSOLE.encode()), _WHAT)

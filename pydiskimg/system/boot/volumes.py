@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where a new system's boot loader finds its files, and which root it hands to the kernel."""
+"""The file systems of a new system for its boot loader, and the root for its kernel."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _BOOT = "/boot"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootVolumes:
-    """root_uuid is the root file system's; boot_uuid that of /boot where it is a file system of its own, else None.
+    """root_uuid is the root file system's; boot_uuid that of a separate /boot, otherwise None.
 
-    root_partuuid is the root partition's, by which a kernel without an initial RAM disk finds it: has_initrd is False.
+    root_partuuid is the root partition's, by which a kernel without an initial RAM disk (has_initrd False) finds it.
     """
 
     root_uuid: str
@@ -39,17 +39,17 @@ class BootVolumes:
 
     @property
     def prefix(self) -> str:
-        """What a path on the file system with the kernels has before the name of a file in /boot."""
+        """The prefix of paths in /boot on the file system with the kernels."""
         return "" if self.boot_uuid else _BOOT
 
     def loader_path(self, path: str) -> str:
-        """Return a path of the guest below /boot as the boot loader has it."""
+        """Return a path of the guest below /boot in the boot loader's form."""
         return self.prefix + path.removeprefix(_BOOT)
 
     def moved(self, path: str, is_file: Callable[[str], bool]) -> str | None:
-        """Return a path of the old machine's boot loader as it is here; None where no such file is in /boot.
+        """Return the path on this system for a path of the old machine's boot loader; None if no such file is in /boot.
 
-        There it began with /boot, with nothing (a /boot of its own) or with a btrfs subvolume (/@/boot).
+        The old path begins with /boot, with no prefix (a separate /boot) or with a btrfs subvolume (/@/boot).
         """
         _, _, below = path.rpartition(f"{_BOOT}/")
         name = "/" + below.lstrip("/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's files as they are to be: all computed first, then written, so that a refusal changes nothing."""
+"""A draft of changes to a guest's files: all are computed first and then written, so that a refusal changes nothing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pydiskimg.system.edits.text import encoded
 log = logging.getLogger(__name__)
 
 FILE_LIMIT = 1 << 20  # bytes of a file
-TOTAL_LIMIT = 16 << 20  # bytes of all files together; a guest's configuration has some thousand
+TOTAL_LIMIT = 16 << 20  # bytes of all files together; a guest's configuration has a few thousand
 NAMES_LIMIT = 1 << 16  # in one directory
 FILES_LIMIT = 256  # in one directory that match one pattern
 
 
-# What setting one gives on vfat, and on a node with a policy that does not know it.
+# The errors of setting a label on vfat, and on a node whose policy does not know it.
 _NO_LABEL = (errno.EOPNOTSUPP, errno.EINVAL)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,12 +36,12 @@ class _Make(Protocol):
 
 
 class GuestError(DiskImageError):
-    """What the guest's files say keeps them from being changed; nothing was written."""
+    """The contents of the guest's files keep them from being changed; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What a file is to hold; data None: it is to go. mode is that of a new one."""
+    """The new contents of a file; data None: it will be removed. mode is that of a new one."""
 
     data: bytes | None
     mode: int = 0o644
@@ -62,22 +62,22 @@ _GONE = _Contents(None)
 
 
 class Draft:
-    """The guest's files as they are to be. Reading sees what was changed before; nothing is written until write()."""
+    """The guest's files in their future state. Reading sees earlier changes; nothing is written until write()."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._old: dict[str, bytes | None] = {}
         self._new: dict[str, _New] = {}
         self._notes: dict[str, list[str]] = {}
-        self._gone: set[str] = set()  # also what something new takes the place of
+        self._gone: set[str] = set()  # also for files that will be replaced
         self._listed: dict[str, tuple[int, list[str]]] = {}
         self._total = 0
         self._labels = Labels(tree)
 
     def read(self, path: str, *, limit: int = FILE_LIMIT) -> bytes | None:
-        """Return the contents of a regular file of at most limit bytes, None when the file does not exist.
+        """Return the contents of a regular file of at most limit bytes, None if the file does not exist.
 
-        Raises StorageError for one that is not a regular file or is too large, GuestError when all together are.
+        Raises StorageError for a file that is not regular or too large, GuestError when all together are too large.
         """
         new = self._new.get(path)
         if isinstance(new, _Contents):
@@ -96,7 +96,7 @@ class Draft:
         return self._old[path]
 
     def is_file(self, path: str) -> bool:
-        """True when path ends, through symlinks, on a regular file."""
+        """True when path leads, through symlinks, to a regular file."""
         new = self._new.get(path)
         if new is not None:
             return not isinstance(new, _Directory) and self.read(path) is not None
@@ -106,21 +106,21 @@ class Draft:
             return False
 
     def exists(self, path: str) -> bool:
-        """True when path ends, through symlinks, on anything."""
+        """True when path leads, through symlinks, to an existing file."""
         new = self._new.get(path)
         if new is None:
             return self._tree.exists(path)
         return self.exists(new.target) if isinstance(new, _Link) else new != _GONE
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result | None:
-        """Return what os.stat() gives for path as it was before any change; None where there was nothing."""
+        """Return the result of os.stat() for path before any change; None if it did not exist."""
         try:
             return self._tree.stat(path, follow_symlinks=follow_symlinks)
         except (FileNotFoundError, OutsideTreeError):
             return None
 
     def is_dangling(self, path: str) -> bool:
-        """True when path is a symlink that leads to nothing: a file cannot always be made through it."""
+        """True when path is a broken symlink: a file cannot always be made through it."""
         try:
             self._tree.stat(path, follow_symlinks=False)
         except FileNotFoundError:
@@ -128,7 +128,7 @@ class Draft:
         return not self.exists(path)
 
     def files(self, directory: str, pattern: str) -> list[str]:
-        """Return the paths of the regular files in directory whose names match, sorted; none without a directory.
+        """Return the paths of the regular files in directory whose names match, sorted; empty without the directory.
 
         Raises GuestError for more than FILES_LIMIT of them.
         """
@@ -148,20 +148,23 @@ class Draft:
         return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
 
     def names(self, directory: str, *, limit: int) -> list[str]:
-        """Return the sorted names in a directory as it was; none without it. Raises GuestError for more than limit."""
+        """Return the sorted names in a directory before any change; empty without it.
+
+        Raises GuestError for more than limit.
+        """
         names = self._names(directory)
         if len(names) > limit:
-            raise GuestError(f"{directory}: holds {len(names)} names; at most {limit} are read")
+            raise GuestError(f"{directory}: contains {len(names)} names; at most {limit} are read")
         return names
 
     def _names(self, directory: str) -> list[str]:
-        """Return the names in a directory as it was, listed once: a guest may have a million in it."""
+        """Return the names in a directory before any change, cached: a guest may have a million in it."""
         if directory not in self._listed:
             found = self._list(directory)
             self._listed[directory] = len(found), found[:NAMES_LIMIT]
         count, names = self._listed[directory]
         if count > NAMES_LIMIT:
-            raise GuestError(f"{directory}: holds {count} names; at most {NAMES_LIMIT} are looked at")
+            raise GuestError(f"{directory}: contains {count} names; at most {NAMES_LIMIT} are read")
         return names
 
     def _list(self, directory: str) -> list[str]:
@@ -175,21 +178,22 @@ class Draft:
             return []
 
     def change(self, path: str, data: bytes, what: str, *, mode: int = 0o644) -> None:
-        """Give a file new contents, or make one of this mode, and the directories above it; what says it for the log.
+        """Give a file new contents, or make one of this mode, and its parent directories; what describes it for the
+        log.
 
-        Nothing is noted where it has these contents. An old file keeps its mode.
+        A file that already has these contents is not changed. An existing file keeps its mode.
         """
         if data == self.read(path):
             return
         self._note(path, _Contents(data, mode), what)
 
     def make_directory(self, path: str, what: str, *, mode: int = 0o755) -> None:
-        """Make a directory of this mode, and those above it, unless something has this path."""
+        """Make a directory of this mode, and its parents, unless the path exists."""
         if not self.exists(path):
             self._note(path, _Directory(mode), what)
 
     def remove(self, path: str, what: str) -> None:
-        """Take a file or symlink away, if there is one. Raises GuestError for a directory."""
+        """Remove a file or symlink, if it exists. Raises GuestError for a directory."""
         status = self.stat(path, follow_symlinks=False)
         if status is None:
             self._new.pop(path, None)
@@ -200,20 +204,20 @@ class Draft:
             self._note(path, _GONE, what)
 
     def symlink(self, path: str, target: str, what: str) -> None:
-        """Make a symlink to the absolute path target where nothing is, and the directories above it."""
+        """Make a symlink to the absolute path target, and its parent directories, unless the path exists."""
         if path not in self._new and self.stat(path, follow_symlinks=False) is None:
             self._note(path, _Link(target), what)
 
     def _note(self, path: str, new: _New, what: str) -> None:
-        if self._new.get(path) == _GONE:  # what takes its place is what there is to tell
+        if self._new.get(path) == _GONE:  # the log names the file that replaces it
             self._notes[path] = []
         self._new[path] = new
         self._notes.setdefault(path, []).append(what)
 
     def write(self, order: Callable[[str], int]) -> int:
-        """Write what was changed, the paths of a lower order first, and return how many files.
+        """Write the changes, paths of a lower order first, and return how many files were written.
 
-        Each file is the old or the new one; after an error those of a higher order are still old.
+        Each file has its old or its new contents; after an error those of a higher order are still old.
         """
         written = 0
         for path in sorted(self._new, key=order):
@@ -230,7 +234,7 @@ class Draft:
         return written
 
     def _write(self, path: str, new: _New) -> bool:
-        """Write one file; False where it turns out to be as it is to be."""
+        """Write one file; return False if it turns out to be unchanged."""
         if path in self._gone and self.stat(path, follow_symlinks=False) is not None:
             self._tree.remove(path)
         if new == _GONE:
@@ -244,7 +248,8 @@ class Draft:
             assert new.data is not None
             self._make_parents(path)
             self._labelled(path, FILE, partial(self._tree.write, path, new.data, mode=new.mode))
-        elif self._tree.read(path, limit=self._limit(path)) != new.data:  # it may lead to one that is written already
+        # it may lead to a file that is already written
+        elif self._tree.read(path, limit=self._limit(path)) != new.data:
             assert new.data is not None
             self._tree.replace(path, new.data)
         else:
@@ -268,7 +273,7 @@ class Draft:
         self._labelled(path, DIRECTORY, partial(self._tree.make_directory, path, mode=mode))
 
     def _labelled(self, path: str, kind: str, make: _Make) -> None:
-        """Make something with its SELinux label, or without where the file system or the node's kernel takes none."""
+        """Make a file with its SELinux label, or without one if the file system or the node's kernel refuses it."""
         attributes = self._labels.attributes(path, kind)
         try:
             make(attributes=attributes)
@@ -276,5 +281,5 @@ class Draft:
             if not attributes or error.errno not in _NO_LABEL:
                 raise
             log.warning("%s gets no SELinux label: %s", path, error)
-            if kind == FILE or self.stat(path, follow_symlinks=False) is None:  # the others are there by now
+            if kind == FILE or self.stat(path, follow_symlinks=False) is None:  # the other attributes are set by now
                 make(attributes={})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An IP address as a system's files spell it."""
+"""IP addresses as a system's files spell them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ IPAddress = IPv4Address | IPv6Address
 
 
 def parse_address(text: bytes | str) -> IPAddress | None:
-    """Return the address that a text spells, None when it is not one."""
+    """Return the address in a text, None if it is not one."""
     if len(text) > 45:
         return None
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Regular expressions of a guest's, matched against paths in time that the guest cannot stretch (ADR 0105).
+"""Regular expressions of a guest, matched against paths in bounded time (ADR 0105).
 
-Python's re tries one way after the other, and a pattern such as (a*)*b makes that as many ways as there are atoms in
-the universe. Here all ways are followed at the same time, as K. Thompson described in 1968: a step for each byte of the
-path and each instruction of the pattern at most, and a Budget ends that, too.
+Python's re tries alternatives one after the other, and a pattern such as (a*)*b has exponentially many of them. Here
+all alternatives are followed at the same time, as K. Thompson described in 1968: at most one step for each byte of the
+path and each instruction of the pattern, and a Budget limits the total.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 INSTRUCTIONS_LIMIT = 2000  # of one pattern, its counted repetitions written out
 LENGTH_LIMIT = 8192  # bytes of one pattern; the longest path has 4096, and each byte of it may be escaped
-_START_STEPS = 100  # what the shortest pattern takes before the first byte of the path
-_DEPTH_LIMIT = 20  # of groups in groups
+_START_STEPS = 100  # steps of the shortest pattern before the first byte of the path
+_DEPTH_LIMIT = 20  # of nested groups
 _COUNT_LIMIT = 255
 
 _ANY = (1 << 256) - 1
@@ -43,26 +43,26 @@ _NAMED = {
 }
 _COUNTS = re.compile(r"\{([0-9]{1,3})(,?)([0-9]{0,3})\}")
 _NAMED_CLASS = re.compile(r"\[:([a-z]{5,6}):\]")
-# What a path that matches begins with; the last byte before a quantifier may be missing or come more often.
+# The literal beginning of a pattern; the last byte before a quantifier may be missing or repeated.
 _LITERAL = re.compile(rb"(?:[^\\.^$?*+|\[(){}]|\\[^A-Za-z0-9])*+")
 
 
 class PatternError(ValueError):
-    """A pattern is not one of those that are understood here, or is too large; the text says why."""
+    """A pattern is not supported here, or is too large; the text says why."""
 
 
 class BudgetError(Exception):
-    """The patterns together take more steps than they are given."""
+    """The patterns together take more steps than allowed."""
 
 
 class Budget:
-    """The steps that are left for all patterns of a guest: about three million take a second."""
+    """The remaining steps for all patterns of a guest: about three million take a second."""
 
     def __init__(self, steps: int) -> None:
         self._left = steps
 
     def spend(self, steps: int) -> None:
-        """Take steps away. Raises BudgetError when there are none left."""
+        """Take steps from the budget. Raises BudgetError when none are left."""
         self._left -= steps
         if self._left < 0:
             raise BudgetError
@@ -80,12 +80,12 @@ class _Node:
 
     @property
     def is_empty(self) -> bool:
-        """True when no byte can match it and it takes no instruction."""
+        """True if it matches only the empty string and needs no instruction."""
         return self.kind == "all" and not self.parts
 
 
 def literal_beginning(pattern: bytes) -> bytes:
-    """Return what each path begins with that the pattern matches; empty where it begins in several ways."""
+    """Return the beginning that all matching paths share; empty if they have none."""
     found = _LITERAL.match(pattern)
     assert found is not None
     text, end = found.group(), found.end()
@@ -102,7 +102,7 @@ def is_literal(pattern: bytes) -> bool:
 
 
 def matches(pattern: bytes, path: bytes, budget: Budget) -> bool:
-    """Tell whether the whole path matches. Raises PatternError and BudgetError."""
+    """True if the whole path matches. Raises PatternError and BudgetError."""
     budget.spend(_START_STEPS + 4 * len(pattern))
     program = _Compiler().compile(_Parser(pattern.decode("latin-1")).parse())
     budget.spend(4 * len(program))
@@ -119,12 +119,12 @@ def matches(pattern: bytes, path: bytes, budget: Budget) -> bool:
     return any(program[state][0] == "match" for state in states)
 
 
-# What an instruction does, and its two numbers: set (mask), split (both places to go on), jump (the place), match.
+# An instruction and its two numbers: set (mask), split (both next instructions), jump (the next one), match.
 _Program = list[tuple[str, int, int]]
 
 
 def _reachable(program: _Program, states: list[int], budget: Budget) -> list[int]:
-    """Return the instructions that take a byte or match, and can be reached from states without a byte."""
+    """Return the instructions that take a byte or match, reachable from states without taking a byte."""
     seen = set(states)
     pending, found = list(states), []
     while pending:
@@ -165,7 +165,7 @@ class _Parser:
         parts = []
         while self.position < len(self.text) and self.text[self.position] not in "|)":
             node = self.repeated(self.atom())
-            if not node.is_empty:  # or ((){255}){255} would be gone through 65,025 times, and no instruction end that
+            if not node.is_empty:  # or ((){255}){255} would be evaluated 65,025 times without a limit by instructions
                 parts.append(node)
         return _Node("all", parts)
 
@@ -182,7 +182,7 @@ class _Parser:
             return node
         if self.take("+"):
             raise PatternError("a possessive quantifier")
-        self.take("?")  # which way is tried first makes no difference to whether a whole path matches
+        self.take("?")  # the order of alternatives does not change whether a whole path matches
         if least > _COUNT_LIMIT or (most is not None and not least <= most <= _COUNT_LIMIT):
             raise PatternError(f"a repetition that is not from 0 to {_COUNT_LIMIT}")
         if self.text[self.position : self.position + 1] in tuple(simple):
@@ -201,15 +201,15 @@ class _Parser:
         if character == "\\":
             return _Node("set", mask=self.escaped())
         if character in "*+?^$":
-            raise PatternError(f"a {character} where it repeats or ends nothing")
+            raise PatternError(f"a {character} that has nothing to repeat or to end")
         return _Node("set", mask=1 << ord(character))
 
     def group(self) -> _Node:
         if self.take("?") and not self.take(":"):
-            raise PatternError("a group that is more than a group")
+            raise PatternError("a group with an extension (?...)")
         self.depth += 1
         if self.depth > _DEPTH_LIMIT:
-            raise PatternError(f"more than {_DEPTH_LIMIT} groups in each other")
+            raise PatternError(f"more than {_DEPTH_LIMIT} nested groups")
         node = self.alternatives()
         if not self.take(")"):
             raise PatternError("a ( without )")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The names that stood for a system so far, and its instance's, each with and without its domain."""
+"""The names of a system so far, and its instance's name, each with and without its domain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# What a system has that was given no name: the defaults of distributions, and what hostname(1) shows for none.
+# Names of a system that was given none: the defaults of distributions, and hostname(1)'s placeholder.
 _UNSET = frozenset({"", "(none)", "localhost", "localhost.localdomain", "localhost.localdomain6", "localhost6"})
 
 
@@ -16,39 +16,39 @@ def short(name: str) -> str:
 
 
 def is_unset(name: str) -> bool:
-    """True for a name that stands for none."""
+    """True for a placeholder."""
     return name.lower() in _UNSET
 
 
 @dataclass(frozen=True, slots=True)
 class Renaming:
-    """new is the name to be, old are those that the system had, each with the domain where it has one."""
+    """new is the new name, old are the previous names of the system, each with the domain if it has one."""
 
     old: tuple[str, ...]
     new: str
 
     @classmethod
     def of(cls, new: str, old: Iterable[str | None]) -> Renaming:
-        """Return what replaces each of old by new; None, names that stand for none and the new one are left out."""
+        """Return the replacement of each of old by new; None, placeholders and the new name are left out."""
         kept = dict.fromkeys(name for name in old if name and not is_unset(name))
         return cls(tuple(name for name in kept if name.lower() not in (new.lower(), short(new).lower())), new)
 
     def is_new(self, found: str) -> bool:
-        """True for the new name in either form and any case of letters."""
+        """True for the new name with or without its domain, in any case of letters."""
         return found.lower() in (self.new.lower(), short(self.new).lower())
 
     def replaced(self, found: str) -> str | None:
-        """Return what becomes of an old name, in the form that found has; None for any other."""
+        """Return the replacement of an old name, in the form that found has; None for any other name."""
         name = found.lower()
-        # The short form first: where the old name has no domain, the system gets none either.
+        # The short form first: if the old name has no domain, the system gets none either.
         if any(name == short(old).lower() for old in self.old):
             return short(self.new)
         return self.new if any(name == old.lower() for old in self.old) else None
 
     def replaced_in_any_domain(self, found: str) -> str | None:
-        """Return what becomes of an old name, also in a domain that is not the instance's; None for any other.
+        """Return the replacement of an old name, even in a domain that is not the instance's; None for any other name.
 
-        It gets the new name's domain, or keeps its own where the new name has none; a dot at the end stays. Where the
+        It gets the new name's domain, or keeps its own if the new name has none; a dot at the end stays. If the
         instance keeps its name, so does the guest.
         """
         name = found.removesuffix(".")
@@ -60,7 +60,7 @@ class Renaming:
         return None if new is None else new + dot
 
     def replaced_bytes(self, found: bytes) -> bytes:
-        """Return found, or what becomes of it where it is an old name."""
+        """Return found, or its replacement if it is an old name."""
         # Latin-1 maps each byte to one character and back, and no other byte equals a letter of a host name.
         new = self.replaced(found.decode("latin-1"))
         return found if new is None else new.encode("ascii")

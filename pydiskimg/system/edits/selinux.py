@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The SELinux label of a new file: what the guest's own policy gives its path (ADR 0105).
+"""The SELinux label of a new file, by the guest's own policy for its path (ADR 0105).
 
-The policy's file_contexts is read as libselinux's selabel_lookup(3) does: aliases of directories first, then the last
-specification that matches, those without a wildcard before all others.
+The policy's file_contexts is interpreted as by libselinux's selabel_lookup(3): first aliases of directories, then the
+last specification that matches; those without a wildcard precede all others.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ FILE, DIRECTORY, SYMLINK = "--", "-d", "-l"  # as the policy spells them
 
 _CONFIG = "/etc/selinux/config"
 _SIZE_LIMIT = 4 << 20  # bytes of one file; Fedora's file_contexts has half a million
-_LINES_LIMIT = 40_000  # of all files; a policy of a distribution has some seven thousand
-_STEPS = 3_000_000  # for all new files; a policy of a distribution takes some thousand for each
-_ORDER = ("file_contexts", "file_contexts.homedirs", "file_contexts.local")  # a later one wins
+_LINES_LIMIT = 40_000  # of all files; a distribution's policy has about seven thousand
+_STEPS = 3_000_000  # for all new files; a distribution's policy takes a few thousand for each
+_ORDER = ("file_contexts", "file_contexts.homedirs", "file_contexts.local")  # a later one takes precedence
 _ON = (b"enforcing", b"permissive")
 _CONFIG_LINE = re.compile(rb"^[ \t]*+(SELINUX|SELINUXTYPE)[ \t]*+=[ \t]*+([A-Za-z0-9_.-]++)", re.MULTILINE)
-# stem is a first directory without a wildcard in it: most lines are ruled out by it alone.
+# stem is a first directory without a wildcard: it rules out most lines.
 _LINE = re.compile(
     rb"^[ \t]*+(?P<pattern>(?!#)(?P<stem>/[^\s/\\.^$?*+|\[({]++(?=/))?+\S++)[ \t]++(?:(?P<kind>-\S)[ \t]++)?"
     rb"(?P<context>[!-~]{1,255}+)[ \t\r]*+$",
@@ -54,7 +54,7 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Specification:
-    """A line of file_contexts, which begins at offset; kind is empty for files of every kind."""
+    """A line of file_contexts, at offset; kind is empty for files of every kind."""
 
     pattern: bytes
     kind: str
@@ -73,7 +73,7 @@ _Aliases = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Policy:
-    """specifications by their stem, in the order of the files; aliases map a directory to one that the policy knows."""
+    """specifications by their stem, in the order of the files; aliases map a directory to one in the policy."""
 
     specifications: dict[bytes, list[_Specification]]
     aliases: _Aliases
@@ -81,7 +81,7 @@ class _Policy:
 
 
 class Labels:
-    """The labels of a guest's new files; read from the tree when the first one is needed."""
+    """The labels of a guest's new files; the policy is read from the tree on first use."""
 
     def __init__(self, tree: ReadableTree) -> None:
         self._tree = tree
@@ -91,9 +91,9 @@ class Labels:
         self._budget = Budget(_STEPS)
 
     def attributes(self, path: str, kind: str) -> dict[str, bytes]:
-        """Return the extended attributes of a new file of the kind FILE, DIRECTORY or SYMLINK; none without a label.
+        """Return the extended attributes of a new file of the kind FILE, DIRECTORY or SYMLINK; empty without a label.
 
-        A policy that cannot be read, or gives this path no label, is logged.
+        A policy that cannot be read, or has no label for this path, is logged.
         """
         try:
             if not self._is_read:
@@ -122,15 +122,15 @@ class Labels:
             try:
                 found = matches(line.pattern, name, self._budget)
             except PatternError as error:
-                raise PatternError(f"{line.location} has {error}, which is not understood here") from None
+                raise PatternError(f"{line.location} has {error}, which is not supported here") from None
             if found:
                 return None if line.context == _NONE else line.context
         return None
 
     def _lines(self, policy: _Policy, stem: bytes) -> list[tuple[bytes, _Specification]]:
-        """Return the lines that may be about a path below stem, in the order in which they are tried.
+        """Return the lines that may match a path below stem, in the order in which they are tried.
 
-        With each is what the paths begin with that it matches.
+        Each comes with the beginning of the paths that it matches.
         """
         if stem not in self._ordered:
             lines = policy.specifications.get(b"", []) + policy.specifications.get(stem, [])
@@ -141,17 +141,17 @@ class Labels:
 
 
 def attributes_of_new(tree: ReadableTree, path: str) -> dict[str, bytes]:
-    """Return the extended attributes of a file that is about to be made; none where it is there already."""
+    """Return the extended attributes of a file that is about to be made; empty if the file already exists."""
     try:
         return {} if tree.exists(path) else Labels(tree).attributes(path, FILE)
-    except StorageError:  # the writer reports a path that cannot be a file's
+    except StorageError:  # the writer reports a path that is not valid for a file
         return {}
 
 
 def _read_policy(tree: ReadableTree) -> _Policy | None:
-    """Return the policy that the guest's configuration names; None where SELinux is off or there is no policy."""
+    """Return the policy in the guest's configuration; None if SELinux is off or there is no policy."""
     config = _read(tree, _CONFIG)
-    settings = dict(reversed(_CONFIG_LINE.findall(config)))  # the first one counts
+    settings = dict(reversed(_CONFIG_LINE.findall(config)))  # the first one applies
     if settings.get(b"SELINUX", b"").lower() not in _ON:
         return None
     policy = settings.get(b"SELINUXTYPE", b"targeted").decode("ascii")
@@ -175,7 +175,7 @@ def _read_policy(tree: ReadableTree) -> _Policy | None:
 
 
 def _read(tree: ReadableTree, path: str) -> bytes:
-    """Return a file's contents, none where there is no such file. Raises StorageError."""
+    """Return a file's contents, empty if there is no such file. Raises StorageError."""
     try:
         return tree.read(path, limit=_SIZE_LIMIT)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ _VALUE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ShellValue:
-    """What one line assigns to name. span is the value inside its quotes, or None where it is not plain text."""
+    """An assignment to name in a line. span is the value inside its quotes, or None if it is not plain text."""
 
     name: str
     span: Span | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pieces of a file that are to be replaced, while every other byte stays."""
+"""Replace pieces of a file, while every other byte stays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Span:
 
     @classmethod
     def of(cls, match: re.Match[bytes], group: int | str = 0) -> Span:
-        """Return where a group of a match lies; the group has matched."""
+        """Return the location of a group of a match; the group must have matched."""
         return cls(match.start(group), match.end(group), match.group(group))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""systemd in a guest: whether the system has it, where its units are, and which of them are masked."""
+"""systemd in a guest: whether it is installed, where its units are, and which of them are masked."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's text files: their bytes as text and back without a loss, and lines added at their end."""
+"""A guest's text files: bytes to text and back without loss, and lines appended."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ def decoded(data: bytes) -> str:
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes of a text that decoded() returned, or of any other text."""
+    """Return the bytes of a text from decoded(), or of any other text."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def with_lines(data: bytes, *lines: bytes) -> bytes:
-    """Return data with the lines at its end, each on a line of its own; they are given without their line ends."""
+    """Return data with lines appended; they are given without their line ends."""
     return b"".join([ended(data), *(line + b"\n" for line in lines)])
 
 
 def ended(data: bytes) -> bytes:
-    """Return data with a line end after the last line, where that has none; nothing stays nothing."""
+    """Return data with a line end after the last line; empty data stays empty."""
     return data if not data or data.endswith(b"\n") else data + b"\n"

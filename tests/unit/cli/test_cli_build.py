@@ -97,7 +97,7 @@ def test_what_fails_leaves_the_file_that_was_there(tmp_path: Path, tarball: Path
     system_tarball(other, ROOT / "docs/adr")
     for source, size, words in (
         (damaged, "64M", "the gzip data end early"),
-        (other, "64M", f"{other}: holds no directory /etc, so it is not the root of a Linux system"),
+        (other, "64M", f"{other}: has no directory /etc, so it is not the root of a Linux system"),
         (tarball, "5M", "bytes (4 MiB) are for the root file system; expected"),
         (tarball, "1k", "the partitions need at least 2097152 bytes (2 MiB), the disk has 1024 bytes"),
         (tmp_path / "none", "64M", "No such file"),
@@ -165,4 +165,4 @@ def test_a_boot_that_is_a_symlink_says_what_to_leave_out(tmp_path: Path) -> None
     done = build(tarball, tmp_path / "disk", "--size", "64M")
     assert done.returncode == 0
     assert done.stderr.startswith("pydiskimg: /boot/grub/grub.cfg: it ")
-    assert done.stderr.endswith("; it is kept as grub.cfg.old, and replaced\n")
+    assert done.stderr.endswith("; it is kept as grub.cfg.old and replaced\n")

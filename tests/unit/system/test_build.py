@@ -140,7 +140,7 @@ def test_a_grub_that_is_not_known_is_refused() -> None:
 
 def test_what_is_not_a_system_is_refused_and_gets_no_table() -> None:
     disk = MemoryDisk(SIZE)
-    with pytest.raises(ArchiveError, match="holds no directory /etc, so it is not the root of a Linux system"):
+    with pytest.raises(ArchiveError, match="has no directory /etc, so it is not the root of a Linux system"):
         build_system(disk, iter([folder("home"), regular("etc")]))
     assert read_partition_table(disk) == []
 

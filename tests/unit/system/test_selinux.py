@@ -136,7 +136,7 @@ def test_files_that_are_none_are_told_and_give_no_label(
 def test_patterns_that_are_not_understood_are_named(guest: Guest, caplog: pytest.LogCaptureFixture) -> None:
     guest.write(f"{FILES}/file_contexts", "/etc/(a)\\1 x:y:z:s0\n/etc/[a x:y:z:s0\n")
     assert guest.label("/etc/x") is None
-    assert f"/{FILES}/file_contexts:2 has a [ without ], which is not understood here" in caplog.text
+    assert f"/{FILES}/file_contexts:2 has a [ without ], which is not supported here" in caplog.text
 
 
 @pytest.mark.parametrize("line", ["/(a*)*b x:y:z:s0", "/.*.*.*.*x x:y:z:s0", "/" + "a?" * 500 + "b x:y:z:s0"])
