@@ -11,7 +11,7 @@ import time
 
 from pydiskimg.errors import InUseError, storage_error
 from pydiskimg.linux.fileio import system_text
-from pydiskimg.linux.locks import is_read, lock_as_reader, lock_as_writer, lock_holder
+from pydiskimg.linux.locks import is_read, lock_as_backing_reader, lock_as_reader, lock_as_writer, lock_holder
 from pydiskimg.startup import TYPE_CHECKING
 
 # Seconds for the kernel to finish a mount that a killed process had begun, and to unmount it.
@@ -113,6 +113,20 @@ def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
         except OSError as error:
             raise storage_error(error, name, "cannot lock") from error
         raise _in_use(name, f"{_process(process)} is writing to it", outcome="read")
+
+
+def claim_backing_file(fd: int, name: str) -> None:
+    """Keep all writers from a file that an image which is written stands on, until fd is closed.
+
+    Raises InUseError when another program writes it.
+    """
+    try:
+        if lock_as_backing_reader(fd):
+            return
+        process = lock_holder(fd)
+    except OSError as error:
+        raise storage_error(error, name, "cannot lock") from error
+    raise _in_use(name, f"{_process(process)} is writing to it, and an image that stands on it was to be written")
 
 
 def claim_from_machines(fd: int, name: str) -> None:

@@ -16,7 +16,7 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from pydiskimg.disks.descriptor import DescriptorDisk
@@ -83,6 +83,8 @@ def open_chain_disk(
     # The image as a reader sees it finds its backing files by the policy, and keeps them open.
     opened = stack.enter_context(ExitStack())
     chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
+    if writable:
+        lock_files(backing_sources(chain))
     data_file = _data_file_disk(stack, chain, writable=writable)
     image = open_qcow2_disk(store_of(disk), backing=chain.backing, data_file=data_file, compress=compress)
     if not writable:
@@ -166,6 +168,19 @@ def backing_sources(source: Source) -> Iterator[Source]:
     while isinstance(source, Qcow2Source) and source.backing is not None:
         source = source.backing
         yield source
+
+
+def lock_files(sources: Iterable[Source]) -> None:
+    """Keep other writers from the files of open images that one which is written stands on, until they are closed.
+
+    Raises InUseError when one of them is written.
+    """
+    from pydiskimg.host.claims import claim_backing_file  # only here: what is only read takes no locks
+
+    for source in sources:
+        for file in (source.file, source.data) if isinstance(source, Qcow2Source) else (source,):
+            if isinstance(file, RawSource):  # what is at an address has no locks
+                claim_backing_file(file.fileno(), file.name)
 
 
 def file_of(source: Source) -> RawSource:

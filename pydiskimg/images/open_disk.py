@@ -56,8 +56,8 @@ def open_disk(
 
     writable opens for writing. A block device is then opened O_EXCL, so that a mounted device or one claimed in another
     way is refused; a file is locked with flock(2) and refused while a loop device uses it. Both are refused while QEMU,
-    qemu-img or an export uses them, and are locked as QEMU locks them; `qemu-img info -U` still works. On a file system
-    without such locks, other programs are not kept out.
+    qemu-img or an export uses them, and are locked as QEMU locks them; `qemu-img info -U` still works, and no other
+    program may write a backing file. On a file system without such locks, other programs are not kept out.
 
     Leaving the block closes the descriptor. It flushes a qcow2 image; for a raw disk call Disk.flush() first.
 

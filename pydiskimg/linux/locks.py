@@ -70,6 +70,24 @@ def lock_as_reader(fd: int) -> bool:
         raise
 
 
+def lock_as_backing_reader(fd: int) -> bool:
+    """Hold the locks of QEMU for a file that an image which is written stands on, until the open file is closed.
+
+    Others read the file, and none writes it. Returns False when another program writes it. File systems without locks
+    and errors are as for lock_as_writer().
+    """
+    try:
+        set_lock(fd, fcntl.F_RDLCK, _USES + _READING, 1)
+        for refused in (_WRITING, _RESIZING):
+            set_lock(fd, fcntl.F_RDLCK, _REFUSALS + refused, 1)
+        uses = (_USES + _WRITING, _USES + _RESIZING, _REFUSALS + _READING)
+        return not any(_is_locked(fd, byte, byte + 1) for byte in uses)
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return True
+        raise
+
+
 def is_read(fd: int) -> bool:
     """True when another open file holds the locks of lock_as_reader(). Raises OSError."""
     return _is_locked(fd, _REFUSALS + _OURS, _REFUSALS + _OURS + 1)

@@ -18,7 +18,7 @@ from pydiskimg.disks.store import cut_file, store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images import FORMATS
-from pydiskimg.images.chain import backing_sources, file_of, open_chain
+from pydiskimg.images.chain import backing_sources, file_of, lock_files, open_chain
 from pydiskimg.images.map import IS_PRESENT, map_rows
 from pydiskimg.images.qcow2.host_offsets import IS_ZERO
 from pydiskimg.images.qcow2.reader import Qcow2Source
@@ -32,6 +32,7 @@ from pydiskimg.transfer.workers import Meter, work_on, worker_count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import Disk, Progress, Source
 
@@ -54,20 +55,19 @@ def commit(
     image. rate is the bytes a second that are written on average and no more, zeros that need not be written aside
     (None: no limit). progress counts the bytes that are written.
 
-    Both files are locked and refused as open_disk() refuses them. After an interruption the image at path shows what it
+    Both files are locked and refused as open_disk() refuses them, and so are the other files of the chain where another
+    program writes them. After an interruption the image at path shows what it
     did, and commit() may be called again. Raises UnsupportedImageError where there is no backing file or base is not
     in the chain, and what opening, reading and writing raise.
     """
     with ExitStack() as stack:
         disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))
         opened = stack.enter_context(ExitStack())
-        top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
-        depth, below = _base(top, base)
+        top, depth, below = _open_top(opened, disk, base, references)
         if below.size < top.size:
             resize_image(file_of(below).name, lambda _: top.size, format=below.format, references=references)
             opened.close()  # its tables have moved, and the old ones may be written over
-            top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
-            depth, below = _base(top, base)
+            top, depth, below = _open_top(opened, disk, base, references)
         target = _open_base(stack, below, references)
         meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in _changes(top, depth)))
         committing = _Committing(top, _paced(target, rate))
@@ -89,6 +89,16 @@ class _Committing:
         view = buffer[: piece.length]
         self._source.read_into(piece.start, view)
         self._disk.write(piece.start, view)
+
+
+def _open_top(
+    opened: ExitStack, disk: DescriptorDisk, base: str | os.PathLike[str] | None, references: AllowedDirectory | None
+) -> tuple[Qcow2Source, int, Source]:
+    """The image in disk, and depth in the chain and source of what gets its contents; files in between are locked."""
+    top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
+    depth, below = _base(top, base)
+    lock_files([*backing_sources(top)][: depth - 1])
+    return top, depth, below
 
 
 def _base(top: Qcow2Source, base: str | os.PathLike[str] | None) -> tuple[int, Source]:

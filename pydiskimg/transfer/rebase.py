@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
-from pydiskimg.images.chain import open_chain, open_chain_disk
+from pydiskimg.images.chain import backing_sources, lock_files, open_chain, open_chain_disk
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.switch.backing import name_backing_file
 from pydiskimg.images.raw import describe
@@ -46,7 +46,8 @@ def rebase(
     backing, may name, as for open_image(). compress compresses the clusters that are written. progress counts the bytes
     that are compared.
 
-    The image is locked and refused as open_disk() does. After an interruption it stands on the old file and shows the
+    The image is locked and refused as open_disk() does, and so is each of its backing files, the old and the new ones,
+    where another program writes it. After an interruption it stands on the old file and shows the
     same; rebase() may be called again. Raises what opening, reading and writing raise.
     """
     with ExitStack() as stack:
@@ -57,6 +58,7 @@ def rebase(
         _refuse_itself(new, disk.name)
         top = open_chain_disk(stack, disk, references=references, compress=compress, writable=True)
         if new is not None:
+            lock_files([new, *backing_sources(new)])
             top.will_stand_on(new.size)
         write_differences(old, new, top, unit=top.unit, but_its_own=True, progress=progress)
         top.flush()

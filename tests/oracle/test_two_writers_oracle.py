@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +16,7 @@ from tests.fixtures.both_programs import by_pydiskimg, by_qemu_img
 from tests.fixtures.programs import Tool
 from tests.fixtures.qcow2_images import run
 from tests.fixtures.used_by_qemu import in_qemu
+from tests.fixtures.used_by_us import in_pydiskimg
 
 pytestmark = pytest.mark.oracle
 
@@ -95,18 +95,8 @@ def by_storage_daemon(path: Path, tool: Tool) -> Iterator[None]:
 
 @contextmanager
 def by_us(path: Path, tool: Tool) -> Iterator[None]:
-    """A process of ours that has the image's disk open for writing."""
-    program = (
-        "import sys; from pydiskimg import allow_references, open_disk\n"
-        "with allow_references('.') as allowed, open_disk(sys.argv[1], writable=True, references=allowed):\n"
-        "    print('open', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", program, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=path.parent) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"open\n"
+    with in_pydiskimg(path):
         yield
-        process.communicate()
 
 
 @contextmanager
@@ -186,10 +176,10 @@ def test_reading_takes_no_lock_as_with_force_share(image: Path, tool: Tool, hold
 def test_a_backing_file_of_what_qemu_writes(image: Path, tool: Tool) -> None:
     """QEMU locks all files of the chain."""
     with by_qemu_io(image, tool):
-        for words in (["commit", "-b", "base", "overlay"], ["resize", "base", "+1M"]):
+        for words, name in ((["commit", "-b", "base", "overlay"], "image"), (["resize", "base", "+1M"], "base")):
             said = by_pydiskimg(*ours(words))
             assert said.status == by_qemu_img(*words).status == 1
-            assert said.err.startswith("pydiskimg: base: is in use")
+            assert said.err.startswith(f"pydiskimg: {name}: is in use")
 
 
 def test_qemu_img_is_refused_where_we_write(image: Path, tool: Tool) -> None:
