@@ -7,9 +7,9 @@ import os
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.image_options import READERS, split_options
+from pydiskimg.cli.options import add_format_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.images.amend import Amendment
 
-_KEYS = {
+KEYS = {
     "compat": "1.1 or v3, 0.10 or v2",
     "size": "the virtual size; a smaller one loses data",
     "refcount_bits": "1, 2, 4, 8, 16, 32, 64",
@@ -39,16 +39,21 @@ _ONLY_NEW = (
     "nocow",
     "extent_size_hint",
 )
+_EXAMPLES = """\
+pydiskimg amend -o lazy_refcounts=on disk.qcow2
+pydiskimg amend -o help disk.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "amend",
-        description="Change options of the qcow2 image FILE. Each is changed by one write of its header, one after the "
-        "other: after an interruption FILE shows what it did.",
+        description="Change options of the qcow2 image FILE. Each option is changed by one write of the header, one "
+        "after the other; after an interruption FILE shows the same contents.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format; only qcow2 has options")
+    add_format_option(parser, note="format; only qcow2 has options")
     parser.add_argument(
         "-o",
         dest="amendments",
@@ -56,15 +61,18 @@ def add_parser(subparsers: Any) -> None:
         required=True,
         type=_checked,
         metavar="OPTIONS",
-        help="key=value,key=value; help lists them and ends: "
-        + "; ".join(f"{key}={values}" for key, values in _KEYS.items()),
+        help="options to change: key=value,key=value; -o help lists them",
     )
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
-    parser.add_argument("--force", action="store_true", help="accepted: it is for the keys of encrypted images")
-    parser.add_argument("-t", dest="cache", metavar="CACHE", help="accepted: all is durable at the end")
+    add_progress_option(parser)
+    add_quiet_option(parser, "show no progress, even with -p")
+    parser.add_argument(
+        "--force", action="store_true", help="accepted as by qemu-img: it is for the keys of encrypted images"
+    )
+    parser.add_argument(
+        "-t", dest="cache", metavar="CACHE", help="accepted as by qemu-img: everything is durable at the end"
+    )
     add_references_option(parser)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="qcow2 image")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
@@ -96,7 +104,7 @@ def parse_amendment(text: str, amendment: Amendment) -> Amendment:
         if key in _ONLY_NEW or key.partition(".")[0] == "encrypt":
             raise ValueError(f"{key} is chosen when an image is made, and not changed afterwards; convert the image")
         if key not in _READERS:
-            raise ValueError(f"the option {key!r} is not known; expected one of {', '.join(_KEYS)}")
+            raise ValueError(f"the option {key!r} is not known; expected one of {', '.join(KEYS)}")
         name, read = _READERS[key]
         amendment = amendment._replace(**{name: read(key, value)})
     return amendment
@@ -111,7 +119,7 @@ def _checked(text: str) -> str:
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
     if "help" in parts or "?" in parts:
-        print("Amend options for 'qcow2':", *(f"  {key + '=':18}{values}" for key, values in _KEYS.items()), sep="\n")
+        print("Amend options for 'qcow2':", *(f"  {key + '=':18}{values}" for key, values in KEYS.items()), sep="\n")
         raise SystemExit(0)
     return text
 

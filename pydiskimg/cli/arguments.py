@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import ImageBytes, ImageSource
 
 
-CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
-"""What qemu-img takes for -t and -T."""
-
-
 def require_name(path: str, what: str = "image") -> None:
     """Raise StorageError for an empty name, which an unset shell variable leaves; what says whose it is."""
     if not path:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.arguments import size_argument
-from pydiskimg.images import FORMATS
+from pydiskimg.cli.options import add_format_option
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,15 +22,21 @@ _ACTIONS = {
     "enable": "let writes to the disk be recorded in BITMAP",
     "disable": "let writes to the disk not be recorded in BITMAP",
 }
+_EXAMPLES = """\
+pydiskimg bitmap --add -g 64k disk.qcow2 monday
+pydiskimg bitmap --add --merge monday disk.qcow2 week
+pydiskimg bitmap --remove disk.qcow2 monday
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "bitmap",
-        description="Change BITMAP, a persistent dirty bitmap of the qcow2 image FILE, by one or more actions in the "
-        "order in which they are given. All of them are made by one write: where one fails, or is interrupted, the "
-        "image is as it was.",
+        description="Change BITMAP, a persistent dirty bitmap of the qcow2 image FILE, by one or more actions, in the "
+        "order given. All actions are made by one write: if one fails or is interrupted, the image stays as "
+        "it was.",
+        examples=_EXAMPLES,
     )
     for name, text in _ACTIONS.items():
         parser.add_argument(f"--{name}", dest="actions", action="append_const", const=(name, ""), help=text)
@@ -44,10 +50,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("-g", "--granularity", type=size_argument, metavar="SIZE", help="for --add: bytes for a bit")
     parser.add_argument("-b", dest="source_file", metavar="FILE2", help="for --merge: the image that has SOURCE")
-    parser.add_argument("-F", dest="source_format", choices=FORMATS, help="format of FILE2 (default: by the contents)")
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("bitmap", metavar="BITMAP")
+    add_format_option(parser, "-F", of="FILE2", dest="source_format")
+    add_format_option(parser)
+    parser.add_argument("file", metavar="FILE", help="qcow2 image")
+    parser.add_argument("bitmap", metavar="BITMAP", help="name of the bitmap")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 

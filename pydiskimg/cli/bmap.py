@@ -9,27 +9,32 @@ import sys
 from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.options import add_format_option, add_progress_option
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.disks.new_file import new_file
-from pydiskimg.images import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.transfer.bmap import make_bmap
+
+_EXAMPLES = """\
+pydiskimg bmap -o disk.bmap disk.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "bmap",
-        description="Make a block map of IMAGE (raw or qcow2): which blocks of its disk hold data, with a SHA-256 of "
-        "each run. bmaptool and pydiskimg write compare a disk with it.",
+        description="Make a block map of IMAGE (raw or qcow2): the blocks of its disk that hold data, with a SHA-256 "
+        "of each run. bmaptool and pydiskimg write compare a disk with it.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where it goes (default: standard output)")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
+    add_format_option(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the map to FILE (default: standard output)")
+    add_progress_option(parser)
     add_references_option(parser)
-    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="disk image or block device")
     parser.set_defaults(run=run)
 
 

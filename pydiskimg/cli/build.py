@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.options import add_output_option, add_progress_option
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.pipes import is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.errors import ArchiveError, BootLoaderError, DiskImageError, MountPointError
@@ -38,13 +39,16 @@ needed. A new file DISK appears under its name when it is complete; a block devi
 """
 _EPILOG = """\
 The same SOURCE, --uuid and SOURCE_DATE_EPOCH give the same bytes.
-Example: pydiskimg build debian.tar.gz debian.qcow2 -O qcow2 --size 4G --swap 512M --hostname web1.example.org
+"""
+_EXAMPLES = """\
+pydiskimg build debian.tar.gz web1.qcow2 -O qcow2 --size 4G --swap 512M
+pydiskimg build tree/ web2.raw --table gpt --size 2G --hostname web2.example.org
 """
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
-    parser = subparsers.add_parser("build", description=_DESCRIPTION, epilog=_EPILOG)
+    parser = subparsers.add_parser("build", description=_DESCRIPTION, epilog=_EPILOG, examples=_EXAMPLES)
     parser.add_argument("source", metavar="SOURCE", help="tarball, - for standard input, or directory")
     parser.add_argument("disk", metavar="DISK", help="new file, or block device")
     parser.add_argument("-O", dest="format", choices=FORMATS, default="raw", help="format of DISK (default: raw)")
@@ -58,19 +62,24 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--table", choices=("mbr", "gpt"), help="partition table (default: mbr, gpt from 2 TiB on)")
     parser.add_argument("-t", dest="kind", choices=_KINDS, default="ext4", help="file system (default: ext4)")
     parser.add_argument(
-        "--bootloader", choices=("auto", "none"), default="auto", help="auto: where the system has one (default)"
+        "--bootloader",
+        choices=("auto", "none"),
+        default="auto",
+        help="auto (default): GRUB, if the system has its files",
     )
-    parser.add_argument("--hostname", type=_host_name, metavar="NAME", help="the system's name, also in /etc/hosts")
     parser.add_argument(
-        "--kernel-args", type=_kernel_arguments, default="", metavar="ARGS", help="more arguments of the kernel"
+        "--hostname", type=_host_name, metavar="NAME", help="host name of the system, also in /etc/hosts"
     )
     parser.add_argument(
-        "--serial-console", action="store_true", help="GRUB, the kernel's messages and a login on ttyS0, too"
+        "--kernel-args", type=_kernel_arguments, default="", metavar="ARGS", help="additional kernel arguments"
+    )
+    parser.add_argument(
+        "--serial-console", action="store_true", help="put GRUB, the kernel's messages and a login on ttyS0, too"
     )
     parser.add_argument(
         "-U", "--uuid", type=uuid_argument, help="UUID of the root file system, from which others are derived"
     )
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
+    add_progress_option(parser, " on standard error")
     add_output_option(parser)
     parser.set_defaults(run=run, usage_error=parser.error)
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pydiskimg.fs.ext4.tree import ExtTree
 
 _AT_ONCE = 1 << 20  # bytes
+_EXAMPLES = """\
+pydiskimg cat disk.qcow2 /etc/os-release
+pydiskimg cat --partition 2 disk.raw /etc/hostname /etc/fstab
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "cat",
         description=f"Print the contents of the files PATH of IMAGE, one after the other. {READ}",
+        examples=_EXAMPLES,
     )
     declare_common(parser)
     add_references_option(parser)
@@ -35,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 def declare_common(parser: Parser) -> None:
     """Declare the options of the common form."""
     declare_tree_arguments(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument, help="file in the image")
 
 
 def run(arguments: Arguments) -> None:

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import CACHE_MODES, open_file, require_file_name, require_whole
-from pydiskimg.cli.output import add_output_option, in_qemus_order, show, tell
+from pydiskimg.cli.arguments import open_file, require_file_name, require_whole
+from pydiskimg.cli.options import (
+    add_cache_option,
+    add_force_share_option,
+    add_format_option,
+    add_output_option,
+    add_progress_option,
+    add_quiet_option,
+)
+from pydiskimg.cli.output import in_qemus_order, show, tell
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -22,17 +30,24 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import ImageBytes, Progress
 
 CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
+_EXAMPLES = """\
+pydiskimg check disk.qcow2
+pydiskimg check disk.raw                     # the ext file systems on it
+pydiskimg check -r all disk.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "check",
-        description="Compare the reference counts of a qcow2 image with what refers to its clusters, and look for "
-        "entries that cannot be. Of a raw disk, a partition or an image of a file system, check ext2, ext3 and ext4 as "
-        "e2fsck -fn does, as the journal will leave them. With -r a qcow2 image is repaired, as far as that loses no "
-        "data, and checked once more. Exit status: 0 consistent, 1 the check was not completed or the usage is "
-        "wrong, 2 corrupt, 3 clusters are leaked, which is harmless, 63 there is nothing to check.",
+        description="Compare the reference counts of a qcow2 image with the references to its clusters, and look for "
+        "invalid entries in its tables. On a raw disk, a partition or an image of a file system, check ext2, "
+        "ext3 and ext4 as e2fsck -fn does, as if the journal had been replayed. With -r, repair a qcow2 image "
+        "as far as that loses no data, and check it again. Exit status: 0 consistent, 1 the check was not "
+        "completed or the usage is wrong, 2 corrupt, 3 clusters are leaked, which is harmless, 63 there is "
+        "nothing to check.",
+        examples=_EXAMPLES,
     )
     declare_common(parser)
     parser.set_defaults(run=run)
@@ -40,11 +55,11 @@ def add_parser(subparsers: Any) -> None:
 
 def declare_common(parser: Parser) -> None:
     """Declare the options, all of which the common form has."""
-    parser.add_argument("-f", "--format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but what is wrong")
-    parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
+    add_format_option(parser)
+    add_progress_option(parser)
+    add_quiet_option(parser, "print nothing but what is wrong")
+    add_cache_option(parser, "-T")
+    add_force_share_option(parser)
     parser.add_argument(
         "-r",
         "--repair",
@@ -52,7 +67,7 @@ def declare_common(parser: Parser) -> None:
         help="repair a qcow2 image: free leaked clusters, and with all make reference counts right, too",
     )
     add_output_option(parser)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="image file or block device")
     parser.set_defaults(reads_parts=True)
 
 

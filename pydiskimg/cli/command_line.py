@@ -121,9 +121,9 @@ def _meant(word: str, known: Iterable[str]) -> str:
 
 def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser of a command line that has these subcommands, of which those that are named have options."""
-    parser = _OverviewParser(prog="pydiskimg")
+    parser = _Overview(prog="pydiskimg")
     parser.add_argument("--version", action=_Version, help="print the version")
-    subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True, parser_class=_Parser)
+    subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True, parser_class=CommandParser)
     described = _Subparsers(subparsers)
     for name in commands:
         if name in named:
@@ -136,9 +136,25 @@ def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentP
             subparser.add_argument(
                 "--image-opts",
                 action="store_true",
-                help="images are described: driver=FORMAT,file.filename=FILE and, with raw, offset= and size=",
+                help="describe images instead of naming them: driver=FORMAT,file.filename=FILE and, for raw, offset= "
+                "and size=",
             )
     return parser
+
+
+def command_parsers(command: str) -> list[CommandParser]:
+    """Return the parser of a subcommand, followed by those of its actions, if it has any."""
+    (top,) = _actions_of(_parser([command], [command]))
+    return [top, *_actions_of(top)]
+
+
+def _actions_of(parser: argparse.ArgumentParser) -> list[CommandParser]:
+    return [
+        found
+        for action in parser._actions  # noqa: SLF001 - which argparse has no other way to ask for
+        if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
+        for found in action.choices.values()
+    ]
 
 
 def left_out(command: str, parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -161,7 +177,7 @@ class _Subparsers:
         return self._action.add_parser(name, help=COMMANDS[name], **how)
 
 
-class _Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words.
 
     examples are commands, one a line, with which the help ends.
@@ -170,6 +186,9 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *, examples: str = "", **how: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **how})
         self.examples = examples
+        self._positionals.title = "arguments"
+        if not self.add_help:  # -h has another meaning
+            self.add_argument("--help", action="help", help="show this help message and exit")
 
     def error(self, message: str) -> NoReturn:
         from pydiskimg.cli.output import message_text
@@ -203,7 +222,7 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{meant}")
 
 
-class _OverviewParser(_Parser):
+class _Overview(CommandParser):
     """Has as its help the list of all commands."""
 
     def format_help(self) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import CACHE_MODES, require_file_name, size_argument
+from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.options import (
+    add_cache_option,
+    add_format_option,
+    add_progress_option,
+    add_quiet_option,
+    add_rate_option,
+)
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
@@ -16,38 +23,31 @@ from pydiskimg.transfer.commit import commit
 if TYPE_CHECKING:
     import argparse
     from typing import Any
+_EXAMPLES = """\
+pydiskimg commit --allow-references . top.qcow2
+pydiskimg commit -d -p --allow-references . top.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "commit",
-        description="Write what the qcow2 image FILE holds into its backing file, and empty FILE, which then shows the "
-        "same as before. The backing file is opened below the directory of --allow-references only. Other images that "
-        "stand on the backing file show something else afterwards. After an interruption FILE shows what it did, and "
-        "commit may be run again.",
+        description="Write the contents of the qcow2 image FILE into its backing file, and empty FILE, which then "
+        "shows the same as before. The backing file is opened below the directory of --allow-references only. Other "
+        "images with the same backing file show other contents afterwards. After an interruption FILE shows "
+        "the same as before, and commit can be run again.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", dest="format", choices=("qcow2",), help="format; only qcow2 has backing files")
+    add_format_option(parser, choices=("qcow2",), note="format; only qcow2 has backing files")
     parser.add_argument("-b", dest="base", metavar="BASE", help="write into this file of the chain; implies -d")
-    parser.add_argument(
-        "-r",
-        dest="rate",
-        type=size_argument,
-        metavar="RATE",
-        help="write RATE bytes a second on average, and no more; 0 (default): no limit",
-    )
+    add_rate_option(parser)
     parser.add_argument("-d", dest="keep", action="store_true", help="do not empty FILE")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
-    parser.add_argument(
-        "-t",
-        dest="cache",
-        choices=CACHE_MODES,
-        metavar="CACHE",
-        help="accepted: all is durable at the end",
-    )
+    add_progress_option(parser)
+    add_quiet_option(parser)
+    add_cache_option(parser, "-t")
     add_references_option(parser)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="qcow2 image with a backing file")
     parser.set_defaults(run=run)
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_file_name
+from pydiskimg.cli.arguments import open_source, require_file_name
+from pydiskimg.cli.options import (
+    add_cache_option,
+    add_force_share_option,
+    add_format_option,
+    add_output_option,
+    add_progress_option,
+    add_quiet_option,
+)
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
-from pydiskimg.images import FORMATS
 from pydiskimg.protocols import Source
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.compare import compare
@@ -25,15 +32,20 @@ if TYPE_CHECKING:
 
 SAME, DIFFERENT, NOT_OPENED, NOT_MAPPED, NOT_READ = 0, 1, 2, 3, 4
 _SECTOR = 512
+_EXAMPLES = """\
+pydiskimg compare disk.raw disk.qcow2
+pydiskimg compare -f raw -F qcow2 /dev/vg/disk disk.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "compare",
-        description="Tell whether two images hold the same bytes; the shorter one counts as continued with zeros. "
-        "Exit status: 0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 3 the tables of "
-        "an image cannot be read, 4 its data cannot be read.",
+        description="Compare the contents of two images; the shorter one counts as continued with zeros. Exit status: "
+        "0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 3 the tables of an image "
+        "cannot be read, 4 its data cannot be read.",
+        examples=_EXAMPLES,
     )
     declare_common(parser)
     add_references_option(parser)
@@ -42,16 +54,16 @@ def add_parser(subparsers: Any) -> None:
 
 def declare_common(parser: Parser) -> None:
     """Declare the options of the common form."""
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE1 (default: by its contents)")
-    parser.add_argument("-F", dest="other_format", choices=FORMATS, help="format of FILE2 (default: by its contents)")
-    parser.add_argument("-s", dest="strict", action="store_true", help="sizes and allocation must be the same as well")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
-    parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
-    parser.add_argument("file", metavar="FILE1")
-    parser.add_argument("other_file", metavar="FILE2")
+    add_format_option(parser, of="FILE1")
+    add_format_option(parser, "-F", of="FILE2", dest="other_format")
+    parser.add_argument("-s", dest="strict", action="store_true", help="sizes and allocation must be the same, too")
+    add_progress_option(parser)
+    add_quiet_option(parser)
+    add_cache_option(parser, "-T")
+    add_force_share_option(parser)
+    add_output_option(parser)
+    parser.add_argument("file", metavar="FILE1", help="image file or block device")
+    parser.add_argument("other_file", metavar="FILE2", help="image file or block device")
 
 
 class _Mapped(Source):

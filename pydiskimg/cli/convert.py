@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_name
+from pydiskimg.cli.arguments import open_source, require_name
 from pydiskimg.cli.convert_target import bitmaps_of_source, paced, refuse_own_file, refuse_own_pipe, writing
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
+from pydiskimg.cli.options import CACHE_MODES, add_progress_option, add_quiet_option
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
@@ -32,10 +33,17 @@ _PROTOCOLS = ("file", "host_device")  # which qemu-img takes for formats: what i
 _NAMES = (*FORMATS, *_PROTOCOLS)
 _WORKERS = tuple(str(number) for number in range(1, 17))
 _DESCRIPTION = """\
-Copy the image SRC to DST, sparsely and durably; of several, one after the other. A new file appears under its name when
-it is complete; a block device, and with -n an existing image, is written in place and keeps its size. "-" is standard
-input or output, a pipe is written and read from front to back: the format of SRC must be named by -f when it is a
-qcow2 that comes through a pipe, and must have its tables first, as it has when this command has written it to a pipe.
+Copy the image SRC to DST, sparsely and durably; several images become one, in the order given. A new file appears under
+its name when it is complete; a block device, and with -n an existing image, is written in place and keeps its size. "-"
+is standard input or output. Pipes are written and read from front to back: a qcow2 image from a pipe needs -f qcow2,
+and its tables must come first, as in those that this command writes to a pipe.
+"""
+_EXAMPLES = """\
+pydiskimg convert -p disk.qcow2 copy.raw
+pydiskimg convert --verify -n disk.qcow2 /dev/vg/disk
+pydiskimg convert -c --used -O qcow2 /dev/vg/disk small.qcow2
+pydiskimg convert -c -O qcow2 disk.raw - | cat > backup.qcow2
+cat backup.qcow2 | pydiskimg convert -f qcow2 - restored.raw
 """
 
 
@@ -43,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     from pydiskimg.cli.convert_options import add_uncommon_options
 
-    parser = subparsers.add_parser("convert", description=_DESCRIPTION)
+    parser = subparsers.add_parser("convert", description=_DESCRIPTION, examples=_EXAMPLES)
     declare_common(parser)
     add_image_options(parser)
     add_uncommon_options(parser)
@@ -56,15 +64,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--used",
         action="store_true",
-        help="leave out what the ext2, ext3 and ext4 file systems of SRC have as free, and the contents of swap: DST "
-        "reads as zero there; a volume that is damaged, or of which the contents are not known, is copied whole, as a "
-        "message says; not from pipes",
+        help="leave out the free blocks of the ext2, ext3 and ext4 file systems of SRC and the contents of swap areas: "
+        "DST reads as zero there; a volume that is damaged or has unknown contents is copied whole, and a message "
+        "says so; not from pipes",
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="read everything back and compare, but for holes that DST has by its own map; with --used what was left "
-        "out has to read as zero; not for pipes",
+        help="read everything back and compare, except for holes in the map of DST itself; with --used, what was left "
+        "out must read as zero; not for pipes",
     )
     add_references_option(parser)
     parser.set_defaults(run=run)
@@ -76,8 +84,8 @@ def declare_common(parser: Parser) -> None:
         "-f", dest="format", choices=_NAMES, help="format of SRC (default: by its contents; of a pipe: raw)"
     )
     parser.add_argument("-O", dest="output_format", choices=_NAMES, default="raw", help="format of DST (default: raw)")
-    parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters of a qcow2")
-    parser.add_argument("-n", dest="in_place", action="store_true", help="DST exists: write into it")
+    parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters of a qcow2 DST")
+    parser.add_argument("-n", dest="in_place", action="store_true", help="write into the existing DST")
     parser.add_argument(
         "-m",
         dest="workers",
@@ -85,8 +93,8 @@ def declare_common(parser: Parser) -> None:
         metavar="N",
         help="number of workers, from 1 to 16, of which 8 at most are used (default: by the CPUs)",
     )
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
+    add_progress_option(parser)
+    add_quiet_option(parser, "show no progress, even with -p")
     for options, text in (
         (("-U", "--force-share"), "SRC is read without a lock"),
         (("-W",), "the order of writing is free anyway"),
@@ -95,8 +103,10 @@ def declare_common(parser: Parser) -> None:
     for option, whose in (("-t", "DST"), ("-T", "SRC")):
         text = f"{_IGNORED}how {whose} is cached ({', '.join(CACHE_MODES)})"
         parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
-    parser.add_argument("source", metavar="SRC")
-    parser.add_argument("destination", metavar="[SRC2 ...] DST")
+    parser.add_argument("source", metavar="SRC", help="image file, block device, http:// or https:// address, or -")
+    parser.add_argument(
+        "destination", metavar="[SRC2 ...] DST", help="more images, and the target: a file, block device, or -"
+    )
     parser.set_defaults(usage_error=parser.error, more_operands="more", more=())
 
 

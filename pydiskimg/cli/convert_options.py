@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 
 from pydiskimg.cli.arguments import size_argument
+from pydiskimg.cli.options import add_format_option, add_rate_option
 from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
@@ -30,42 +31,43 @@ def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
     """Add what the common form of convert does without."""
     parser.add_argument("-C", dest="offload", action="store_true", help="accepted: the kernel copies where it can")
     parser.add_argument(
-        "--target-is-zero", dest="is_zero", action="store_true", help="with -n: DST reads as zero, zero nothing in it"
+        "--target-is-zero",
+        dest="is_zero",
+        action="store_true",
+        help="with -n: DST reads as zero already, so do not zero it",
     )
     parser.add_argument(
         "-B",
         dest="backing",
         metavar="BACKING",
-        help="let the qcow2 DST stand on this file, whose name is relative to DST's directory, and write only what SRC "
-        "shows otherwise",
+        help="make BACKING the backing file of the qcow2 DST (the name is relative to DST's directory), and write only "
+        "the clusters that differ from it",
     )
-    parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING, which must be told")
+    add_format_option(parser, "-F", dest="backing_format", note="format of BACKING, which is not guessed")
     parser.add_argument(
         "-S",
         dest="sparse_unit",
         type=_sparse_unit,
         metavar="SIZE",
-        help="look for zeros to be left out in pieces of SIZE, or of the power of two below it (default: 4k; 64k onto "
-        "what may hold old data; a qcow2 has always whole clusters); 0 leaves out none and stores all of DST",
+        help="leave out zeros in pieces of SIZE, rounded down to a power of two (default: 4k; 64k on a target that may "
+        "hold old data; always whole clusters in a qcow2); 0 leaves out none and stores all of DST",
     )
-    parser.add_argument(
-        "-r",
-        dest="rate",
-        type=size_argument,
-        metavar="RATE",
-        help="write RATE bytes a second on average, and no more; 0 (default): no limit",
-    )
+    add_rate_option(parser)
     parser.add_argument(
         "--salvage",
         action="store_true",
-        help="what cannot be read of SRC becomes zeros, with a warning that says where, and is not an error",
+        help="write zeros where SRC cannot be read, with a warning that says where, and do not fail",
     )
     parser.add_argument(
         "--target-image-opts", action="store_true", help="with -n: DST is described, as SRC is with --image-opts"
     )
-    parser.add_argument("--bitmaps", action="store_true", help="copy the dirty bitmaps of SRC; both are qcow2")
     parser.add_argument(
-        "--skip-broken-bitmaps", action="store_true", help="with --bitmaps: leave out those that are in use, and tell"
+        "--bitmaps", action="store_true", help="copy the dirty bitmaps of SRC, too; SRC and DST are qcow2"
+    )
+    parser.add_argument(
+        "--skip-broken-bitmaps",
+        action="store_true",
+        help="with --bitmaps: leave out bitmaps that are marked in use, with a warning",
     )
     _add_refused_options(parser)
 

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name
+from pydiskimg.cli.options import add_progress_option
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.tree_argument import (
@@ -20,18 +21,23 @@ from pydiskimg.cli.tree_argument import (
 
 if TYPE_CHECKING:
     from pydiskimg.files.directory import DirectoryReader
+_EXAMPLES = """\
+pydiskimg copy-in disk.qcow2 index.html icons/ /srv/www
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "copy-in",
-        description="Copy the local files and directories LOCAL, with all that is in them, into REMOTEDIR of IMAGE, a "
-        "directory that is there. Owners, modes, times, links, devices, holes, extended attributes and ACLs are those "
-        "of the originals, also when an ordinary user copies. What has the same name in REMOTEDIR is replaced; a "
-        f"directory is filled. IMAGE itself and its backing files cannot be among them. {CHANGED}",
+        description="Copy local files and directories, with everything in them, into the existing directory REMOTEDIR "
+        "of IMAGE. Owners, modes, times, links, devices, holes, extended attributes and ACLs are those of the "
+        "originals, even if an ordinary user copies. A file of the same name in REMOTEDIR is replaced; a "
+        "directory gets the new files in addition to its own. IMAGE itself and its backing files cannot be "
+        f"copied. {CHANGED}",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
+    add_progress_option(parser, " on standard error")
     add_tree_arguments(parser)
     parser.add_argument("sources", metavar="LOCAL", nargs="+", help="file or directory; a symlink is copied as one")
     parser.add_argument("directory", metavar="REMOTEDIR", type=path_argument, help="directory in the image")

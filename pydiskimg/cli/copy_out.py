@@ -20,19 +20,23 @@ if TYPE_CHECKING:
     from pydiskimg.fs.ext4.tree import ExtTree
 
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+_EXAMPLES = """\
+pydiskimg copy-out disk.qcow2 /etc /var/log copies/
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "copy-out",
-        description="Copy the files and directories PATH of IMAGE, with all that is in them, into DIRECTORY. Owners, "
-        "devices and attributes other than user.* are copied by root alone; for others, the copies are theirs. What "
-        f"has the same name in DIRECTORY is replaced. {READ}",
+        description="Copy the files and directories PATH of IMAGE, with everything in them, into DIRECTORY. Owners, "
+        "devices and attributes other than user.* are copied only by root; copies by other users belong to "
+        f"them. A file of the same name in DIRECTORY is replaced. {READ}",
+        examples=_EXAMPLES,
     )
     add_tree_arguments(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
-    parser.add_argument("directory", metavar="DIRECTORY", help="a directory that is there")
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument, help="file or directory in the image")
+    parser.add_argument("directory", metavar="DIRECTORY", help="existing directory")
     parser.set_defaults(run=run)
 
 

@@ -8,6 +8,7 @@ import os
 
 from pydiskimg.cli.arguments import require_name, size_argument
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options, split_options
+from pydiskimg.cli.options import add_format_option, add_quiet_option
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.create import new_image, new_overlay
@@ -23,24 +24,30 @@ if TYPE_CHECKING:
 
 _DEVICE_IS_RAW = "that is a raw disk already, and nothing is to be made on it"
 _DEVICE_HAS_NO_BACKING = "an image that has a backing file is made as a file"
+_EXAMPLES = """\
+pydiskimg create empty.raw 10G
+pydiskimg create -f qcow2 -o cluster_size=1M,lazy_refcounts=on empty.qcow2 10G
+pydiskimg create -f qcow2 -b disk.qcow2 -F qcow2 overlay.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "create",
-        description="Make an empty image FILE of SIZE, such as 10G, rounded up to 512 bytes. A file of that name is "
-        "replaced when the new one is complete. With a backing file the image shows that one's contents until it is "
-        "written to, and has its size where SIZE is left out.",
+        description="Make an empty image FILE of SIZE, such as 10G, rounded up to 512 bytes. An existing file of that "
+        "name is replaced when the new one is complete. An image with a backing file shows the contents of "
+        "that file until it is written to, and has its size if SIZE is left out.",
+        examples=_EXAMPLES,
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, default="raw", help="format (default: raw)")
     add_image_options(parser, empty=True)
     parser.add_argument("-b", dest="backing", metavar="BACKING", help="backing file; relative to FILE's directory")
-    parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING, which must be told")
-    parser.add_argument("-u", dest="unsafe", action="store_true", help="do not look at BACKING, which may be missing")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("size", metavar="SIZE", nargs="?", type=size_argument)
+    add_format_option(parser, "-F", dest="backing_format", note="format of BACKING, which is not guessed")
+    parser.add_argument("-u", dest="unsafe", action="store_true", help="do not open BACKING, which may be missing")
+    add_quiet_option(parser)
+    parser.add_argument("file", metavar="FILE", help="new image")
+    parser.add_argument("size", metavar="SIZE", nargs="?", type=size_argument, help="size of the virtual disk")
     parser.set_defaults(run=run, usage_error=parser.error, optional_operand="size")
 
 

@@ -7,6 +7,7 @@ from pydiskimg.cli.arguments import open_source, require_file_name
 from pydiskimg.cli.convert_target import refuse_own_file, written_disk
 from pydiskimg.cli.image_description import JSON, described_image
 from pydiskimg.cli.image_options import ImageOptions
+from pydiskimg.cli.options import add_force_share_option, add_format_option
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.disks.fits import check_size_fits
@@ -29,22 +30,33 @@ _BLOCK_SIZE = 512
 _LARGEST_BLOCK = (1 << 31) - 1
 _NUMBERS = ("bs", "count", "skip")
 _NAMES = ("if", "of")
+_EXAMPLES = """\
+pydiskimg dd if=disk.raw of=first.raw bs=1M count=1
+pydiskimg dd -O qcow2 if=disk.qcow2 of=rest.qcow2 bs=1M skip=1
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "dd",
-        description="Copy a part of the image INPUT to the new image OUTPUT: from block SKIP (default 0) to block "
-        "COUNT of INPUT (default: its end), in blocks of BS bytes (default 512). COUNT is counted from the start of "
-        "INPUT, as by qemu-img and not by dd. Where SKIP lies beyond the end, OUTPUT is empty. OUTPUT has the size of "
-        "what is copied, rounded up to 512 bytes; a block device keeps its own.",
+        description="Copy a part of the image INPUT to the new image OUTPUT: from block SKIP (default: 0) to block "
+        "COUNT (default: the end), in blocks of BS bytes (default: 512). COUNT is counted from the start of INPUT, "
+        "as by qemu-img and not by dd. If SKIP is beyond the end, OUTPUT is empty. OUTPUT has the size of the "
+        "copied part, rounded up to 512 bytes; a block device keeps its own.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of INPUT (default: by its contents)")
-    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="of OUTPUT (default: raw)")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
+    add_format_option(parser, of="INPUT")
+    parser.add_argument(
+        "-O", dest="output_format", choices=FORMATS, default="raw", help="format of OUTPUT (default: raw)"
+    )
+    add_force_share_option(parser)
     add_references_option(parser)
-    parser.add_argument("operand", metavar="if=INPUT of=OUTPUT [bs=BS] [count=COUNT] [skip=SKIP]")
+    parser.add_argument(
+        "operand",
+        metavar="if=INPUT of=OUTPUT [bs=BS] [count=COUNT] [skip=SKIP]",
+        help="the images, and the part, in any order",
+    )
     parser.set_defaults(run=run, more_operands="more", more=())
 
 

@@ -11,34 +11,32 @@ from typing import Any
 
 from pydiskimg.cli.columns import add_columns_options, table_lines
 from pydiskimg.cli.file_facts import short_size
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.options import add_human_readable_option, add_output_option
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
 from pydiskimg.errors import DiskImageError
 from pydiskimg.protocols import Source
 from pydiskimg.volumes.find import Volume
 from pydiskimg.volumes.space import FileSystemSpace, file_system_space
 
-_EXAMPLES = """\
-examples:
-  pydiskimg df -h disk.qcow2
-  pydiskimg df -i --csv /dev/vg/*
-"""
 _BLOCK = 1024
+_EXAMPLES = """\
+pydiskimg df -h disk.qcow2
+pydiskimg df -i --csv /dev/vg/*
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "df",
-        description="Tell how much of each ext2, ext3, ext4, xfs and btrfs is in use: what df would say if "
-        "it were mounted, by its superblock and group descriptors. Nothing is mounted or written. Exit status 1 "
-        "where a file system cannot be counted.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Show how much of each ext2, ext3, ext4, xfs and btrfs file system is in use, as df would if it "
+        "were mounted. The numbers come from superblocks and group descriptors; nothing is mounted or written. "
+        "Exit status 1: a file system could not be counted.",
+        examples=_EXAMPLES,
         add_help=False,  # -h is of df
     )
-    parser.add_argument("--help", action="help", help="show this help message and exit")
-    parser.add_argument("-h", "--human-readable", action="store_true", help="sizes such as 1.5K and 10G")
+    add_human_readable_option(parser)
     parser.add_argument("-i", "--inodes", action="store_true", help="inodes in place of blocks")
     add_columns_options(parser)
     add_output_option(parser)

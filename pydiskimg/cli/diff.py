@@ -10,47 +10,45 @@ from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.file_facts import file_facts, short_size, shown
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.options import add_format_option, add_human_readable_option, add_output_option, volume_number
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.cli.tree_argument import partition_number
 from pydiskimg.errors import DiskImageError
 from pydiskimg.fs.ext4.tree.differences import FileDifference, tree_differences
-from pydiskimg.images import FORMATS
 from pydiskimg.text import printable
 from pydiskimg.volumes.tree import open_tree
 
 SAME, DIFFERENT, NOT_READ = 0, 1, 2
-_EXAMPLES = """\
-examples:
-  pydiskimg diff before.qcow2 after.qcow2
-  pydiskimg diff --partition 2 --times before.raw after.raw
-"""
 _LETTERS = {stat.S_IFREG: "-", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 _LETTERS |= {stat.S_IFIFO: "p", stat.S_IFSOCK: "s"}
+_EXAMPLES = """\
+pydiskimg diff before.qcow2 after.qcow2
+pydiskimg diff --partition 2 --times before.qcow2 disk.raw
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "diff",
-        description="List the files in which the root file systems of two images differ (ext2, ext3 or ext4; raw or "
-        "qcow2), or the only file systems there, or those of --partition N. A line begins with - for what only IMAGE1 "
-        "has, + for what only IMAGE2 has, = for what has changed; then come type, mode, size and path, and what has "
-        "changed. Exit status: 0 the same, 1 different, 2 an image cannot be read.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="List the files that differ between the root file systems of two images (ext2, ext3 or ext4; raw "
+        "or qcow2), their only file systems, or those of --partition N. A line begins with - for a file that "
+        "only IMAGE1 has, + for one that only IMAGE2 has, = for one that differs; type, mode, size and path "
+        "follow, and what differs. Exit status: 0 the same, 1 different, 2 an image cannot be read.",
+        examples=_EXAMPLES,
         add_help=False,  # -h is of virt-diff
     )
-    parser.add_argument("--help", action="help", help="show this help message and exit")
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of IMAGE1 (default: by its contents)")
-    parser.add_argument("-F", dest="other_format", choices=FORMATS, help="format of IMAGE2 (default: by its contents)")
-    parser.add_argument("--partition", type=partition_number, metavar="N", help="the files of partition N of both")
-    parser.add_argument("-h", "--human-readable", action="store_true", help="sizes such as 1.5K and 10G")
-    parser.add_argument("--times", action="store_true", help="times of modification are compared, too")
+    add_format_option(parser, of="IMAGE1")
+    add_format_option(parser, "-F", of="IMAGE2", dest="other_format")
+    parser.add_argument(
+        "--partition", type=volume_number, metavar="N", help="compare partition N of both; 0: the whole disks"
+    )
+    add_human_readable_option(parser)
+    parser.add_argument("--times", action="store_true", help="compare times of modification, too")
     add_output_option(parser)
     add_references_option(parser)
-    parser.add_argument("image", metavar="IMAGE1")
-    parser.add_argument("other_image", metavar="IMAGE2")
+    parser.add_argument("image", metavar="IMAGE1", help="disk image or block device")
+    parser.add_argument("other_image", metavar="IMAGE2", help="disk image or block device")
     parser.set_defaults(run=run)
 
 

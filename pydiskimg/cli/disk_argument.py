@@ -8,6 +8,7 @@ import os
 from contextlib import contextmanager
 
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
+from pydiskimg.cli.options import partition_number
 from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
@@ -26,7 +27,6 @@ KEPT = (
     "A file system, RAID, volume, partition table or image is not overwritten without --force, even if it is damaged: "
     "the signatures that wipefs knows are enough, and those of backup copies."
 )
-_DIGITS = 9  # in a partition's number
 _TABLE = "holds a partition table"
 
 
@@ -36,17 +36,17 @@ class OverwriteError(DiskImageError):
 
 def add_disk_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what mkfs and mkswap have in common: DISK, --partition, --create, -L, -U, --force."""
-    parser.add_argument("-L", dest="label", default="", help="label")
+    parser.add_argument("-L", dest="label", default="", metavar="LABEL", help="label")
     parser.add_argument("-U", dest="uuid", type=uuid_argument, help="UUID (default: a random one)")
     options = parser.add_mutually_exclusive_group()
-    options.add_argument("--partition", type=_number, metavar="N", help="work on partition N of DISK")
+    options.add_argument("--partition", type=partition_number, metavar="N", help="work on partition N of DISK")
     options.add_argument(
         "--create", type=size_argument, metavar="SIZE", help="make a new file DISK of SIZE, such as 512M"
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="overwrite what is there: a file system, swap area, partition table or image, or with --create a file",
+        help="overwrite a file system, swap area, partition table or image, or with --create an existing file",
     )
     parser.add_argument("disk", metavar="DISK", help="block device or file")
 
@@ -105,9 +105,3 @@ def _found(disk: Disk, *, whole_disk: bool) -> str | None:
             return _TABLE
         other = table_trace(disk)
     return None if other is None else f"looks like {other}"
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or not int(text):
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected 1, 2, 3 or more")
-    return int(text)

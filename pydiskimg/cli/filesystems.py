@@ -10,16 +10,11 @@ from typing import Any
 
 from pydiskimg.cli.columns import add_columns_options, table_lines
 from pydiskimg.cli.file_facts import short_size
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.options import add_human_readable_option, add_output_option
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
 from pydiskimg.volumes.find import Volume
 
-_EXAMPLES = """\
-examples:
-  pydiskimg filesystems disk.qcow2             the names of the file systems
-  pydiskimg filesystems -lh --uuid disk.qcow2  with types, labels, sizes and UUIDs
-  pydiskimg filesystems --all -l /dev/vg/disk  swap areas, partitions and the disk as well
-"""
 _MOUNTABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 _UNKNOWN = "unknown"
 
@@ -56,20 +51,25 @@ class _Row:
         }
 
 
+_EXAMPLES = """\
+pydiskimg filesystems disk.qcow2             # the names of the file systems
+pydiskimg filesystems -lh --uuid disk.qcow2  # with types, labels, sizes, UUIDs
+pydiskimg filesystems --all -l /dev/vg/disk  # swap, partitions and the disk, too
+"""
+
+
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "filesystems",
-        description="List the file systems of an image or disk; with other options its swap areas, what else its "
-        "partitions hold, the partitions and the disk. /dev/sda1 is partition 1, and /dev/sda a file system without a "
-        "partition table. Nothing is mounted or written.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="List the file systems of an image or disk; with options also its swap areas, the other contents "
+        "of its partitions, the partitions and the disk. /dev/sda1 is partition 1; /dev/sda is a file system "
+        "without a partition table. Nothing is mounted or written.",
+        examples=_EXAMPLES,
         add_help=False,  # -h is of virt-filesystems
     )
-    parser.add_argument("--help", action="help", help="show this help message and exit")
     parser.add_argument("-l", "--long", action="store_true", help="types, labels, sizes and more, too")
-    parser.add_argument("-h", "--human-readable", action="store_true", help="with -l: sizes such as 1.5K and 10G")
+    add_human_readable_option(parser, "with -l: ")
     parser.add_argument("--uuid", "--uuids", action="store_true", help="with -l: UUIDs, too")
     parser.add_argument("--filesystems", action="store_true", help="file systems (default)")
     parser.add_argument("--extra", action="store_true", help="swap areas and all else that is not mounted, too")

@@ -15,9 +15,8 @@ from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.volumes.grow import VolumeGrowth, grow_last_volume
 
 _EXAMPLES = """\
-examples:
-  pydiskimg resize disk.qcow2 +10G && pydiskimg grow disk.qcow2
-  pydiskimg grow /dev/vg/disk
+pydiskimg resize disk.qcow2 +10G && pydiskimg grow disk.qcow2
+pydiskimg grow /dev/vg/disk
 """
 
 
@@ -25,14 +24,13 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "grow",
-        description="Let the last partition of an image or disk, and the file system in it, grow to the disk's end, "
-        "as growpart and resize2fs would; a disk without partitions grows the file system that it holds. ext2, ext3 "
-        "and ext4 are not mounted. xfs and btrfs grow mounted only, which needs root, and on raw disks alone. Where "
-        "nothing can grow, a sentence says so and nothing is changed. What is mounted, attached or used by a virtual "
-        "machine is refused. An interruption leaves the old or the new partition table, and a file system that is "
-        "sound once its journal is replayed or e2fsck -p has run.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Grow the last partition of an image or disk, and the file system in it, to the end of the disk, "
+        "as growpart and resize2fs do; on a disk without partitions, grow its file system. ext2, ext3 and ext4 "
+        "are not mounted; xfs and btrfs grow only while they are mounted, which needs root and a raw disk. If "
+        "nothing can grow, a sentence says so and nothing is changed. A disk that is mounted, attached or "
+        "used by a virtual machine is refused. An interruption leaves the old or the new partition table, and "
+        "a file system that is consistent once its journal has been replayed or e2fsck -p has run.",
+        examples=_EXAMPLES,
     )
     parser.add_argument("--no-mount", action="store_true", help="leave xfs and btrfs as they are")
     add_changed_disk_arguments(parser)

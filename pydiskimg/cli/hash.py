@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydiskimg.cli.arguments import open_source, require_file_name
-from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option
+from pydiskimg.cli.output import show
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.cli.snapshot_choice import chosen_snapshot
-from pydiskimg.images import FORMATS
 from pydiskimg.transfer.digest import ALGORITHMS, digest
 
 _EXAMPLES = """\
-examples:
-  pydiskimg hash disk.qcow2               as sha256sum prints it for disk.raw
-  pydiskimg hash -a blake2b --output json /dev/vg/disk
+pydiskimg hash disk.qcow2                    # as sha256sum prints it for disk.raw
+pydiskimg hash -a blake2b --output json /dev/vg/disk
 """
 
 
@@ -27,20 +26,24 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "hash",
-        description="Print a checksum of the guest's data: the same for every format of image, and what sha256sum "
-        "prints for a raw file of the same contents. Holes count as the zeros that they are read as.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print a checksum of the guest's data: the same for every image format, and the one that sha256sum "
+        "prints for a raw file of the same contents. Holes count as zeros.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    add_format_option(parser)
     parser.add_argument(
-        "-a", "--algorithm", choices=ALGORITHMS, default="sha256", help="kind of checksum (default: sha256)"
+        "-a",
+        "--algorithm",
+        choices=ALGORITHMS,
+        default="sha256",
+        metavar="KIND",
+        help=f"{', '.join(ALGORITHMS)} (default: sha256)",
     )
-    parser.add_argument("-l", dest="snapshot", metavar="SNAPSHOT", help="of an internal snapshot, by ID or name")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
+    parser.add_argument("-l", dest="snapshot", metavar="SNAPSHOT", help="read this internal snapshot: its id or name")
+    add_progress_option(parser)
     add_output_option(parser)
     add_references_option(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="disk image or block device")
     parser.set_defaults(run=run)
 
 

@@ -51,7 +51,7 @@ def example_lines(examples: str, width: int) -> Iterator[str]:
     """Yield the commands of examples, one a line, each continued by a backslash where width is too small for it."""
     yield "examples:"
     for example in examples.splitlines():
-        lines = wrapped(example, max(width - 8, 1))
+        lines = [example] if len(example) + 2 <= width else wrapped(example, max(width - 8, 1))
         for number, line in enumerate(lines):
             more = "" if number + 1 == len(lines) else " \\"
             yield f"{'      ' if number else '  '}{line}{more}"

@@ -102,11 +102,14 @@ class ImageOptions(ValueObject):
         }
 
 
+def option_keys(*, empty: bool = False) -> dict[str, str]:
+    """Return the keys of -o, with the values of each, for an image that begins empty or for a copy."""
+    return _KEYS | _KEYS_OF_EMPTY if empty else _KEYS
+
+
 def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -> None:
     """Declare -o, for an image that begins empty or for a copy; image_options(arguments) is what it says."""
     from argparse import ArgumentTypeError
-
-    keys = _KEYS | _KEYS_OF_EMPTY if empty else _KEYS
 
     def checked(text: str) -> str:
         """Return text; where it asks for help, print the keys and values and end, whatever else is wanted."""
@@ -115,7 +118,11 @@ def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -
         except ValueError as error:
             raise ArgumentTypeError(str(error)) from None
         if "help" in parts or "?" in parts:
-            print("Options of a new qcow2 image:", *(f"  {key + '=':18}{keys[key]}" for key in keys), sep="\n")
+            print(
+                "Options of a new qcow2 image:",
+                *(f"  {key + '=':18}{values}" for key, values in option_keys(empty=empty).items()),
+                sep="\n",
+            )
             raise SystemExit(0)
         return text
 
@@ -125,8 +132,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -
         action="append",
         type=checked,
         metavar="OPTIONS",
-        help="options of a new qcow2 image, as key=value,key=value (a comma in a value is written ,,); "
-        "help lists them and ends: " + "; ".join(f"{key}={values}" for key, values in keys.items()),
+        help="options of a new qcow2 image: key=value,key=value (a comma in a value is written ,,); -o help lists them",
     )
     parser.set_defaults(_image_options_error=parser.error)
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from pydiskimg.cli.output import add_output_option, in_qemus_order, nested_lines, show
+from pydiskimg.cli.options import add_force_share_option, add_format_option, add_output_option
+from pydiskimg.cli.output import in_qemus_order, nested_lines, show
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import ImageBytes
 
 Facts = dict[str, object]
+_EXAMPLES = """\
+pydiskimg info disk.qcow2
+pydiskimg info --output json --backing-chain --allow-references . top.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,8 +29,9 @@ def add_parser(subparsers: Any) -> None:
 
     parser = subparsers.add_parser(
         "info",
-        description="Tell the format, the sizes and the features of an image. Files that it names are not opened "
-        "without --backing-chain, and with it only those that --allow-references allows.",
+        description="Print the format, sizes and features of an image. Files that the image names are opened only with "
+        "--backing-chain, and then only those that --allow-references allows.",
+        examples=_EXAMPLES,
     )
     declare_common(parser)
     parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
@@ -35,10 +41,10 @@ def add_parser(subparsers: Any) -> None:
 
 def declare_common(parser: Parser) -> None:
     """Declare the options of the common form."""
-    parser.add_argument("-f", "--format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
+    add_format_option(parser)
+    add_force_share_option(parser)
     add_output_option(parser)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="image file or block device")
 
 
 def run(arguments: Arguments) -> None:

@@ -7,7 +7,8 @@ import os
 import stat
 
 from pydiskimg.cli.file_facts import allocated_bytes, file_facts, long_line, other_times, target_of
-from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.options import add_human_readable_option, add_output_option
+from pydiskimg.cli.output import show
 from pydiskimg.cli.tree_argument import READ, declare_tree_arguments, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
     from pydiskimg.cli import Arguments, Parser
     from pydiskimg.fs.ext4.tree import ExtTree
+_EXAMPLES = """\
+pydiskimg ls -l disk.qcow2 /etc
+pydiskimg ls -lR --checksum disk.qcow2 /etc
+pydiskimg ls --partition 2 --output json disk.raw /
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,8 +38,8 @@ def add_parser(subparsers: Any) -> None:
         "ls",
         description=f"List the directories PATH of IMAGE, or the files PATH themselves, sorted. {READ}",
         add_help=False,  # -h is of ls
+        examples=_EXAMPLES,
     )
-    parser.add_argument("--help", action="help", help="show this help message and exit")
     declare_common(parser)
     add_field_options(parser)
     add_references_option(parser)
@@ -44,7 +50,7 @@ def declare_common(parser: Parser) -> None:
     """Declare the options of the common form."""
     parser.add_argument("-l", "--long", action="store_true", help="with mode, links, owners, size and time, as ls -l")
     parser.add_argument("-R", "--recursive", action="store_true", help="everything below PATH, by its whole path")
-    parser.add_argument("-h", "--human-readable", action="store_true", help="with -l: sizes such as 1.5K and 10G")
+    add_human_readable_option(parser, "with -l: ")
     parser.add_argument("--times", action="store_true", help="times of the last access and of the inode, too")
     parser.add_argument("--extra-stats", action="store_true", help="inode and blocks of 512 bytes, too")
     add_output_option(parser)

@@ -41,8 +41,9 @@ def add_field_options(parser: argparse.ArgumentParser) -> None:
     for name, what in (("t", "seconds since 1970"), ("relative", "seconds before now"), ("days", "days before now")):
         parser.add_argument(f"--time-{name}", action="store_const", const=name, dest="ages", help=f"times as {what}")
     words = [f"--checksum={kind}" for kind in CHECKSUMS]
-    help_text = f"with -lR, or as JSON: of regular files; --checksum alone is {words[0]}"
-    parser.add_argument("--checksum", *words, action=ChooseChecksum, nargs=0, help=help_text)
+    help_text = f"with -lR or JSON: checksums of regular files; --checksum alone is MD5; or {', '.join(words)}"
+    parser.add_argument("--checksum", action=ChooseChecksum, nargs=0, help=help_text)
+    parser.add_argument(*words, dest="checksum", action=ChooseChecksum, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument("--csv", action="store_true", help="with -lR: fields separated by commas, quoted where needed")
 
 

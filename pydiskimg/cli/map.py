@@ -7,10 +7,9 @@ import sys
 from itertools import chain, compress
 
 from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
-from pydiskimg.cli.output import add_output_option
+from pydiskimg.cli.options import add_force_share_option, add_format_option, add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images import FORMATS
 from pydiskimg.images.map import IS_PRESENT, map_columns
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.startup import TYPE_CHECKING
@@ -35,13 +34,19 @@ _FLAGS = [
 ]
 
 _IS_STORED = bytes(flags & (IS_DATA | IS_ZERO) == IS_DATA for flags in range(256))
+_EXAMPLES = """\
+pydiskimg map disk.qcow2
+pydiskimg map --output json --start-offset 1M --max-length 64M disk.raw
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "map",
-        description="Tell in which file of the backing chain the bytes of the virtual disk are, and where in it.",
+        description="List the ranges of the virtual disk that hold data, with the file of the backing chain that has "
+        "each and the offset there.",
+        examples=_EXAMPLES,
     )
     declare_common(parser)
     add_references_option(parser)
@@ -50,12 +55,12 @@ def add_parser(subparsers: Any) -> None:
 
 def declare_common(parser: Parser) -> None:
     """Declare the options of the common form."""
-    parser.add_argument("-f", "--format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
-    parser.add_argument("-s", "--start-offset", type=size_argument, default=0, metavar="N", help="begin at byte N")
-    parser.add_argument("-l", "--max-length", type=size_argument, metavar="N", help="tell of N bytes at most")
+    add_format_option(parser)
+    add_force_share_option(parser)
+    parser.add_argument("-s", "--start-offset", type=size_argument, default=0, metavar="N", help="start at byte N")
+    parser.add_argument("-l", "--max-length", type=size_argument, metavar="N", help="list N bytes at most")
     add_output_option(parser)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="image file or block device")
 
 
 def run(arguments: Arguments) -> None:

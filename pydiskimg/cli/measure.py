@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
 from pydiskimg.cli.image_options import add_image_options, image_options
-from pydiskimg.cli.output import add_output_option, in_qemus_order, show
+from pydiskimg.cli.options import add_force_share_option, add_format_option, add_output_option
+from pydiskimg.cli.output import in_qemus_order, show
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
 from pydiskimg.images.measure import measure
@@ -17,21 +18,27 @@ if TYPE_CHECKING:
     from pydiskimg.cli import Arguments, Parser
     from pydiskimg.cli.image_options import ImageOptions
     from pydiskimg.protocols import ImageSource
+_EXAMPLES = """\
+pydiskimg measure -O qcow2 disk.raw
+pydiskimg measure -O qcow2 -o cluster_size=2M --size 10G
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "measure",
-        description="Tell how large the file of an image becomes: at most, when FILE is converted to it, or of an "
-        "empty one of --size; and when every byte of the disk was written. The numbers are those of qemu-img measure.",
+        description="Compute how large the file of a new image becomes: at most when FILE is converted to it, or when "
+        "it is an empty one of --size; and when every byte of the disk has been written. The numbers are those "
+        "of qemu-img measure.",
+        examples=_EXAMPLES,
     )
     _declare_options(parser)
     add_image_options(parser, empty=True)
-    parser.add_argument("--size", type=size_argument, help="measure an empty image of this size")
+    parser.add_argument("--size", type=size_argument, metavar="SIZE", help="measure an empty image of this size")
     parser.add_argument("-l", dest="snapshot", metavar="SNAPSHOT", help="measure a copy of this internal snapshot")
     add_references_option(parser)
-    parser.add_argument("file", metavar="FILE", nargs="?")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="image to be copied")
     parser.set_defaults(run=run, reads_descriptions=True)
 
 
@@ -42,9 +49,11 @@ def declare_common(parser: Parser) -> None:
 
 
 def _declare_options(parser: Parser) -> None:
-    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format (default: raw)")
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE (default: by the contents)")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
+    parser.add_argument(
+        "-O", dest="output_format", choices=FORMATS, default="raw", help="format of the new image (default: raw)"
+    )
+    add_format_option(parser, of="FILE")
+    add_force_share_option(parser)
     add_output_option(parser)
     parser.set_defaults(usage_error=parser.error)
 

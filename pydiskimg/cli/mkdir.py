@@ -21,20 +21,23 @@ if TYPE_CHECKING:
     from pydiskimg.fs.ext4.change.tree import ChangedTree
 
 _MODE = 0o755
+_EXAMPLES = """\
+pydiskimg mkdir -p disk.qcow2 /srv/www/icons
+pydiskimg mkdir -m 700 disk.qcow2 /root/.ssh
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
-        "mkdir",
-        description=f"Make the directories PATH in IMAGE, which are root's. {CHANGED}",
+        "mkdir", description=f"Make the directories PATH in IMAGE, owned by root. {CHANGED}", examples=_EXAMPLES
     )
     parser.add_argument(
-        "-p", "--parents", action="store_true", help="missing directories above PATH, too; one that is there is kept"
+        "-p", "--parents", action="store_true", help="make missing directories above PATH, too; existing ones are kept"
     )
     parser.add_argument("-m", "--mode", type=_mode, default=_MODE, metavar="MODE", help="in octal (default: 755)")
     add_tree_arguments(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument, help="directory in the image")
     parser.set_defaults(run=run)
 
 

@@ -8,17 +8,21 @@ from typing import Any
 
 from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
-from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.options import add_output_option
+from pydiskimg.cli.output import show
 from pydiskimg.units import format_size
 
 KINDS = ("ext2", "ext3", "ext4")
+_EXAMPLES = """\
+pydiskimg mkfs -t ext4 -L data --create 10G data.img
+pydiskimg mkfs --partition 1 --force disk.raw
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
-        "mkfs",
-        description=f"Make a file system on DISK, which keeps its size. {KEPT}",
+        "mkfs", description=f"Make a file system on DISK, which keeps its size. {KEPT}", examples=_EXAMPLES
     )
     parser.add_argument("-t", dest="kind", choices=KINDS, default="ext4", help="type (default: ext4)")
     parser.add_argument(

@@ -7,16 +7,21 @@ import argparse
 from typing import Any
 
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
-from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.options import add_output_option
+from pydiskimg.cli.output import show
 from pydiskimg.fs.swap import make_swap
 from pydiskimg.units import format_size
+
+_EXAMPLES = """\
+pydiskimg mkswap --create 512M swap.img
+pydiskimg mkswap --partition 1 --force disk.raw
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
-        "mkswap",
-        description=f"Make a swap area on DISK, which keeps its size. {KEPT}",
+        "mkswap", description=f"Make a swap area on DISK, which keeps its size. {KEPT}", examples=_EXAMPLES
     )
     add_disk_arguments(parser)
     add_output_option(parser)

@@ -10,14 +10,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pydiskimg.cli import Parser
-
 MARGIN = "    "
-
-
-def add_output_option(parser: Parser) -> None:
-    """Add --output human|json."""
-    parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
 
 
 def message_text(text: str) -> str:

@@ -5,41 +5,50 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
+from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.options import (
+    add_cache_option,
+    add_force_share_option,
+    add_format_option,
+    add_progress_option,
+    add_quiet_option,
+)
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.rebase import rebase, rename_backing
 
 if TYPE_CHECKING:
     import argparse
     from typing import Any
+_EXAMPLES = """\
+pydiskimg rebase --allow-references . -b other.qcow2 -F qcow2 top.qcow2
+pydiskimg rebase -u -b /images/other.qcow2 -F qcow2 top.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "rebase",
-        description="Let the qcow2 image FILE stand on BACKING, whose name is relative to FILE's directory, and show "
-        "the same as before: what BACKING shows otherwise than the old backing file is written into FILE first. An "
-        "empty BACKING lets FILE stand on none. With -u only the name changes, and what FILE shows may change with it. "
-        "After an interruption FILE stands on the old file and shows the same.",
+        description="Give the qcow2 image FILE another backing file, BACKING, whose name is relative to FILE's "
+        "directory. FILE shows the same as before: where BACKING differs from the old backing file, the old contents "
+        "are written into FILE first. With an empty BACKING, FILE has no backing file any more. With -u only the "
+        "name changes, and the contents that FILE shows can change with it. After an interruption FILE has "
+        "its old backing file and shows the same.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", dest="format", choices=("qcow2",), help="format; only qcow2 has backing files")
+    add_format_option(parser, choices=("qcow2",), note="format; only qcow2 has backing files")
     parser.add_argument("-b", dest="backing", metavar="BACKING", required=True, help="new backing file; '' for none")
-    parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING (default: by contents)")
+    add_format_option(parser, "-F", of="BACKING", dest="backing_format")
     parser.add_argument("-u", dest="unsafe", action="store_true", help="change the name only: open and compare nothing")
     parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters that are written")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted: backing files are not locked")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="accepted as by qemu-img: nothing is printed")
-    for option in ("-t", "-T"):
-        parser.add_argument(
-            option, dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted: all is durable at the end"
-        )
+    add_force_share_option(parser)
+    add_progress_option(parser)
+    add_quiet_option(parser, "accepted as by qemu-img: nothing is printed")
+    add_cache_option(parser, "-t", "-T")
     add_references_option(parser)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="qcow2 image")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 

@@ -32,8 +32,8 @@ def add_references_option(parser: argparse.ArgumentParser) -> None:
         "--allow-references",
         action=Once,
         metavar="DIR",
-        help="let images name backing files and data files below DIR, which may be an http:// or https:// address "
-        "(default: nothing that an image names is opened)",
+        help="open backing files and data files that an image names, if they are below DIR, which may be an http:// or "
+        "https:// address (default: no such file is opened)",
     )
 
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from pydiskimg.cli.options import add_format_option, add_quiet_option
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.cli import Arguments, Parser
+_EXAMPLES = """\
+pydiskimg resize disk.qcow2 +10G
+pydiskimg resize --shrink disk.qcow2 -10G
+pydiskimg resize --preallocation full disk.raw +16M
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "resize",
-        description="Give the virtual disk in an image another size: SIZE such as 10G, or by how much it changes, such "
-        "as +2G or -2G. What is new reads as zero; partitions and file systems inside stay as they are. To make one "
-        "smaller needs --shrink: what lies beyond the new end is lost. An interrupted change leaves the old size or "
-        "the new.",
+        description="Change the size of the virtual disk in an image to SIZE, such as 10G, or by a difference, such as "
+        "+2G or -2G. New bytes read as zero; partitions and file systems in the image stay as they are (see "
+        "grow). A smaller size needs --shrink, and the bytes after the new end are lost. An interruption "
+        "leaves the old or the new size.",
+        examples=_EXAMPLES,
     )
     declare_common(parser)
     add_references_option(parser)
@@ -31,18 +37,18 @@ def add_parser(subparsers: Any) -> None:
 
 def declare_common(parser: Parser) -> None:
     """Declare the options of the common form."""
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    add_format_option(parser)
     parser.add_argument(
         "--preallocation",
         choices=("off", "metadata", "falloc", "full"),
         default="off",
-        help="how what is new is stored: not at all (off, the default), as tables (metadata, qcow2 only), as reserved "
-        "room (falloc) or as zeros that are written (full)",
+        help="how new space is stored: not at all (off, the default), with its tables (metadata, qcow2 only), reserved "
+        "(falloc) or as written zeros (full)",
     )
     parser.add_argument("--shrink", action="store_true", help="allow a smaller size, which loses data")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument("size", metavar="[+|-]SIZE", type=_size)
+    add_quiet_option(parser)
+    parser.add_argument("file", metavar="FILE", help="image file")
+    parser.add_argument("size", metavar="[+|-]SIZE", type=_size, help="new size, or the difference to the old one")
 
 
 def run(arguments: Arguments) -> None:

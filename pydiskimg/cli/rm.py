@@ -13,18 +13,25 @@ from pydiskimg.errors import StorageError
 
 if TYPE_CHECKING:
     from pydiskimg.fs.ext4.change.tree import ChangedTree
+_EXAMPLES = """\
+pydiskimg rm disk.qcow2 /etc/hostname
+pydiskimg rm -rf disk.qcow2 /var/cache/apt
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "rm",
-        description=f"Remove the files PATH of IMAGE, symlinks themselves. {CHANGED}",
+        description=f"Remove the files PATH of IMAGE; of a symlink, the link itself. {CHANGED}",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-r", "--recursive", action="store_true", help="directories, too, with all that is in them")
-    parser.add_argument("-f", "--force", action="store_true", help="pass over a PATH that does not exist")
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="remove directories, too, with everything in them"
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="ignore a PATH that does not exist")
     add_tree_arguments(parser, format_options=("--format",))
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument, help="file in the image")
     parser.set_defaults(run=run)
 
 

@@ -13,27 +13,26 @@ from typing import Any
 from pydiskimg.cli.arguments import open_source, require_file_name
 from pydiskimg.cli.columns import aligned
 from pydiskimg.cli.drawing import svg
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.options import add_format_option, add_output_option
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.disks.new_file import new_file
-from pydiskimg.images import FORMATS
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.partitions.types import name_of
 from pydiskimg.text import printable
 from pydiskimg.units import format_size
 from pydiskimg.volumes.picture import DiskPicture, PicturedVolume, disk_picture
 
-_EXAMPLES = """\
-examples:
-  pydiskimg show disk.qcow2
-  pydiskimg show -o disk.svg /dev/vg/disk
-"""
 _TITLES = ("partitions", "stored", "in use")
 _LEFT = max(map(len, _TITLES)) + 2
 _LEAST, _MOST = 20, 400  # columns of the strip
 _SVG_COLUMNS = 400
 _SHADES, _PLAIN_SHADES = "·░▒▓█", ".-+=#"
 _BLUE, _GREEN = 34, 32  # ECMA-48
+_EXAMPLES = """\
+pydiskimg show disk.qcow2
+pydiskimg show -o disk.svg /dev/vg/disk
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,17 +40,16 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "show",
         description="Draw DISK, an image (raw or qcow2) or block device, to scale: its partitions, what of it is "
-        "stored, and what its file systems use; free space inside of ext2, ext3 and ext4, and swap, count as not "
-        "used. The drawing is as wide as the terminal, and has colours there unless NO_COLOR is set. Nothing is "
-        "mounted or written.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "stored, and what its file systems use. Free blocks of ext2, ext3 and ext4 and the contents of swap areas "
+        "count as unused. The drawing is as wide as the terminal, and has colours there unless NO_COLOR is "
+        "set. Nothing is mounted or written.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-o", dest="svg", metavar="FILE", help="make a drawing as SVG in place of text")
+    add_format_option(parser)
+    parser.add_argument("-o", dest="svg", metavar="FILE", help="write an SVG drawing to FILE")
     add_output_option(parser)
     add_references_option(parser)
-    parser.add_argument("disk", metavar="DISK")
+    parser.add_argument("disk", metavar="DISK", help="disk image or block device")
     parser.set_defaults(run=run)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_file_name, size_argument
 from pydiskimg.cli.output import show
@@ -14,12 +14,13 @@ from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.images.resize import resize_image
 from pydiskimg.linux.blockdev import is_block_device
-from pydiskimg.volumes.shrink import ShrunkVolume, cut_table, shrink_last_volume, text_of
+
+if TYPE_CHECKING:
+    from pydiskimg.volumes.shrink import ShrunkVolume
 
 _EXAMPLES = """\
-examples:
-  pydiskimg shrink --cut disk.raw          # as small as it can be
-  pydiskimg shrink --size 2G /dev/vg/disk
+pydiskimg shrink --cut disk.raw              # as small as it can be
+pydiskimg shrink --size 100M /dev/vg/disk
 """
 
 
@@ -27,21 +28,25 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "shrink",
-        description="Make the ext2, ext3 or ext4 file system in the last partition of an image or disk smaller, to "
-        "its minimum or to SIZE, and the partition with it; with --cut the image, too. Nothing is mounted. What is "
-        "mounted, attached or used by a virtual machine is refused. An interruption leaves all files, and a file "
-        "system that is sound once its journal is replayed or e2fsck -p has run; the command may be given again then.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Shrink the ext2, ext3 or ext4 file system in the last partition of an image or disk to SIZE or to "
+        "its minimum, and the partition with it; with --cut, the image too. Nothing is mounted. A disk that "
+        "is mounted, attached or used by a virtual machine is refused. An interruption loses no file: the "
+        "file system is consistent once its journal has been replayed or e2fsck -p has run, and the command "
+        "can be run again.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("--size", type=size_argument, metavar="SIZE", help="of the file system (default: its minimum)")
-    parser.add_argument("--cut", action="store_true", help="make the image end where its last partition does")
+    parser.add_argument(
+        "--size", type=size_argument, metavar="SIZE", help="new size of the file system (default: its minimum)"
+    )
+    parser.add_argument("--cut", action="store_true", help="let the image end at the end of its last partition")
     add_changed_disk_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Shrink what the arguments name."""
+    from pydiskimg.volumes.shrink import cut_table, shrink_last_volume, text_of  # only here: they need libparted
+
     require_file_name(arguments.disk)
     if arguments.cut and is_block_device(arguments.disk):
         raise UnsupportedImageError(f"{arguments.disk}: is a block device, which keeps its size; leave out --cut")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 
+from pydiskimg.cli.options import add_force_share_option, add_format_option, add_output_option, add_quiet_option
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import qemu_size
@@ -16,16 +17,23 @@ if TYPE_CHECKING:
     from pydiskimg.cli import Arguments, Parser
 
 _COLUMNS = "{} {} {:>8}{:>20}{:>13}{:>11}"
+_EXAMPLES = """\
+pydiskimg snapshot -c before-upgrade disk.qcow2
+pydiskimg snapshot -l disk.qcow2
+pydiskimg snapshot -a before-upgrade disk.qcow2
+pydiskimg snapshot -d before-upgrade disk.qcow2
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "snapshot",
-        description="List the internal snapshots of a qcow2 image, take one, give the disk the contents that it had at "
-        "one, or delete one. SNAPSHOT is an id or a name. Each change is made by one write: an interrupted one leaves "
-        "the image as it was. The state of a virtual machine in a snapshot is kept and cannot be resumed here. One "
-        "snapshot is read with convert -l.",
+        description="List the internal snapshots of a qcow2 image, take one, apply one to the disk, or delete one. "
+        "SNAPSHOT is an id or a name. Each change is one write of the header: an interruption leaves the "
+        "image as it was. The state of a virtual machine in a snapshot is kept but cannot be resumed here. To "
+        "copy a snapshot, use pydiskimg convert -l.",
+        examples=_EXAMPLES,
     )
     _declare(parser, parser.add_mutually_exclusive_group())
     parser.set_defaults(run=run)
@@ -37,21 +45,17 @@ def declare_common(parser: Parser) -> None:
 
 
 def _declare(parser: Parser, actions: Parser) -> None:
-    from pydiskimg.cli.output import add_output_option
-
     actions.add_argument("-l", dest="list", action="store_true", help="list the snapshots (default)")
     actions.add_argument("-c", dest="take", metavar="NAME", help="take a snapshot")
     actions.add_argument(
-        "-a", dest="apply", metavar="SNAPSHOT", help="apply a snapshot: what was written since is lost"
+        "-a", dest="apply", metavar="SNAPSHOT", help="apply a snapshot: what was written after it is lost"
     )
     actions.add_argument("-d", dest="delete", metavar="SNAPSHOT", help="delete a snapshot")
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument(
-        "-q", dest="quiet", action="store_true", help="accepted as by qemu-img: only -l prints anything"
-    )
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted with -l, which takes no lock")
+    add_format_option(parser)
+    add_quiet_option(parser, "accepted as by qemu-img: only -l prints anything")
+    add_force_share_option(parser, "accepted with -l, which takes no lock")
     add_output_option(parser)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="image file or block device")
     parser.set_defaults(usage_error=parser.error, reads_parts=True)
 
 

@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option, add_quiet_option
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.images import FORMATS
 from pydiskimg.units import format_size
 from pydiskimg.volumes.sparsify import Sparsified, sparsify
 
 _EXAMPLES = """\
-examples:
-  pydiskimg sparsify disk.qcow2
-  pydiskimg sparsify --in-place -p /dev/vg/disk
+pydiskimg sparsify disk.qcow2
+pydiskimg sparsify --in-place -p /dev/vg/disk
 """
 
 
@@ -27,20 +26,19 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "sparsify",
-        description="Make holes of what an image or disk stores and its file systems do not use: what ext2, ext3 and "
-        "ext4 say is free, and swap areas. All else stays as it is, and an interruption harms nothing. What is "
-        "mounted, attached or used by a virtual machine is refused. A copy without what is free is made by: pydiskimg "
-        "convert --used.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Punch holes, in place, where an image or disk stores what its file systems do not use: the free "
+        "blocks of ext2, ext3 and ext4, and the contents of swap areas. Everything else stays as it is, and "
+        "an interruption does no harm. A disk that is mounted, attached or used by a virtual machine is "
+        "refused. For a copy without free blocks, use pydiskimg convert --used.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("--in-place", action="store_true", help="accepted as by virt-sparsify; nothing else is done")
-    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")
+    parser.add_argument("--in-place", action="store_true", help="accepted as by virt-sparsify; it is always in place")
+    add_format_option(parser)
+    add_progress_option(parser)
+    add_quiet_option(parser)
     add_output_option(parser)
     add_references_option(parser)
-    parser.add_argument("file", metavar="IMAGE")
+    parser.add_argument("file", metavar="IMAGE", help="disk image or block device")
     parser.set_defaults(run=run)
 
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from pydiskimg.cli.file_facts import allocated_bytes, file_facts, other_times, shown, target_of
-from pydiskimg.cli.output import add_output_option, nested_lines, show
+from pydiskimg.cli.options import add_output_option
+from pydiskimg.cli.output import nested_lines, show
 from pydiskimg.cli.tree_argument import READ, declare_tree_arguments, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
     from pydiskimg.cli import Arguments, Parser
     from pydiskimg.fs.ext4.tree import ExtTree
+_EXAMPLES = """\
+pydiskimg stat disk.qcow2 /etc/shadow
+pydiskimg stat -L --output json disk.qcow2 /etc/os-release
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,7 +26,8 @@ def add_parser(subparsers: Any) -> None:
 
     parser = subparsers.add_parser(
         "stat",
-        description=f"Tell mode, owners, times, extended attributes and more of PATH. {READ}",
+        description=f"Show mode, owners, times, extended attributes and more of the files PATH. {READ}",
+        examples=_EXAMPLES,
     )
     declare_common(parser)
     add_references_option(parser)
@@ -33,7 +39,7 @@ def declare_common(parser: Parser) -> None:
     parser.add_argument("-L", "--dereference", action="store_true", help="follow PATH where it is a symlink")
     add_output_option(parser)
     declare_tree_arguments(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument, help="file in the image")
 
 
 def run(arguments: Arguments) -> None:

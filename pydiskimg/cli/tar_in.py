@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from pydiskimg.cli.arguments import require_name
+from pydiskimg.cli.options import add_progress_option
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
@@ -20,19 +21,23 @@ from pydiskimg.cli.tree_argument import (
     path_argument,
 )
 
+_EXAMPLES = """\
+pydiskimg tar-in disk.qcow2 site.tar.gz /srv/www
+tar -cf - icons | pydiskimg tar-in -f qcow2 disk.qcow2 - /srv/www
+"""
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "tar-in",
-        description="Unpack TARBALL, compressed or not, into the directory REMOTEDIR of IMAGE, which is there: numeric "
-        "owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs come out as they were packed, "
-        "also when an ordinary user unpacks. What has the same name is replaced; a directory is filled. "
-        f"TARBALL cannot be IMAGE itself or one of its backing files. {CHANGED}",
+        description="Unpack TARBALL, compressed or not, into the existing directory REMOTEDIR of IMAGE. Numeric "
+        "owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs are restored as packed, even "
+        "if an ordinary user unpacks. A file of the same name is replaced; a directory gets the new files in "
+        f"addition to its own. TARBALL cannot be IMAGE itself or one of its backing files. {CHANGED}",
+        examples=_EXAMPLES,
     )
-    parser.add_argument(
-        "-p", dest="progress", action="store_true", help="show progress, but of pipes, on standard error"
-    )
+    add_progress_option(parser, " on standard error; not of pipes")
     add_tree_arguments(parser)
     parser.add_argument("tarball", metavar="TARBALL", help="a file, or - for standard input")
     parser.add_argument("directory", metavar="REMOTEDIR", type=path_argument, help="directory in the image")

@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.fs.ext4.tree import ExtTree
+_EXAMPLES = """\
+pydiskimg tar-out disk.qcow2 /etc etc.tar
+pydiskimg tar-out --partition 2 disk.raw / - | gzip > root.tar.gz
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "tar-out",
-        description="Pack the directory PATH of IMAGE, or the one that a symlink there leads to, with all that is in "
-        "it, as the tar archive TARBALL, which is not compressed: owners, nanoseconds, hard links, devices, holes, "
-        f"extended attributes and ACLs are in it. {READ}",
+        description="Pack the directory PATH of IMAGE, with everything in it, as the tar archive TARBALL, "
+        "uncompressed, with owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs. A symlink "
+        f"PATH is followed. {READ}",
+        examples=_EXAMPLES,
     )
     add_tree_arguments(parser)
-    parser.add_argument("path", metavar="PATH", type=path_argument)
+    parser.add_argument("path", metavar="PATH", type=path_argument, help="directory in the image")
     parser.add_argument("tarball", metavar="TARBALL", help="a new file, or - for standard output")
     parser.set_defaults(run=run)
 

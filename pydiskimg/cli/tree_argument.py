@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.images import FORMATS
+from pydiskimg.cli.options import add_format_option, volume_number
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from pydiskimg.fs.ext4.tree import ExtTree
 
 READ = (
-    "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of the only file system "
-    "there, or of --partition N. They are read without a mount, and nothing is written to IMAGE."
+    "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of its only file "
+    "system, or of --partition N. They are read without a mount, and nothing is written to IMAGE."
 )
 
 CHANGED = (
-    "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of the only file system "
-    "there, or of --partition N. They are changed without a mount; what is mounted, attached or used by a virtual "
-    "machine is refused. An interruption leaves each file as it was or as it is to be, and the file system sound, once "
-    "its journal is replayed or e2fsck -p has run."
+    "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of its only file "
+    "system, or of --partition N. They are changed without a mount; an image that is mounted, attached or used by a "
+    "virtual machine is refused. An interruption leaves each file in its old or its new state, and a file system that "
+    "is consistent once its journal has been replayed or e2fsck -p has run."
 )
 
 
-def add_tree_arguments(parser: argparse.ArgumentParser, *, format_options: tuple[str, ...] = ("-f",)) -> None:
+def add_tree_arguments(parser: argparse.ArgumentParser, *, format_options: tuple[str, ...] = ()) -> None:
     """Add -f, --partition, --allow-references and IMAGE."""
     from pydiskimg.cli.references import add_references_option
 
@@ -35,11 +35,11 @@ def add_tree_arguments(parser: argparse.ArgumentParser, *, format_options: tuple
     add_references_option(parser)
 
 
-def declare_tree_arguments(parser: Parser, *, format_options: tuple[str, ...] = ("-f",)) -> None:
+def declare_tree_arguments(parser: Parser, *, format_options: tuple[str, ...] = ()) -> None:
     """Add -f, --partition and IMAGE, which are common."""
-    parser.add_argument(*format_options, dest="format", choices=FORMATS, help="format (default: by the contents)")
+    add_format_option(parser, *format_options)
     parser.add_argument(
-        "--partition", type=partition_number, metavar="N", help="the files of partition N; 0: of the whole disk"
+        "--partition", type=volume_number, metavar="N", help="the files of partition N; 0: of the whole disk"
     )
     parser.add_argument("image", metavar="IMAGE", help="disk image or block device")
 
@@ -84,12 +84,3 @@ def check_directory(tree: ExtTree, path: str, advice: str) -> None:
 def path_argument(text: str) -> str:
     """Return a path in the image, as a type for argparse: paths begin at the root, with or without "/"."""
     return text if text.startswith("/") else f"/{text}"
-
-
-def partition_number(text: str) -> int:
-    """Return the number of a partition, 0 being the disk, as a type for argparse."""
-    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
-        from argparse import ArgumentTypeError
-
-        raise ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected 0, 1, 2 or more")
-    return int(text)

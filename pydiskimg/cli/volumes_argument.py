@@ -6,9 +6,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from pydiskimg.cli.arguments import open_source, require_file_name
-from pydiskimg.cli.output import add_output_option
+from pydiskimg.cli.options import add_format_option, add_output_option, add_quiet_option
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.volumes.find import Volume, find_volumes
 
@@ -22,15 +21,15 @@ if TYPE_CHECKING:
 
 def add_volumes_arguments(parser: argparse.ArgumentParser, **operands: Any) -> None:
     """Add -f, --allow-references and IMAGE, or several with nargs and dest."""
-    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    add_format_option(parser)
     add_references_option(parser)
     parser.add_argument(operands.pop("dest", "image"), metavar="IMAGE", help="disk image or block device", **operands)
 
 
 def add_changed_disk_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what grow and shrink have in common: -f, -q, --output, --allow-references, DISK."""
-    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")
+    add_format_option(parser)
+    add_quiet_option(parser)
     add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("disk", metavar="DISK", help="disk image or block device")

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.options import add_format_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, DoesNotFitError, PartitionError, UnsupportedImageError, storage_error
 from pydiskimg.files.tar.write_packed import write_packed
-from pydiskimg.images import FORMATS
 from pydiskimg.images.contents import Sort, file_contents
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk
@@ -26,11 +26,6 @@ from pydiskimg.transfer.copy import copy
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import find_volumes
 
-_EXAMPLES = """\
-examples:
-  pydiskimg write image.raw.xz /dev/sdX
-  pydiskimg write --yes --bmap image.bmap disk.qcow2 /dev/vg/disk
-"""
 _COMPRESSED = ("gz", "xz", "bz2", "zst")
 
 
@@ -38,28 +33,33 @@ class NotConfirmedError(DiskImageError):
     """The user has not said that the disk may be overwritten."""
 
 
+_EXAMPLES = """\
+pydiskimg write image.raw.xz /dev/sdX
+pydiskimg write --yes --bmap disk.bmap disk.qcow2 /dev/vg/disk
+"""
+
+
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "write",
-        description="Write IMAGE (raw or qcow2, or raw compressed with gzip, xz, bzip2 or zstd) onto DEVICE, sparsely "
-        "and durably, and read it back past the cache. What DEVICE holds is shown and asked about on a terminal; "
-        "elsewhere --yes is needed. A device that is mounted, held or used by a virtual machine is refused. The "
-        "checksums of a block map (IMAGE.bmap, or --bmap) are compared with what the device has then. DEVICE may be a "
-        "file, too.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Write IMAGE (raw, qcow2, or raw compressed with gzip, xz, bzip2 or zstd) to DEVICE, sparsely and "
+        "durably, and read it back past the cache. On a terminal the contents of DEVICE are shown and a "
+        "confirmation is asked for; without a terminal --yes is needed. A device that is mounted, held or "
+        "used by a virtual machine is refused. The checksums of a block map (IMAGE.bmap or --bmap) are "
+        "compared with the written device. DEVICE may also be a file.",
+        examples=_EXAMPLES,
     )
-    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("--bmap", metavar="FILE", help="block map of IMAGE (default: IMAGE.bmap, if it is there)")
+    add_format_option(parser)
+    parser.add_argument("--bmap", metavar="FILE", help="block map of IMAGE (default: IMAGE.bmap, if it exists)")
     parser.add_argument("--nobmap", action="store_true", help="use no block map")
     parser.add_argument("--no-verify", action="store_true", help="do not read back what was written")
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask for a confirmation")
+    add_progress_option(parser)
+    add_quiet_option(parser)
     add_references_option(parser)
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("device", metavar="DEVICE", help="block device, or a file that exists")
+    parser.add_argument("image", metavar="IMAGE", help="disk image, compressed or not")
+    parser.add_argument("device", metavar="DEVICE", help="block device, or existing file")
     parser.set_defaults(run=run)
 
 

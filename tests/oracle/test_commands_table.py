@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from pydiskimg.cli.command_line import _parser, left_out
+from pydiskimg.cli.command_line import command_parsers, left_out
 from pydiskimg.cli.commands import COMMANDS, LEFT_OUT_SUBCOMMANDS
 from pydiskimg.cli.help_text import overview
 from tests.foreign.routing import GRAMMAR
@@ -27,15 +26,6 @@ def by_qemu() -> dict[str, set[str]]:
     syntax = text.partition("Command syntax:")[2].partition("Command parameters:")[0]
     lines = [line.split() for line in syntax.splitlines() if line.strip()]
     return {words[0]: set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", " ".join(words[1:]))) for words in lines}
-
-
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of a subcommand of ours."""
-    subparsers = next(action for action in _parser([command], [command])._actions if isinstance(action.choices, dict))
-    assert isinstance(subparsers.choices, dict)
-    parser = subparsers.choices[command]
-    assert isinstance(parser, argparse.ArgumentParser)
-    return parser
 
 
 def in_table() -> dict[str, str]:
@@ -81,7 +71,7 @@ def test_help_names_what_is_left_out_and_why_as_the_table_does() -> None:
             assert reason in table[name]
             assert f"{name} ({reason})" in of_all
             continue
-        parser = parser_of(name)
+        parser = command_parsers(name)[0]
         missing, said = left_out(name, parser), words_of(parser.format_help())
         assert options - set(parser._option_string_actions) <= set(missing), name
         for option, reason in missing.items():
@@ -92,7 +82,7 @@ def test_help_names_what_is_left_out_and_why_as_the_table_does() -> None:
 @pytest.mark.parametrize("name", sorted(GRAMMAR))
 def test_long_names_that_qemu_img_does_not_list(name: str) -> None:
     """Its --help has the short ones alone."""
-    known = parser_of(name)._option_string_actions
+    known = command_parsers(name)[0]._option_string_actions
     for option in ("--force-share", "--format", "--repair", "--granularity"):
         command = ["qemu-img", name, option, "x", "1M"]
         said = subprocess.run(command, capture_output=True, text=True, check=False).stderr

@@ -30,6 +30,7 @@ INFO = {
     "pydiskimg",
     "pydiskimg.cli",
     "pydiskimg.cli.info",
+    "pydiskimg.cli.options",
     "pydiskimg.cli.output",
     "pydiskimg.errors",
     "pydiskimg.images",
