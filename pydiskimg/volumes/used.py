@@ -156,11 +156,11 @@ def _volumes(source: Source, notes: list[str]) -> Sequence[Volume]:
         if not _has_table(known[0]) or not _has_another_whole(source, notes):
             return known[0]
     elif len(known) > 1:
-        notes.append("the partition table is plausible with two sector sizes; the whole disk is copied")
+        notes.append("the partition table is plausible with two sector sizes; the whole disk counts as in use")
     elif problems and not any(map(_has_table, readings)):
-        notes.append(f"the partition table is not believed: {problems[0]}; the whole disk is copied")
+        notes.append(f"the partition table is not believed: {problems[0]}; the whole disk counts as in use")
     else:
-        notes.append("the disk contains nothing known; all of it is copied")
+        notes.append("the disk contains nothing known; all of it counts as in use")
     return ()
 
 
@@ -182,7 +182,7 @@ def _has_another_whole(source: Source, notes: list[str]) -> bool:
     except FileSystemError:
         what = "more than one file system"
     if what is not None:
-        notes.append(f"the disk has partitions and the signature of {what} as a whole; all of it is copied")
+        notes.append(f"the disk has partitions and the signature of {what} as a whole; all of it counts as in use")
     return what is not None
 
 
@@ -198,7 +198,9 @@ def _apart(volumes: Sequence[Volume], notes: list[str]) -> list[Volume]:
             overlapping |= {farthest, index}
         if partition.start + partition.length > end:
             farthest = index
-    notes.extend(f"{ordered[index]}: overlaps another partition; all of it is copied" for index in sorted(overlapping))
+    notes.extend(
+        f"{ordered[index]}: overlaps another partition; all of it counts as in use" for index in sorted(overlapping)
+    )
     return [volume for index, volume in enumerate(ordered) if index not in overlapping]
 
 
@@ -207,21 +209,21 @@ def _used_of_volume(source: Source, volume: Volume, notes: list[str]) -> Sequenc
     part = SourceRegion(source, volume.partition.start, volume.partition.length)
     everything = [(0, part.size)]
     if volume.content is None or volume.content.type not in _EXT | {"swap"}:
-        notes.append(f"{volume}: all of it is copied")
+        notes.append(f"{volume}: all of it counts as in use")
         return everything
     sign = _sign_of_another_use(part)
     if sign is not None:
-        notes.append(f"{volume}: {sign} as well; all of it is copied")
+        notes.append(f"{volume}: {sign} as well; all of it counts as in use")
         return everything
     if volume.content.type in _EXT:
         try:
             return _used_of_ext(part, volume, notes)
         except NotBelievedError as error:
-            notes.append(f"{volume}: its bitmaps are not believed: {error.reason}; all of it is copied")
+            notes.append(f"{volume}: its bitmaps are not believed: {error.reason}; all of it counts as in use")
             return everything
     used = swap_used(part)
     if isinstance(used, str):
-        notes.append(f"{volume}: {used}; all of it is copied")
+        notes.append(f"{volume}: {used}; all of it counts as in use")
         return everything
     notes.append(f"{volume}: its contents are left out")
     return used

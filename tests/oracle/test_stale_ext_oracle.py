@@ -134,4 +134,4 @@ def test_udf_leaves_the_superblock_alone(tmp_path: Path, contents: Path, tool: T
         assert file.read(2) == b"\x53\xef"
     with open_raw(path) as source:
         notes = used_source(source).notes
-    assert notes == ["the whole disk (ext4): looks like UDF as well; all of it is copied"]
+    assert notes == ["the whole disk (ext4): looks like UDF as well; all of it counts as in use"]

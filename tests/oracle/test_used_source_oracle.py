@@ -41,10 +41,10 @@ MAKERS = (
 )
 NOTES = (
     r" (swap): its contents are left out",
-    r" (xfs): all of it is copied",
-    r" (btrfs): all of it is copied",
-    r" (vfat): all of it is copied",
-    r" (nothing known): all of it is copied",
+    r" (xfs): all of it counts as in use",
+    r" (btrfs): all of it counts as in use",
+    r" (vfat): all of it counts as in use",
+    r" (nothing known): all of it counts as in use",
 )
 
 

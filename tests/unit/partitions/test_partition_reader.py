@@ -79,7 +79,7 @@ def test_what_linux_ignores_is_copied_as_a_whole(name: str) -> None:
     assert words in str(caught.value)
     source = used_source(disk)
     assert [extent.kind for extent in source.extents()] == [Kind.DATA]
-    assert source.notes == [f"the partition table is not believed: {caught.value}; the whole disk is copied"]
+    assert source.notes == [f"the partition table is not believed: {caught.value}; the whole disk counts as in use"]
 
 
 @pytest.mark.parametrize("signature", [b"\0\0", b"\xaa\x55"])
@@ -101,7 +101,7 @@ def test_a_gpt_behind_the_superblock_of_an_older_ext(sector_size: int) -> None:
     assert bytes(disk.data[1024:2048]) == before
     source = used_source(disk)
     assert [extent.kind for extent in source.extents()] == [Kind.DATA]
-    assert source.notes == ["the whole disk (ext4): has a GPT of its own as well; all of it is copied"]
+    assert source.notes == ["the whole disk (ext4): has a GPT of its own as well; all of it counts as in use"]
 
 
 def test_a_hybrid_mbr() -> None:

@@ -109,14 +109,15 @@ def test_nothing_known() -> None:
     all_is_used(partitioned([(1, 9, b"")]), "the disk contains nothing known")
     all_is_used(MemoryDisk(0), "the disk contains nothing known")
     all_is_used(
-        partitioned([(1, 9, b"LUKS\xba\xbe\0\2" + bytes(4096))]), "partition 1 (crypto_LUKS): all of it is copied"
+        partitioned([(1, 9, b"LUKS\xba\xbe\0\2" + bytes(4096))]),
+        "partition 1 (crypto_LUKS): all of it counts as in use",
     )
 
 
 def test_what_is_not_known_beside_what_is() -> None:
     source = used_source(partitioned([(1, 9, ext()), (12, 2, b"")]))
     assert free_of(source, 1, 9) == sum(end - start for start, end in holes(source)) > 0
-    assert source.notes == ["partition 2 (nothing known): all of it is copied"]
+    assert source.notes == ["partition 2 (nothing known): all of it counts as in use"]
 
 
 def test_a_table_that_is_wrong() -> None:
@@ -130,7 +131,7 @@ def test_bitmaps_that_are_not_believed() -> None:
     all_is_used(
         partitioned([(1, 9, bytes(content))]),
         "partition 1 (ext2): its bitmaps are not believed: it was not unmounted cleanly and has no journal that would "
-        "tell what was changed; all of it is copied",
+        "tell what was changed; all of it counts as in use",
     )
 
 
@@ -221,7 +222,7 @@ STRANGERS = (
 def test_what_has_taken_a_partition_over(content: bytes, offset: int, signature: bytes, what: str) -> None:
     taken = bytearray(content)
     taken[offset : offset + len(signature)] = signature
-    all_is_used(partitioned([(1, 9, bytes(taken))]), f": looks like {what} as well; all of it is copied")
+    all_is_used(partitioned([(1, 9, bytes(taken))]), f": looks like {what} as well; all of it counts as in use")
 
 
 @pytest.mark.parametrize("content", [ext(9, "ext2"), ext(9)], ids=["ext2", "ext4"])
@@ -231,7 +232,9 @@ def test_a_partition_that_became_another_machines_disk(content: bytes, kind: int
     taken = bytearray(content)
     taken[:512] = bytes(510) + b"\x55\xaa"
     struct.pack_into("<B3sB3sII", taken, 446, 0, b"", kind, b"", start, length)
-    all_is_used(partitioned([(1, 9, bytes(taken))]), ": has a partition table of its own as well; all of it is copied")
+    all_is_used(
+        partitioned([(1, 9, bytes(taken))]), ": has a partition table of its own as well; all of it counts as in use"
+    )
 
 
 def test_boot_code_in_a_partition_is_no_table() -> None:
@@ -253,7 +256,7 @@ def test_a_file_system_over_the_whole_disk_as_well() -> None:
     """Who is right cannot be told: the table may be older than the file system, or younger."""
     disk = partitioned([(2, 9, ext())])
     disk.data[512 : 64 * 1024] = ext(24)[512 : 64 * 1024]
-    all_is_used(disk, "the disk has partitions and the signature of ext4 as a whole; all of it is copied")
+    all_is_used(disk, "the disk has partitions and the signature of ext4 as a whole; all of it counts as in use")
 
 
 @pytest.mark.parametrize(
