@@ -130,8 +130,8 @@ def test_bitmaps_that_are_not_believed() -> None:
     content[1024 + 0x3A] = 0
     all_is_used(
         partitioned([(1, 9, bytes(content))]),
-        "partition 1 (ext2): its bitmaps are not believed: it was not unmounted cleanly and has no journal that would "
-        "tell what was changed; all of it counts as in use",
+        "partition 1 (ext2): its bitmaps are not believed: it was not unmounted cleanly and has no journal to "
+        "recover from; all of it counts as in use",
     )
 
 
