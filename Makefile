@@ -106,11 +106,11 @@ $(VENV)/.dependencies: pyproject.toml
 	@$(PY) -m pip uninstall --quiet --yes setuptools wheel  # only building needs them, and each start of Python reads their .pth
 	@touch $@
 
-# The package itself, installed as a user installs it; tests run on the checkout.
-$(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/launcher \
+# The package itself, installed as a user installs it, and with it ganeti_os; tests run on the checkout.
+$(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/launcher.in \
     $(shell find pydiskimg ganeti_os -name '*.py')
 	@echo "make: installing pydiskimg into $(VENV)/"
-	@$(PIP) --no-build-isolation --no-deps --force-reinstall .
+	@$(PIP) --no-build-isolation --no-deps --force-reinstall --config-settings=setup-args=-Dganeti-os=true .
 	@touch $@
 
 # What demo, tests and foreign leave is root's when they ran with sudo.

@@ -42,13 +42,17 @@ def packages_directory(configured: str) -> str:
 
 
 def main() -> None:
-    """Check the arguments: interpreter, OS name, OS directory, sysconfdir, localstatedir, packages directory."""
-    python, os_name, os_dir, sysconfdir, localstatedir, configured = sys.argv[1:]
+    """Check the arguments: interpreter, OS name, OS directory, sysconfdir, localstatedir, packages directory, and where
+    ganeti_os and bundled packages are, which may be empty.
+    """
+    python, os_name, os_dir, sysconfdir, localstatedir, configured, os_packages, bundled = sys.argv[1:]
     check_python(python)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", os_name):
         sys.exit(f"-Dos-name=: {os_name!r}; expected letters, digits, '.', '_' and '-'")
     packages = packages_directory(configured)
     checked = {"-Dos-dir=": os_dir, "--sysconfdir": sysconfdir, "--localstatedir": localstatedir, "--prefix": packages}
+    checked |= {"-Dos-packages-dir=": os_packages} if os_packages else {}
+    checked |= {"-Dbundled-dir=": bundled} if bundled else {}
     for option, directory in checked.items():
         check_directory(option, directory)
     missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]

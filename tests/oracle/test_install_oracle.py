@@ -81,8 +81,11 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     images = destination / "opt/var/cache/ganeti-instance-image"
     assert images.is_dir()
     assert (destination / "opt/etc dir/ganeti/instance-image.d").is_dir()
+    check_command(destination / "opt/odd prefix/bin/pydiskimg", python)
     modes = {
-        path: stat.S_IMODE(path.stat().st_mode) for path in destination.rglob("*") if path.parent.name != "my-image"
+        path: stat.S_IMODE(path.stat().st_mode)
+        for path in destination.rglob("*")
+        if path.parent.name not in ("my-image", "bin")
     }
     assert [modes.pop(path) for path in list(modes) if path.name in ("guest-file", "guest-step")] == [0o755] * 2
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o755}
@@ -114,6 +117,35 @@ def check_executable(path: Path, verb: str, python: str) -> None:
     assert f'run_verb("{verb}", sysconfdir="/opt/etc dir", localstatedir="/opt/var")' in text
     assert "@" not in text
     compile(text, str(path), "exec")
+
+
+def check_command(path: Path, python: str) -> None:
+    """The command pydiskimg runs with the interpreter that meson was told."""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert path.read_text().splitlines()[0] == f"#!{python} -I"
+
+
+def test_scripts_look_into_other_directories_for_packages(source: Path, tmp_path: Path) -> None:
+    """As a distribution lays them out: ganeti_os away from the libraries, and packages of its own that come last."""
+    destination, python = tmp_path / "dest", for_first_line(tmp_path)
+    call(
+        *("meson", "setup", tmp_path / "build", "--prefix=/usr", f"-Dpython={python}", "-Dpython.install_env=prefix"),
+        *("-Dos-packages-dir=share/ganeti-os-image", "-Dbundled-dir=/usr/lib/pydiskimg/bundled"),
+        cwd=source,
+    )
+    call("meson", "install", "-C", tmp_path / "build", cwd=source, environ={"DESTDIR": str(destination)})
+    (library,) = destination.rglob("pydiskimg/py.typed")
+    assert [path.parent for path in destination.rglob("ganeti_os/py.typed")] == [
+        destination / "usr/share/ganeti-os-image/ganeti_os"
+    ]
+    for script in ("usr/share/ganeti/os/image/create", "usr/bin/pydiskimg"):
+        lines = (destination / script).read_text().splitlines()
+        added = [line.strip() for line in lines if line.strip().startswith("sys.path.")]
+        assert added == [
+            f'sys.path.insert(0, "/{library.parents[1].relative_to(destination)}")',
+            'sys.path.insert(0, "/usr/share/ganeti-os-image")',
+            'sys.path.append("/usr/lib/pydiskimg/bundled")',
+        ]
 
 
 def test_installed_definition_runs(source: Path, tmp_path: Path) -> None:
@@ -191,17 +223,20 @@ def test_options_that_make_no_sense(source: Path, tmp_path: Path, option: str, p
     assert "Traceback" not in str(caught.value)
 
 
-def test_wheel_holds_the_packages_and_the_command(source: Path, tmp_path: Path) -> None:
-    build_wheel = f"import mesonpy; mesonpy.build_wheel({str(tmp_path)!r})"
-    call(sys.executable, "-c", build_wheel, cwd=source)
+@pytest.mark.parametrize("with_definition", [False, True], ids=["the library's", "the development environment's"])
+def test_wheel_holds_the_library_and_the_command(source: Path, tmp_path: Path, *, with_definition: bool) -> None:
+    how = {"setup-args": ["-Dganeti-os=true"]} if with_definition else {}
+    call(sys.executable, "-c", f"import mesonpy; mesonpy.build_wheel({str(tmp_path)!r}, {how!r})", cwd=source)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     distribution = wheel.name.split("-py3")[0]
     packages = {name for name in names if not name.startswith(f"{distribution}.")}
-    assert {name.split("/")[0] for name in packages} == {"pydiskimg", "ganeti_os"}
+    assert {name.split("/")[0] for name in packages} == {"pydiskimg"} | ({"ganeti_os"} if with_definition else set())
     assert [name for name in names if name.startswith(f"{distribution}.data/")] == [
         f"{distribution}.data/scripts/pydiskimg"
     ]
-    assert "pydiskimg/cli/launcher" not in names
-    assert {"pydiskimg/py.typed", "ganeti_os/py.typed", "ganeti_os/settings/settings.py"} <= set(names)
+    assert zipfile.ZipFile(wheel).read(f"{distribution}.data/scripts/pydiskimg").startswith(b"#!python\n")
+    assert not [name for name in names if "launcher" in name]
+    assert {"pydiskimg/py.typed", "pydiskimg/cli/info.py"} <= set(names)
+    assert not with_definition or {"ganeti_os/py.typed", "ganeti_os/settings/settings.py"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or "definition" in name]

@@ -24,7 +24,7 @@ _SONAME = "libarchive.so.13"  # Debian 10 to 13, Fedora, openSUSE, Arch: the ABI
 def _load() -> Any:
     """Import libarchive-c without its search for the library, for which ctypes starts ldconfig, gcc and ld.
 
-    libarchive-c (4.0 in Debian 12, 5.1 in Debian 13) takes the library from a variable of the environment, if any.
+    libarchive-c (2.9 in Debian 12, 5.1 in Debian 13) takes the library from a variable of the environment, if any.
     """
     is_ours = "LIBARCHIVE" not in os.environ
     os.environ.setdefault("LIBARCHIVE", _SONAME)
