@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ganeti_os.backup.kept_pipe import KeptPipe, NotYetError
 from ganeti_os.backup.kind import LOOK_AT, BackupKind
-from ganeti_os.guest.root import MOUNTABLE, is_ext
+from ganeti_os.guest.root import MOUNTABLE, has_mounts_inside, is_ext, read_guest
 from pydiskimg.errors import DiskImageError, PartitionError
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.images import FORMATS
@@ -15,6 +15,7 @@ from pydiskimg.images.qcow2.layout import HEADER
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
 from pydiskimg.partitions.read import each_partition, gpt_sector_size
 from pydiskimg.protocols import Disk, Source
+from pydiskimg.system.fstab import read_entries
 from pydiskimg.volumes.find import probed
 
 _LARGEST = 1 << 60
@@ -22,10 +23,11 @@ _SIZE = HEADER.slice_of("size")
 
 
 def has_to_be_mounted(pipe: KeptPipe, kind: BackupKind, disk: Disk) -> bool:
-    """Tell whether the backup has something to look for a root in, and none on an ext, which is read without a mount.
+    """Tell whether the backup has something to look for a root in, and none on an ext, which is read without a mount;
+    or one that mounts another file system of the disk over a directory of its own, which is not an ext.
 
-    kind is a disk as a whole, and goes onto disk. No more of the backup is kept than tells that: up to a root on an
-    ext, or to where its last file system begins. False, too, where more would have to be kept than can be.
+    kind is a disk as a whole, and goes onto disk. No more of the backup is kept than tells that: up to the fstab of a
+    root on an ext, or to where its last file system begins. False, too, where more would have to be kept than can be.
     """
     wanted = LOOK_AT
     while True:
@@ -62,7 +64,7 @@ def _is_mounted(source: Source, sector_size: int) -> bool:
                 if is_ext(volume):
                     has_root = _has_root(volume.region(source))
                     if has_root:
-                        return False
+                        return _mounts_others(source, volume.region(source))
                     is_mounted |= has_root is None
                 else:
                     is_mounted |= volume.content is not None and volume.content.type in MOUNTABLE
@@ -89,3 +91,16 @@ def _has_root(source: Source) -> bool | None:
             return "etc" in tree.names("/")
     except DiskImageError:
         return None
+
+
+def _mounts_others(source: Source, root: Source) -> bool:
+    """Tell whether what is over directories of a root on an ext has to be mounted; only an fstab that has some of them
+    needs the beginnings of all file systems."""
+    try:
+        with open_ext_tree(root) as tree:
+            if not has_mounts_inside(read_entries(tree)):
+                return False
+    except DiskImageError:
+        return False
+    guest, _ = read_guest(source)
+    return guest is not None and not guest.is_ext

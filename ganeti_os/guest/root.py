@@ -80,6 +80,12 @@ def is_ext(volume: Volume) -> bool:
     return volume.content is not None and volume.content.type in EXT
 
 
+def has_mounts_inside(entries: Sequence[fstab.FstabLine]) -> bool:
+    """Tell whether an fstab has file systems, which may be on the same disk, over /boot or what Guest has as inside."""
+    points = {"/boot", *_INSIDE}
+    return any(posixpath.normpath(line.mount_point) in points and line.spec.startswith(_DEVICES) for line in entries)
+
+
 def holds_mountable(source: Source) -> bool:
     """Tell whether anything on a disk or in its image may be the root of a Linux system."""
     return any(map(_is_mountable, chain.from_iterable(volume_readings(source, SECTOR_SIZES, []))))

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pydiskimg import open_tree
+from pydiskimg.files.entry import Entry
 from pydiskimg.fs.fat12 import make_fat12
 from pydiskimg.units import MIB
 from tests.fixtures.block_devices import beginning
@@ -78,6 +79,17 @@ def test_a_backup_that_is_to_be_mounted_is_refused_where_it_can_be_looked_at_fir
     assert beginning(disk, MIB) == b"\xff" * MIB
 
 
+BTRFS = "5d1b0a52-8c3e-4f0b-9b2f-0f6d3c1e7a11"
+FILES: dict[str, Callable[[], list[Entry]]] = {
+    "root": lambda: [folder("etc"), regular("etc/os-release")],
+    "root without /var": lambda: [
+        regular("etc/os-release"),
+        regular("etc/fstab", f"UUID={BTRFS} /var btrfs\n".encode()),
+    ],
+    "boot": lambda: [regular("vmlinuz")],
+}
+
+
 def image_of(node: Node, tool: Tool, *parts: tuple[int, str]) -> Path:
     """Make a disk image with file systems of 8 MiB, each at so many MiB; of a btrfs its beginning."""
     path, volume = node.images / "image", node.directory / "volume"
@@ -85,13 +97,12 @@ def image_of(node: Node, tool: Tool, *parts: tuple[int, str]) -> Path:
     os.truncate(path, SIZE)
     for start, kind in parts:
         if kind == "btrfs":
-            run(tool("mkfs.btrfs"), "-q", sized(volume, 130 * MIB))
+            run(tool("mkfs.btrfs"), "-q", "-U", BTRFS, sized(volume, 130 * MIB))
             os.truncate(volume, 8 * MIB)
         elif kind == "vfat":
             volume.write_bytes(make_fat12(MIB, {}, label="EFI", serial=1, sector_size=512, hidden_sectors=0))
         else:
-            entries = [folder("etc"), regular("etc/os-release")] if kind == "root" else [regular("vmlinuz")]
-            filled_file(volume, 8 * MIB, entries)
+            filled_file(volume, 8 * MIB, FILES[kind]())
         with path.open("r+b") as file:
             file.seek(start * MIB)
             file.write(volume.read_bytes())
@@ -103,7 +114,13 @@ def image_of(node: Node, tool: Tool, *parts: tuple[int, str]) -> Path:
 
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
 @pytest.mark.parametrize(
-    "parts", [[(1, "btrfs")], [(1, "vfat"), (50, "btrfs")], [(1, "vfat"), (10, "boot"), (50, "btrfs")]]
+    "parts",
+    [
+        [(1, "btrfs")],
+        [(1, "vfat"), (50, "btrfs")],
+        [(1, "vfat"), (10, "boot"), (50, "btrfs")],
+        [(10, "root without /var"), (50, "btrfs")],
+    ],
 )
 def test_a_backup_on_a_pipe_that_is_to_be_mounted_is_refused_before_the_disk_is_written(
     node: Node, tool: Tool, format_: str, parts: list[tuple[int, str]]

@@ -29,12 +29,21 @@ SECTORS = MIB // SECTOR
 NOISE = random.Random(1).randbytes(MIB)
 FAT = make_fat12(MIB, {}, label="ROOT", serial=1, sector_size=SECTOR, hidden_sectors=0)
 ROOT = bytes(filled([folder("etc"), regular("etc/passwd")], size=8 * MIB).data)
+FSTAB = b"UUID=1 / ext4\nLABEL=ROOT %s vfat\nUUID=2 none swap\n"
+VAR_APART, DATA_APART = (
+    bytes(filled([regular("etc/passwd"), regular("etc/fstab", FSTAB % point)], size=8 * MIB).data)
+    for point in (b"/var", b"/srv")
+)
 BOOT = bytes(filled([folder("grub"), regular("vmlinuz", NOISE)], size=8 * MIB).data)
 # Where each is in MiB; whether it has to be mounted, and how many MiB at most are kept of raw bytes for that.
 LAYOUTS: dict[str, tuple[list[tuple[int, bytes]], bool, int]] = {
     "a root first": ([(1, ROOT), (20, FAT)], False, 4),
     "a root last": ([(1, FAT), (12, ROOT)], False, 16),
     "a root in the middle": ([(1, FAT), (4, ROOT), (20, FAT)], False, 8),
+    "a root whose /var is not an ext": ([(1, VAR_APART), (20, FAT)], True, 24),
+    "a root with a /var on another disk": ([(1, VAR_APART), (12, ROOT)], False, 16),
+    "a root last, whose /var is not an ext": ([(1, FAT), (12, VAR_APART)], True, 16),
+    "a root whose data is not an ext": ([(1, DATA_APART), (20, FAT)], False, 4),
     "no root": ([(1, FAT), (20, FAT)], True, 24),
     "no root, and a /boot on an ext": ([(1, FAT), (4, BOOT), (20, FAT)], True, 24),
     "no root, and a /boot on an ext at the end": ([(1, FAT), (12, BOOT)], True, 16),
@@ -46,7 +55,7 @@ LAYOUTS: dict[str, tuple[list[tuple[int, bytes]], bool, int]] = {
 
 def disk_of(parts: list[tuple[int, bytes]], table: str) -> bytes:
     disk = MemoryDisk(SIZE)
-    places = [(at * SECTORS, 8 * SECTORS if data in (ROOT, BOOT) else SECTORS) for at, data in parts]
+    places = [(at * SECTORS, 8 * SECTORS if len(data) == len(ROOT) else SECTORS) for at, data in parts]
     if table == "gpt":
         gpt(disk, [(first, first + count - 1) for first, count in places], sectors=SIZE // SECTOR)
     elif table == "logical":
