@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ganeti_os.backup.kept_pipe import KeptPipe, NotYetError
 from ganeti_os.backup.kind import LOOK_AT, BackupKind
-from ganeti_os.guest.root import MOUNTABLE, has_mounts_inside, is_ext, read_guest
+from ganeti_os.guest.root import has_mounts_inside, read_guest
 from pydiskimg.errors import DiskImageError, PartitionError
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.images import FORMATS
@@ -61,13 +61,13 @@ def _is_mounted(source: Source, sector_size: int) -> bool:
             for partition in _partitions(source, size):
                 volume = probed(source, partition, lambda _text: None)
                 is_known |= volume.content is not None
-                if is_ext(volume):
+                if volume.is_ext:
                     has_root = _has_root(volume.region(source))
                     if has_root:
                         return _mounts_others(source, volume.region(source))
                     is_mounted |= has_root is None
                 else:
-                    is_mounted |= volume.content is not None and volume.content.type in MOUNTABLE
+                    is_mounted |= volume.is_mountable
         except PartitionError:
             continue
         if is_known:

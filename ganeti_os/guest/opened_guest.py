@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ganeti_os.guest.mounted_guest import mounted_guest, mounted_root
-from ganeti_os.guest.root import Guest, LeftAloneError, is_ext
+from ganeti_os.guest.root import Guest, LeftAloneError
 from pydiskimg.disks.read_only import ReadOnlyDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError
@@ -108,7 +108,7 @@ def _opened(stack: ExitStack, disk: Disk, guest: Guest, way: _Way) -> OpenedGues
     joined, done = JoinedTree(root), []
     for point, volume in over:
         try:
-            if not is_ext(volume):
+            if not volume.is_ext:
                 raise FileSystemError(f"{disk.name}, {volume.location}: GUEST_MOUNT=no, and it is not an ext")
             joined.join(point, _changed(stack, disk, volume, at_once=way.at_once))
             done.append(point)

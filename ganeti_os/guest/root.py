@@ -29,8 +29,6 @@ from pydiskimg.volumes.root import is_root
 
 log = logging.getLogger(__name__)
 
-EXT = frozenset({"ext2", "ext3", "ext4"})
-MOUNTABLE = EXT | {"xfs", "btrfs", "vfat"}
 # Of a btrfs whose default subvolume holds no root: Ubuntu and SuSE; Fedora; Debian.
 _SUBVOLUMES = ("/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot", "/@root")
 # Where a guest may have other file systems over directories of its root that are read or written here: what is
@@ -72,12 +70,7 @@ class Guest:
     def is_ext(self) -> bool:
         """True when the root and what its fstab mounts are ext2, ext3 or ext4; /boot/efi is another matter."""
         volumes = [self.root, *([self.boot] if self.boot else []), *(volume for _, volume in self.inside)]
-        return all(map(is_ext, volumes))
-
-
-def is_ext(volume: Volume) -> bool:
-    """Tell whether we read and change the volume's files ourselves."""
-    return volume.content is not None and volume.content.type in EXT
+        return all(volume.is_ext for volume in volumes)
 
 
 def has_mounts_inside(entries: Sequence[fstab.FstabLine]) -> bool:
@@ -88,11 +81,7 @@ def has_mounts_inside(entries: Sequence[fstab.FstabLine]) -> bool:
 
 def holds_mountable(source: Source) -> bool:
     """Tell whether anything on a disk or in its image may be the root of a Linux system."""
-    return any(map(_is_mountable, chain.from_iterable(volume_readings(source, SECTOR_SIZES, []))))
-
-
-def _is_mountable(volume: Volume) -> bool:
-    return volume.content is not None and volume.content.type in MOUNTABLE
+    return any(volume.is_mountable for volume in chain.from_iterable(volume_readings(source, SECTOR_SIZES, [])))
 
 
 def read_guest(source: Source) -> tuple[Guest | None, bool]:
@@ -112,7 +101,7 @@ def read_guest(source: Source) -> tuple[Guest | None, bool]:
 
 def _to_mount(found: Sequence[Volume], unclear: Mapping[Volume, str]) -> list[Volume]:
     """Return what is mounted to be looked into: what is not an ext, and each ext that is unclear."""
-    return [volume for volume in found if _is_mountable(volume) and (not is_ext(volume) or volume in unclear)]
+    return [volume for volume in found if volume.is_mountable and (not volume.is_ext or volume in unclear)]
 
 
 def find_guest(disk: ShownDisk, *, may_mount: bool = True) -> Guest:
@@ -147,12 +136,12 @@ def find_guest(disk: ShownDisk, *, may_mount: bool = True) -> Guest:
 def _told(volume: Volume, unclear: Mapping[Volume, str]) -> str:
     if volume in unclear:
         return f"{volume}: {unclear[volume]}"
-    return f"{volume}: no /etc of a Linux system" if _is_mountable(volume) else str(volume)
+    return f"{volume}: no /etc of a Linux system" if volume.is_mountable else str(volume)
 
 
 def _read_root(source: Source, found: Sequence[Volume], unclear: dict[Volume, str]) -> _Found | None:
     """Return the first ext that is a root, with its fstab; what cannot be read goes into unclear."""
-    for volume in filter(is_ext, found):
+    for volume in (each for each in found if each.is_ext):
         try:
             with open_ext_tree(volume.region(source)) as tree:
                 if is_root(tree):
@@ -242,7 +231,7 @@ def _volume_at(
         return None
     for volume in found:
         free = not any(_overlap(volume, other) for other in taken)
-        if _is_mountable(volume) and free and names_volume(spec, volume, root_spec=specs.get("/", "")):
+        if volume.is_mountable and free and names_volume(spec, volume, root_spec=specs.get("/", "")):
             return volume
     log.warning("fstab mounts %s on %s, which is on none of: %s", spec, mount_point, ", ".join(map(str, found)))
     return None

@@ -30,6 +30,7 @@ from ganeti_os.settings.settings import Settings
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.fat12 import make_fat12, read_fat12
+from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.partitions.gap_partition import GapPartition, NoGapError, plan_gap_partition
 from pydiskimg.partitions.partition import Partition
 from pydiskimg.protocols import ShownDisk
@@ -42,7 +43,7 @@ LABEL = "CIDATA"
 _NAME = "cidata"
 _SMALLEST = 64 << 10  # bytes
 _LARGEST = 8 * MIB  # bytes of a volume of others that is brought up to date
-_LINUX = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "LVM2_member", "crypto_LUKS"})
+_LINUX = frozenset({*EXT_TYPES, "xfs", "btrfs", "LVM2_member", "crypto_LUKS"})
 _BASIC_DATA = uuid.UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")  # what FAT and NTFS have
 
 

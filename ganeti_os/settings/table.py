@@ -27,6 +27,7 @@ from ganeti_os.settings.kinds import (
     path_of_file,
     shown,
 )
+from pydiskimg.fs.probe.kind import EXT_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ SETTINGS = (
     ),
     Setting(
         "FILESYSTEM",
-        one_of("ext2", "ext3", "ext4"),
+        one_of(*EXT_TYPES),
         "ext4",
         "file system made when the disk is built from a tarball or dumps",
         gives_away="which of these file systems the node's kernel mounts for customisation scripts",

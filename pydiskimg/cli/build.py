@@ -14,6 +14,7 @@ from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.pipes import is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.errors import ArchiveError, BootLoaderError, DiskImageError, MountPointError
+from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.images import FORMATS
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.text import printable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Disk
     from pydiskimg.system.build import BuiltSystem, SystemOptions
 
-_KINDS = ("ext2", "ext3", "ext4")
 _LONGEST = 1024  # characters of arguments; the kernel takes 2047 in all
 _SECTOR = 512
 _NOW = "SOURCE_DATE_EPOCH"
@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--swap", type=size_argument, metavar="SIZE", help="make a partition of swap (default: none)")
     parser.add_argument("--table", choices=("mbr", "gpt"), help="partition table (default: mbr, gpt from 2 TiB on)")
-    parser.add_argument("-t", dest="kind", choices=_KINDS, default="ext4", help="file system (default: ext4)")
+    parser.add_argument("-t", dest="kind", choices=EXT_TYPES, default="ext4", help="file system (default: ext4)")
     parser.add_argument(
         "--bootloader",
         choices=("auto", "none"),

@@ -15,7 +15,6 @@ from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
 from pydiskimg.volumes.find import Volume
 
-_MOUNTABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 _UNKNOWN = "unknown"
 
 
@@ -121,7 +120,7 @@ def _contents(volumes: list[Volume], *, is_all: bool) -> Iterator[_Row]:
     for volume in volumes:
         content, part = volume.content, volume.partition
         vfs = content.type if content else _UNKNOWN
-        if vfs in _MOUNTABLE or is_all:
+        if volume.is_mountable or is_all:
             label, uuid = (content.label, content.uuid) if content else (None, None)
             yield _Row(
                 volume_name(part.number),

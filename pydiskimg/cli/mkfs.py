@@ -10,9 +10,9 @@ from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.options import add_output_option
 from pydiskimg.cli.output import show
+from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.units import format_size
 
-KINDS = ("ext2", "ext3", "ext4")
 _EXAMPLES = """\
 pydiskimg mkfs -t ext4 -L data --create 10G data.img
 pydiskimg mkfs --partition 1 --force disk.raw
@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "mkfs", description=f"Make a file system on DISK, which keeps its size. {KEPT}", examples=_EXAMPLES
     )
-    parser.add_argument("-t", dest="kind", choices=KINDS, default="ext4", help="type (default: ext4)")
+    parser.add_argument("-t", dest="kind", choices=EXT_TYPES, default="ext4", help="type (default: ext4)")
     parser.add_argument(
         "-b", dest="block_size", type=size_argument, metavar="BYTES", help="block size: 1024, 2048 or 4096"
     )

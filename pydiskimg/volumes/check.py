@@ -10,8 +10,6 @@ from pydiskimg.fs.ext4.check import ExtReport, check_ext
 from pydiskimg.protocols import Progress, Source
 from pydiskimg.volumes.find import Volume, find_volumes
 
-_CHECKED = frozenset({"ext2", "ext3", "ext4"})
-
 
 @dataclass(frozen=True, slots=True)
 class CheckedVolume:
@@ -28,6 +26,5 @@ def check_volumes(source: Source, unclear: list[str], *, progress: Progress | No
     cannot be read, StorageError as reading does.
     """
     for volume in find_volumes(source, unclear.append):
-        is_checked = volume.content is not None and volume.content.type in _CHECKED
-        report = check_ext(volume.region(source), progress=progress) if is_checked else None
+        report = check_ext(volume.region(source), progress=progress) if volume.is_ext else None
         yield CheckedVolume(volume, report)

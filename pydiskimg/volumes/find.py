@@ -43,6 +43,16 @@ class Volume(ValueObject):
     def location(self) -> str:
         return self.partition.location
 
+    @property
+    def is_ext(self) -> bool:
+        """Whether it holds an ext2, ext3 or ext4."""
+        return self.content is not None and self.content.is_ext
+
+    @property
+    def is_mountable(self) -> bool:
+        """Whether it holds a file system."""
+        return self.content is not None and self.content.is_mountable
+
     def __str__(self) -> str:
         return f"{self.location} ({self.content.type if self.content else 'nothing known'})"
 

@@ -35,7 +35,6 @@ from pydiskimg.volumes.grow_mounted import MOUNTED_AS, grow_mounted
 
 _SECTOR = 512  # of the loop device: ext4 with blocks of 1 KiB cannot be mounted with larger ones
 
-_EXT = ("ext2", "ext3", "ext4")
 _NOT_GROWN = {
     "swsuspend": "a hibernated system",
     "LVM2_member": "an LVM physical volume",
@@ -124,7 +123,7 @@ def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
     """
     try:
         volume = _volume(disk)
-        if not may_mount and volume.content.type not in _EXT:
+        if not may_mount and not volume.content.is_ext:
             kind = volume.content.type
             raise NothingToGrowError(
                 f"{volume} contains {kind}, which can grow only while it is mounted, and mounting is not allowed"
@@ -132,8 +131,7 @@ def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
     except NothingToGrowError as reason:
         return VolumeGrowth(f"{disk.name}: nothing to grow: {reason}")
     try:
-        is_ext = volume.content.type in _EXT
-        size = _grow_ext(disk, volume) if is_ext else _grow_mounted(cast("ShownDisk", disk), volume)
+        size = _grow_ext(disk, volume) if volume.content.is_ext else _grow_mounted(cast("ShownDisk", disk), volume)
     except _PartitionOnlyError as error:
         raise FileSystemError(
             f"{disk.name}: {volume} was grown to {format_size(volume.growth.length)}, its {volume.content.type} file "
@@ -160,7 +158,7 @@ def _volume(disk: Disk) -> _Candidate:
         other = _other_sector_size(disk)
         hint = f"; the disk has {_other_table(other, disk)}" if other else ""
         raise NothingToGrowError(f"{_last(partition)} contains nothing that is known here{hint}")
-    if content.type not in (*_EXT, *MOUNTED_AS):
+    if not content.is_ext and content.type not in MOUNTED_AS:
         raise NothingToGrowError(f"{_last(partition)} contains {_NOT_GROWN.get(content.type, content.type)}")
     owner = stranger(region)
     if owner is not None:  # the file system may be left over from an earlier use

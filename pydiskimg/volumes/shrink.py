@@ -21,7 +21,6 @@ from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.units import format_bytes
 
-_EXT = ("ext2", "ext3", "ext4")
 _SECTOR = 512
 
 
@@ -52,7 +51,7 @@ def shrink_last_volume(disk: Disk, size: int | None = None) -> ShrunkVolume:
     last = _last(disk, table)
     region = Region(disk, last.start, last.length, name=f"{disk.name}, {last.location}")
     content = probe(region)
-    if content is None or content.type not in _EXT:
+    if content is None or not content.is_ext:
         found = content.type if content else "nothing that is known"
         raise FileSystemError(f"{region.name}: contains {found}; only ext2, ext3 and ext4 can be shrunk")
     fs_size = shrink_ext(region, size)

@@ -16,6 +16,7 @@ from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError, read_fil
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.recovery import recovered
 from pydiskimg.fs.probe import btrfs, xfs
+from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.protocols import Source, read_bytes
 
 # Linux reserves a 50th, and 4096 clusters at most, for delayed writes (ext4_calculate_resv_clusters).
@@ -61,7 +62,7 @@ def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
     ...         print(volume.location, space.used < space.size)
     partition 1 True
     """
-    if fs_type in ("ext2", "ext3", "ext4"):
+    if fs_type in EXT_TYPES:
         space = _of_ext(source)
     elif fs_type == "xfs":
         space = _of_xfs(xfs.SUPERBLOCK.unpack(read_bytes(source, 0, xfs.SUPERBLOCK.size)))

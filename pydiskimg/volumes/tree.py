@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import Disk
 
-_READ = frozenset({"ext2", "ext3", "ext4"})
-
 
 # Imported for type checkers only: importing typing takes longer than reading a small file.
 if TYPE_CHECKING:
@@ -144,7 +142,7 @@ def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
     if partition is not None:
         volume = _numbered(source, volumes, partition)
         return volume, open_ext_tree(volume.region(source))
-    candidates = [volume for volume in volumes if volume.content is not None and volume.content.type in _READ]
+    candidates = [volume for volume in volumes if volume.is_ext]
     opened = []
     for volume in candidates:
         try:
@@ -171,7 +169,7 @@ def _is_root(tree: ExtTree) -> bool:
 def _numbered(source: Source, volumes: list[Volume], number: int) -> Volume:
     for volume in volumes:
         if volume.partition.number == number:
-            if volume.content is not None and volume.content.type not in _READ:
+            if volume.content is not None and not volume.is_ext:
                 raise FileSystemError(
                     f"{source.name}, {volume.location}: contains {volume.content.type}; its files cannot be read here, "
                     "only those of ext2, ext3 and ext4"

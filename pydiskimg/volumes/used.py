@@ -29,7 +29,6 @@ from pydiskimg.units import KIB
 from pydiskimg.volumes.find import Volume, volume_readings
 
 _SECTOR_SIZES = (512, 4096)
-_EXT = frozenset({"ext2", "ext3", "ext4"})
 # Reading across small free ranges costs less than another system call.
 _READ_ACROSS = 128 * KIB
 
@@ -208,14 +207,14 @@ def _used_of_volume(source: Source, volume: Volume, notes: list[str]) -> Sequenc
     """Return the used ranges, counted from the volume's start."""
     part = SourceRegion(source, volume.partition.start, volume.partition.length)
     everything = [(0, part.size)]
-    if volume.content is None or volume.content.type not in _EXT | {"swap"}:
+    if volume.content is None or not (volume.is_ext or volume.content.type == "swap"):
         notes.append(f"{volume}: all of it counts as in use")
         return everything
     sign = _sign_of_another_use(part)
     if sign is not None:
         notes.append(f"{volume}: {sign} as well; all of it counts as in use")
         return everything
-    if volume.content.type in _EXT:
+    if volume.is_ext:
         try:
             return _used_of_ext(part, volume, notes)
         except NotBelievedError as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from pydiskimg.startup import ValueObject
 
+EXT_TYPES = ("ext2", "ext3", "ext4")
+MOUNTABLE_TYPES = (*EXT_TYPES, "xfs", "btrfs", "vfat")
+
 
 class FileSystemKind(ValueObject):
     """What a disk or partition holds, spelled as blkid spells it. probe() returns it.
@@ -26,6 +29,16 @@ class FileSystemKind(ValueObject):
         self.type = type
         self.uuid = uuid
         self.label = label
+
+    @property
+    def is_ext(self) -> bool:
+        """Whether it is an ext2, ext3 or ext4, which are read and changed without a mount."""
+        return self.type in EXT_TYPES
+
+    @property
+    def is_mountable(self) -> bool:
+        """Whether it is a file system, rather than swap or a part of something else."""
+        return self.type in MOUNTABLE_TYPES
 
 
 def uuid_text(raw: bytes) -> str | None:
