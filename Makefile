@@ -13,10 +13,10 @@ RUN_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libpar
 # The demo's input comes from busybox, qemu-img and a kernel package that it unpacks and does not install.
 DEMO_PACKAGES := busybox-static e2fsprogs fdisk qemu-utils tar xz-utils
 # Oracles and peers of the tests and benchmarks.
-TEST_PACKAGES := acl attr bmap-tools|bmaptool btrfs-progs bzip2 cryptsetup-bin dosfstools dropbear-bin dump exfatprogs f2fs-tools ganeti \
-  ganeti-3.0|ganeti-3.1 gdisk gpg gpg-agent grub-pc-bin ifupdown iproute2 jfsutils libarchive-tools libcap2-bin \
-  libnm0 lvm2 lz4 lzip mmdebstrap mount mtools ncompress netplan.io nilfs-tools nodejs ntfs-3g openssh-client openssh-server \
-  openssl parted passwd pigz procps qemu-system-x86 udev udftools util-linux xfsprogs zstd
+TEST_PACKAGES := acl attr bmap-tools|bmaptool btrfs-progs bzip2 cryptsetup-bin dosfstools dropbear-bin dump exfatprogs f2fs-tools fish ganeti \
+  ganeti-3.0|ganeti-3.1 gdisk gpg gpg-agent groff-base grub-pc-bin ifupdown iproute2 jfsutils libarchive-tools libcap2-bin \
+  libnm0 lvm2 lz4 lzip man-db mandoc mmdebstrap mount mtools ncompress netplan.io nilfs-tools nodejs ntfs-3g openssh-client openssh-server \
+  openssl parted passwd pigz procps qemu-system-x86 udev udftools util-linux xfsprogs zsh zstd
 # What unpacks the source packages whose tests and images `make foreign` takes.
 FOREIGN_PACKAGES := dpkg-dev
 
@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit compiled foreign bench clean packages-run packages-demo packages-test packages-foreign
+.PHONY: help demo test lint unit compiled foreign bench man completion clean packages-run packages-demo packages-test packages-foreign
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,12 @@ foreign: packages-foreign $(STAMP) ## run the tests and images of QEMU, e2fsprog
 
 bench: packages-test $(STAMP) ## measure against the peers, in turns
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(SUDO) $(PY) -m benchmarks.$$(basename $$b .py) || exit 1; done
+
+man: $(STAMP) ## write the man pages to build/man
+	@$(PY) -m manual man build/man
+
+completion: $(STAMP) ## write completion for bash, zsh and fish to build/completion
+	@$(PY) -m manual completion build/completion
 
 # Packages such as ganeti and its sshd ask this program whether they may start what they brought: they may not. One that
 # the administrator has is left in place; ours goes when the recipe ends, however it ends.
@@ -101,7 +107,7 @@ $(VENV)/.dependencies: pyproject.toml
 	@$(MAKE) --no-print-directory packages-run
 	@echo "make: creating $(VENV)/ with $(PYTHON) and installing the dependencies into it"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) "meson-python>=0.15" "meson>=1.0" ninja setuptools wheel
+	@$(PIP) "meson-python>=0.15" "meson>=1.0" ninja setuptools "shtab>=1.13" wheel
 	@$(PIP) --no-build-isolation --use-pep517 '.[fast,ganeti,test]'
 	@$(PY) -m pip uninstall --quiet --yes setuptools wheel  # only building needs them, and each start of Python reads their .pth
 	@touch $@

@@ -142,6 +142,11 @@ def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentP
     return parser
 
 
+def command_line_parser() -> argparse.ArgumentParser:
+    """Return the parser that has all subcommands with all their options, which no command needs at once."""
+    return _parser([*COMMANDS], [*COMMANDS])
+
+
 def command_parsers(command: str) -> list[CommandParser]:
     """Return the parser of a subcommand, followed by those of its actions, if it has any."""
     (top,) = _actions_of(_parser([command], [command]))

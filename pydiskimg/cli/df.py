@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "df",
         description="Show how much of each ext2, ext3, ext4, xfs and btrfs file system is in use, as df would if it "
         "were mounted. The numbers come from superblocks and group descriptors; nothing is mounted or written. "
-        "Exit status 1: a file system could not be counted.",
+        "Exit status: 0 done, 1 failed, also where a file system cannot be counted, 2 wrong usage.",
         examples=_EXAMPLES,
         add_help=False,  # -h is of df
     )
