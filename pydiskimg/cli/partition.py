@@ -9,11 +9,11 @@ from typing import Any
 from pydiskimg.cli.arguments import size_argument, uuid_argument
 from pydiskimg.cli.options import add_format_option, add_output_option, partition_number
 from pydiskimg.cli.references import add_references_option
-from pydiskimg.partitions.types import TYPES
+from pydiskimg.partitions.types import names_for
 
 # What does each action, in partition_actions.
 _ACTIONS = {"list": "list_partitions", "create": "create", "add": "add", "delete": "delete", "set": "change"}
-_TYPES = "types: " + ", ".join(known.name for known in TYPES) + "; a byte such as 0x83 in an MBR, a GUID in a GPT."
+_TYPES = f"types: {names_for()}; sfdisk's names and aliases of these; a byte such as 0x83 in an MBR, a GUID in a GPT."
 _EXAMPLES = """\
 pydiskimg partition list disk.qcow2
 pydiskimg partition create --label gpt new.raw
