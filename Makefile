@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit compiled foreign bench man completion clean packages-run packages-demo packages-test packages-foreign
+.PHONY: help demo test lint unit docs readme compiled foreign bench man completion clean packages-run packages-demo packages-test packages-foreign
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,13 @@ compiled: $(STAMP)
 
 unit: $(STAMP) ## the fast tests that need no root and no other program
 	@$(PY) -m pytest -q -m "not root and not oracle and not boot and not ganeti"
+
+docs: $(STAMP) ## the documentation as a site in build/docs; warnings and broken links are errors
+	@$(PY) -m sphinx -W --keep-going -q -b html -c docs . build/docs
+	@echo "make: the site is build/docs/index.html"
+
+readme: $(STAMP) ## run the commands of README.md again and replace their output
+	@$(PY) -m tests.fixtures.readme_screen
 
 foreign: packages-foreign $(STAMP) ## run the tests and images of QEMU, e2fsprogs, libarchive and util-linux on us
 	@$(SUDO) nice -n 10 $(PY) -m tests.foreign $(SUITES)
@@ -108,7 +115,7 @@ $(VENV)/.dependencies: pyproject.toml
 	@echo "make: creating $(VENV)/ with $(PYTHON) and installing the dependencies into it"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) "meson-python>=0.15" "meson>=1.0" ninja setuptools "shtab>=1.13" wheel
-	@$(PIP) --no-build-isolation --use-pep517 '.[fast,ganeti,test]'
+	@$(PIP) --no-build-isolation --use-pep517 '.[docs,fast,ganeti,test]'
 	@$(PY) -m pip uninstall --quiet --yes setuptools wheel  # only building needs them, and each start of Python reads their .pth
 	@touch $@
 

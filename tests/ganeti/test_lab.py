@@ -22,8 +22,8 @@ def test_ganeti_finds_nothing_wrong_with_the_definition(lab: Lab) -> None:
     assert {"image+default", "image+qcow2", "image+tarball"} <= set(listed)
 
 
-def test_the_readme_looks_at_the_definition_as_the_client_can(lab: Lab) -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
+def test_the_page_on_ganeti_looks_at_the_definition_as_the_client_can(lab: Lab) -> None:
+    lines = (ROOT / "docs/ganeti.md").read_text().splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("    gnt-os diagnose")]
     assert commands
     for command in commands:

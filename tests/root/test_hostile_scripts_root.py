@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Customisation scripts over a tree that an attacker made: the sample of the README writes nothing of the node's."""
+"""Customisation scripts over a tree that an attacker made: the sample in docs/ganeti.md leaves the node as it was."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def host(tmp_path: Path) -> Path:
     return directory
 
 
-def readme_sample(node: Node) -> None:
-    """Make the script as the README says."""
-    lines = (ROOT / "README.md").read_text().splitlines()
+def documented_sample(node: Node) -> None:
+    """Make the script as docs/ganeti.md says."""
+    lines = (ROOT / "docs/ganeti.md").read_text().splitlines()
     (command,) = [line.strip() for line in lines if line.strip().startswith("printf '%s\\n' '#!/bin/sh'")]
     subprocess.run(["sh", "-e", "-c", command], cwd=node.scripts, check=True)
 
@@ -84,7 +84,7 @@ def test_the_sample_of_the_readme_stays_in_the_guest(
     node: Node, tool: Tool, host: Path, tmp_path: Path, tree: str
 ) -> None:
     image(tool, node, tmp_path, lambda etc: TREES[tree](etc, host))
-    readme_sample(node)
+    documented_sample(node)
     disk = filled_file(tmp_path / "disk", 24 * MIB)
     process = node.start("create", **create_environment(disk))
     _, err = process.communicate(timeout=60)
