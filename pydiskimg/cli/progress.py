@@ -35,8 +35,11 @@ def progress(title: str, *, shown: bool, as_qemu_img: bool = False) -> Iterator[
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:  # where it is not installed, the lines of a log are better than no progress
+        yield _lines(title)
+        return
     with tqdm(desc=title, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr) as bar:
 
         def update(done: int, total: int) -> None:

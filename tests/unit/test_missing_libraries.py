@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,16 @@ def test_images_and_their_files(example_files: Path, tmp_path: Path) -> None:
     ):
         assert pydiskimg(*command.split(), directory=tmp_path)[::2] == (0, ""), command
     assert pydiskimg("cat", "disk.qcow2", "/etc/motd", directory=tmp_path) == (0, "hello\n", "")
+
+
+def test_progress_on_a_terminal(example_files: Path) -> None:
+    terminal, other_end = pty.openpty()
+    command = [sys.executable, "-S", "-m", "pydiskimg", "compare", "-p", "disk.qcow2", "disk.raw"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=example_files, env=environment, stdout=other_end, stderr=other_end, check=True)
+    os.close(other_end)
+    assert b"100%" in os.read(terminal, 4096)
+    os.close(terminal)
 
 
 @pytest.mark.parametrize(
