@@ -11,7 +11,7 @@ from ganeti_os.request import VERBS
 
 
 def main() -> None:
-    """Take VERB off the command line; what follows it is the verb's own."""
+    """Remove VERB from the command line; the rest is the verb's own."""
     parser = argparse.ArgumentParser(
         prog="python -m ganeti_os", description="Run a verb of the OS definition as Ganeti runs it."
     )

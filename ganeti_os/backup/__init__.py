@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Backups: what an export writes and an import takes, docs/backup-format.md."""
+"""Backups: the format that an export writes and an import reads, docs/backup-format.md."""

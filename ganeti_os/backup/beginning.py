@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the beginning of a backup on a pipe tells before anything is written: that its system has to be mounted."""
+"""Decide from the beginning of a backup on a pipe, before anything is written, whether its system must be mounted."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _SIZE = HEADER.slice_of("size")
 
 
 def has_to_be_mounted(pipe: KeptPipe, kind: BackupKind, disk: Disk) -> bool:
-    """Tell whether the backup has something to look for a root in, and none on an ext, which is read without a mount;
-    or one that mounts another file system of the disk over a directory of its own, which is not an ext.
+    """True if the backup must be mounted: it has possible roots, and none on an ext, which is read without a mount; or
+    the root mounts another file system of the disk that is not an ext.
 
-    kind is a disk as a whole, and goes onto disk. No more of the backup is kept than tells that: up to the fstab of a
-    root on an ext, or to where its last file system begins. False, too, where more would have to be kept than can be.
+    kind is a whole disk, to be written to disk. Only as much of the backup is kept as the decision needs: up to the
+    fstab of a root on an ext, or to the start of its last file system. Also False if that would be more than can be
+    kept.
     """
     wanted = LOOK_AT
     while True:
@@ -39,13 +40,13 @@ def has_to_be_mounted(pipe: KeptPipe, kind: BackupKind, disk: Disk) -> bool:
         except NotYetError as error:
             if not is_enough:
                 return False
-            wanted = max(error.end, pipe.came + pipe.came // 8)  # a hostile one may want them one by one
-        except DiskImageError:  # restoring says what is wrong
+            wanted = max(error.end, pipe.came + pipe.came // 8)  # a hostile backup may need them one by one
+        except DiskImageError:  # restoring reports the error
             return False
 
 
 def _most_of_file(pipe: KeptPipe, kind: BackupKind, disk: Disk) -> int:
-    """Return more bytes than the backup has, or its disk where the bytes are that."""
+    """Return more bytes than the backup has, or its disk if that has the bytes."""
     if kind is BackupKind.RAW:
         return max(disk.size, pipe.came)
     header = pipe.peek(HEADER.size).ljust(HEADER.size, b"\0")
@@ -53,7 +54,7 @@ def _most_of_file(pipe: KeptPipe, kind: BackupKind, disk: Disk) -> int:
 
 
 def _is_mounted(source: Source, sector_size: int) -> bool:
-    """Judge the volumes as find_guest() does; one after the other, as they come."""
+    """Check the volumes as find_guest() does, one after the other, as they arrive."""
     with_gpt = gpt_sector_size(source)
     for size in dict.fromkeys([with_gpt] if with_gpt else [sector_size, *SECTOR_SIZES]):
         is_known = is_mounted = False
@@ -85,7 +86,7 @@ def _partitions(source: Source, sector_size: int) -> Iterator[Partition]:
 
 
 def _has_root(source: Source) -> bool | None:
-    """Tell whether an ext has an /etc, for which its beginning is enough; None where it cannot be read."""
+    """True if an ext has an /etc, for which its beginning is enough; None if it cannot be read."""
     try:
         with open_ext_tree(source) as tree:
             return "etc" in tree.names("/")

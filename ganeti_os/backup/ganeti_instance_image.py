@@ -34,9 +34,9 @@ _DUMPS = {"root.dump": "root", "boot.dump": "boot"}
 
 
 def restore_archive(pipe: PipeReader, installation: Installation) -> HeldDisk | None:
-    """Restore what the tar on the pipe holds. Dumps need room for nothing but the disk.
+    """Restore the contents of the tar on the pipe. Dumps need no space except on the disk.
 
-    Returns a disk that the caller releases; None when dumps became one, which is complete.
+    Returns a disk that the caller releases; None if it was made from dumps and is complete.
     """
     with closing(_members(pipe)) as members:
         first = next(members, None)
@@ -46,7 +46,7 @@ def restore_archive(pipe: PipeReader, installation: Installation) -> HeldDisk | 
         if kind == _DISK:
             return _restore_disk(file, members, installation)
         from ganeti_os.install.from_dumps import (
-            restore_dumps,  # and with it libparted, which a disk.img need not wait for
+            restore_dumps,  # this imports libparted, which a disk.img does not need
         )
 
         restore_dumps(_dumps(first, members), for_import(installation))
@@ -54,22 +54,22 @@ def restore_archive(pipe: PipeReader, installation: Installation) -> HeldDisk | 
 
 
 def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
-    """Restore a dump(8) that comes as it is."""
+    """Restore a dump(8) while it arrives."""
     from ganeti_os.install.from_dumps import ROOT, restore_dumps
 
     restore_dumps([(ROOT, pipe)], for_import(installation))
 
 
 def for_import(installation: Installation) -> Installation:
-    """Leave the one script that a restored system needs, and tell it why it runs, as ganeti-instance-image does.
+    """Run only the one script that a restored system needs, and tell it why, as ganeti-instance-image does.
 
-    A dump has no boot loader in front of its partitions. A script called grub puts one there, also in place of ours.
+    A dump has no boot loader before its partitions. A script called grub installs one, instead of the built-in one.
     """
     enabled = scripts.enabled(installation.settings.customize_dir)
     grub = tuple(script for script in enabled if os.path.basename(script) == "grub")
     if not grub and installation.request.kernel_inside and installation.settings.bootloader == "none":
         log.warning(
-            "no boot loader is installed (BOOTLOADER=none): dumps hold none, and %s has no script grub",
+            "no boot loader is installed (BOOTLOADER=none): dumps contain none, and %s has no script grub",
             installation.settings.customize_dir,
         )
     environment = {**installation.request.environment, "IMPORT_SCRIPT": "1"}
@@ -93,25 +93,26 @@ def _dumps(
     yield _DUMPS[first[0]], first[1]
     for name, file in others:
         if name not in _DUMPS:
-            raise InvalidImageError(f"{file.name}: lies beside dumps; expected either a disk or dumps")
+            raise InvalidImageError(f"{file.name}: is in the backup besides dumps; expected either a disk or dumps")
         yield _DUMPS[name], file
 
 
 def _restore_disk(
     file: FileInArchive, others: Iterator[tuple[str, FileInArchive]], installation: Installation
 ) -> HeldDisk:
-    """Keep the image in a file without a name, as its tables lie anywhere in it, and copy it from there."""
+    """Keep the image in an unnamed file, because its tables may be anywhere in it, and copy it from there."""
     messages, disk = installation.messages, installation.disk
     with (
         _kept(file, installation.settings.export_dir) as path,
         open_complete_image(path, format="qcow2", name=file.name) as image,
     ):
         log.info("%s: qcow2, %s", file.name, format_size(image.size))
-        if next(others, None) is not None:  # also the end of the archive, which proves that it is whole
+        if next(others, None) is not None:  # also the end of the archive, which proves that it is complete
             raise InvalidImageError(f"{file.name}: is not the only file of the backup; expected one disk")
         check_fits(image, disk)
         if installation.gives_identity:
-            from ganeti_os.install.customise import require_right_to_mount  # only here, as it takes long to import
+            # imported here, because it takes long to import
+            from ganeti_os.install.customise import require_right_to_mount
 
             hint = "without it IMPORT_IDENTITY=keep restores a disk as it was"
             require_right_to_mount(installation, image, hint)
@@ -123,9 +124,9 @@ def _restore_disk(
 
 @contextmanager
 def _kept(file: FileInArchive, directory: str) -> Iterator[str]:
-    """Write the file to an unnamed one in directory, and yield a path to that."""
+    """Write the file to an unnamed one in directory, and yield a path to it."""
     with nameless_file(directory, f"{file.path}, {format_size(file.size)}", setting="EXPORT_DIR") as fd:
         for position, data in file.blocks():
             pwrite_all(fd, position, data, name=directory)
-        end_at(fd, file.size, directory)  # with a hole at the end, if there is one
+        end_at(fd, file.size, directory)  # including a hole at the end
         yield f"/proc/self/fd/{fd}"

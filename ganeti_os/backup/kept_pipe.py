@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A pipe whose beginning is kept in a file, so that it can be looked into before it is read in order."""
+"""A pipe whose beginning is kept in a file, so that it can be examined before it is read in order."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pydiskimg.units import GIB, MIB
 
 log = logging.getLogger(__name__)
 
-# An EFI system partition and a /boot; other things live in the node's directory, too.
+# Enough for an EFI system partition and a /boot; the node's directory has other files, too.
 MOST_KEPT = 4 * GIB
 _AT_ONCE = MIB
 _ZEROS = bytes(_AT_ONCE)
 
 
 class NotYetError(Exception):
-    """Bytes are wanted that have not come yet; end is where they end in the pipe."""
+    """The requested bytes have not arrived yet; end is their end in the pipe."""
 
     def __init__(self, end: int) -> None:
         super().__init__(end)
@@ -31,10 +31,10 @@ class NotYetError(Exception):
 
 
 class KeptPipe:
-    """An Incoming over a pipe of which nothing was read yet. What keep() took from it is read first.
+    """An Incoming over an unread pipe. Bytes that keep() took from the pipe are read first.
 
-    fd is of an empty file in directory, which stays the caller's as the pipe does; zeros are holes in it. came is how
-    many bytes of the pipe it has, at most most or so, is_whole whether that is all of them.
+    fd is of an empty file in directory; file and pipe stay the caller's; zeros are holes in the file. came is the
+    number of the pipe's bytes in it, limited to about most, is_whole tells whether these are all.
     """
 
     name: str
@@ -50,7 +50,7 @@ class KeptPipe:
         self._most = most
 
     def keep(self, end: int) -> bool:
-        """Take bytes up to end from the pipe; False where it ends before, or the file takes no more of them."""
+        """Take bytes up to end from the pipe; False if the pipe ends before, or the file can hold no more of them."""
         while self.came < end and self.came < self._most and not self.is_whole:
             data = self._pipe.peek(_AT_ONCE)
             try:
@@ -70,39 +70,39 @@ class KeptPipe:
             pwrite_all(self._fd, self.came, data, name=self._directory)
 
     def image_file(self, size: int) -> ImageBytes:
-        """Return an image file whose beginning is what was kept; size is what it has where more is to come."""
+        """Return an image file of the kept beginning; size is its size if more bytes follow."""
         return _BeginningOfFile(self, self._fd, self.came if self.is_whole else size)
 
     def peek(self, length: int) -> bytes:
-        """Return the next length bytes, fewer where they end; the next read gives them again."""
+        """Return the next length bytes, fewer at their end; the next read returns them again."""
         kept = self._kept(length)
         return kept + self._pipe.peek(length - len(kept)) if len(kept) < length else kept
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer; less only where the pipe ends. Raises StorageError."""
+        """Fill the buffer; return less only at the end of the pipe. Raises StorageError."""
         kept = self._kept(len(buffer))
         buffer[: len(kept)] = kept
         count = len(kept) + self._pipe.read_into(buffer[len(kept) :])
         self.position += count
         if self.came and self.position >= self.came:
             self.came = 0
-            end_at(self._fd, 0, self._directory)  # its room is free while the rest comes
+            end_at(self._fd, 0, self._directory)  # its space is free while the rest arrives
         return count
 
     def _kept(self, length: int) -> bytes:
-        """Return the next bytes of the file, length at most."""
+        """Return the next bytes of the file, at most length."""
         data = bytearray(max(0, min(length, self.came - self.position)))
         pread_into(self._fd, self.position, data, name=self.name)
         return bytes(data)
 
 
 class _BeginningOfFile(ImageBytes):
-    """An image file that is still on its way: NotYetError for bytes that have not come."""
+    """An image file that is still arriving: NotYetError for bytes that have not arrived."""
 
     name: str
     size: int
     is_block_device = False
-    identity = (0, 0)  # nothing that it names is opened
+    identity = (0, 0)  # files that it refers to are not opened
 
     def __init__(self, pipe: KeptPipe, fd: int, size: int) -> None:
         self.name = pipe.name
@@ -123,4 +123,4 @@ class _BeginningOfFile(ImageBytes):
         return None
 
     def close(self) -> None:
-        """The file is the caller's."""
+        """Do nothing: the caller closes the file."""

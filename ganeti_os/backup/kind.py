@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a backup is, by the administrator's word or by its first bytes."""
+"""The kind of a backup, by the administrator's setting or by its first bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydiskimg.images.qcow2.layout import MAGIC
 from pydiskimg.transfer.pipe import PipeReader
 from pydiskimg.volumes.described_end import described_end
 
-# Superblocks of everything that is known lie in here: that of btrfs is the last, at 64 KiB.
+# The superblocks of all known file systems are in here: that of btrfs is the last, at 64 KiB.
 LOOK_AT = 128 << 10
 
 _COMPRESSIONS = {
@@ -28,7 +28,7 @@ _COMPRESSIONS = {
 
 
 class BackupKind(Enum):
-    """A qcow2 that is read front to back, a tar of ganeti-instance-image, a dump(8) of a root, the bytes of a disk."""
+    """A qcow2 that is read in order, a tar of ganeti-instance-image, a dump(8) of a root, the bytes of a disk."""
 
     QCOW2 = "qcow2"
     TAR = "tar"
@@ -37,10 +37,10 @@ class BackupKind(Enum):
 
 
 def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
-    """Return what kind of backup the pipe holds; wanted is the setting IMPORT_FORMAT.
+    """Return the kind of backup on the pipe; wanted is the setting IMPORT_FORMAT.
 
-    An export of ours is a qcow2 whatever the guest's disk begins with, so that no guest decides here. Raises
-    RequestError for an empty stream, a compressed one (but for RAW), and one that "auto" cannot tell.
+    An export by this package is always a qcow2, so that a guest's disk cannot influence the decision. Raises
+    RequestError for an empty stream, a compressed one (unless RAW), and one that "auto" cannot recognise.
     """
     beginning = pipe.peek(LOOK_AT)
     if not beginning:
@@ -49,13 +49,14 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
     if compression is not None and wanted != BackupKind.RAW.value:
         raise RequestError(
             f"{pipe.name}: the backup is compressed with {compression}; decompress it before the import (or set "
-            "IMPORT_FORMAT=raw, if it is a disk that begins so); nothing was written"
+            "IMPORT_FORMAT=raw, if it is a disk that begins with these bytes); nothing was written"
         )
     if wanted != "auto":
         return BackupKind(wanted)
     if beginning.startswith(MAGIC):
         return BackupKind.QCOW2
-    from pydiskimg.files.tar import looks_like_archive  # only here: an import of ours need not wait for libarchive
+    # imported here: an import of such an export does not need libarchive
+    from pydiskimg.files.tar import looks_like_archive
 
     if looks_like_archive(beginning):
         return BackupKind.TAR

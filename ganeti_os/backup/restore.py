@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A backup that is a disk as a whole, a qcow2 or raw bytes, goes onto the disk as it arrives."""
+"""Write a backup that is a whole disk, a qcow2 or raw bytes, to the disk as it arrives."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
 log = logging.getLogger(__name__)
 
-# A qcow2 has whole sectors: where the disk that was exported ends within one, the backup has zeros after it.
+# A qcow2 has whole sectors: if the exported disk ends within one, the backup has zeros after it.
 _PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
 
 
 def restore_disk(pipe: Incoming, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> HeldDisk:
-    """Write the backup to the disk but for its first MiB, which the caller releases.
+    """Write the backup to the disk except its first MiB, which the caller releases.
 
-    Raises DoesNotFitError before anything is written; InvalidImageError when the backup ends early or is corrupt, and
-    then the disk begins with zeros.
+    Raises DoesNotFitError before the first write; InvalidImageError when the backup ends early or is corrupt; the disk
+    then begins with zeros.
     """
     messages = wiping.messages
     described = described_end(pipe.peek(LOOK_AT)) if kind is BackupKind.RAW else 0
@@ -36,11 +36,11 @@ def restore_disk(pipe: Incoming, kind: BackupKind, disk: DescriptorDisk, wiping:
         if size:
             log.info("%s: %s, %s", pipe.name, kind.value, format_size(size))
         else:
-            log.warning("%s: nothing in it tells its size, so an early end would not be seen", pipe.name)
+            log.warning("%s: it does not state its size, so an early end would not be noticed", pipe.name)
         check_size_fits(pipe.name, size, disk, padding=_PADDING[kind])
-        target = HeldDisk(disk, wiping)  # a backup that is smaller would leave an old GPT's backup in place
+        target = HeldDisk(disk, wiping)  # a smaller backup would leave an old GPT's backup intact
         done = stream.copy_to(
             target, at_least=described, padding=_PADDING[kind], progress=messages.progress("restored")
         )
-    log.info("%s of the disk came, in %s", format_size(done), format_size(pipe.position))
+    log.info("%s of the disk arrived, in %s", format_size(done), format_size(pipe.position))
     return target

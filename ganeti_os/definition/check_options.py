@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Checks what meson was configured with, in the interpreter that the scripts will run with.
+"""Check the options that meson was configured with, in the interpreter that the scripts will run with.
 
-Prints where the Python packages go: into a virtual environment when the interpreter belongs to one, as the prefix
-says otherwise. On bad options prints a sentence to standard error and exits with status 1.
+Prints the directory for the Python packages: in the virtual environment of the interpreter if it has one, otherwise
+below the prefix. For bad options prints a sentence to standard error and exits with status 1.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ NEEDED = {"parted": "pyparted", "libarchive": "libarchive-c"}
 
 
 def check_python(python: str) -> None:
-    """Refuse an interpreter that cannot stand in a first line."""
+    """Refuse an interpreter that cannot be in a script's first line."""
     length = len(os.fsencode(f"#!{python} -I"))
     if not python.startswith("/") or not os.access(python, os.X_OK):
         sys.exit(f"-Dpython=: {python!r} is not a program; expected the absolute path of an interpreter")
     if re.search(r"\s", python):
         sys.exit(f"-Dpython=: {python!r} has blanks in it, which the first line of a script cannot hold")
     if length > SHEBANG_LIMIT:
-        sys.exit(f"-Dpython=: {python!r} makes a first line of {length} bytes; expected {SHEBANG_LIMIT} at most")
+        sys.exit(f"-Dpython=: {python!r} makes a first line of {length} bytes; expected at most {SHEBANG_LIMIT}")
 
 
 def check_directory(option: str, directory: str) -> None:
@@ -35,7 +35,7 @@ def check_directory(option: str, directory: str) -> None:
 
 
 def packages_directory(configured: str) -> str:
-    """Return where the packages go; the prefix says nothing about where a virtual environment looks."""
+    """Return the directory for the packages; a virtual environment does not depend on the prefix."""
     is_virtual = sys.prefix != sys.base_prefix
     configured = os.path.normpath(configured)  # meson leaves a slash at the end, sys.path has none
     return sysconfig.get_path("purelib") if is_virtual and configured not in sys.path else configured

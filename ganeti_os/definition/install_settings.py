@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Installs what is the administrator's from then on: nothing that exists is overwritten. Paths are below $DESTDIR.
+"""Install files that the administrator owns afterwards: existing ones are not overwritten. Paths are below $DESTDIR.
 
 install_settings.py TEMPLATE DESTINATION      a file
 install_settings.py --link TARGET LINK        a symbolic link to the absolute path TARGET
@@ -13,7 +13,7 @@ import sys
 
 
 def install(template: str, destination: str) -> bool:
-    """Copy template to destination, mode 0644, and return True; leave what exists alone and return False."""
+    """Copy template to destination, mode 0644, and return True; leave an existing file alone and return False."""
     if os.path.lexists(destination):
         return False
     os.makedirs(os.path.dirname(destination), mode=0o755, exist_ok=True)
@@ -30,7 +30,7 @@ def install(template: str, destination: str) -> bool:
 
 
 def install_link(target: str, link: str) -> bool:
-    """Make link point to target and return True; leave what exists alone and return False."""
+    """Make link point to target and return True; leave an existing file alone and return False."""
     if os.path.lexists(link):
         return False
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
@@ -39,7 +39,7 @@ def install_link(target: str, link: str) -> bool:
 
 
 def install_directory(directory: str) -> bool:
-    """Make the directory, mode 0755, and return True; leave what exists alone and return False."""
+    """Make the directory, mode 0755, and return True; leave an existing one alone and return False."""
     if os.path.lexists(directory):
         return False
     os.makedirs(os.path.dirname(directory), mode=0o755, exist_ok=True)
@@ -49,7 +49,7 @@ def install_directory(directory: str) -> bool:
 
 
 def main() -> None:
-    """Install, and say so on standard output as meson does."""
+    """Install, and report it on standard output as meson does."""
     *option, source, destination = sys.argv[1:]
     path = os.environ.get("DESTDIR", "") + destination
     if source == "--directory":

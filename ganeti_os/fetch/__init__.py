@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images fetched from IMAGE_URL into CACHE_DIR, each once for all creates on the node."""
+"""Fetch images from IMAGE_URL into CACHE_DIR, each once for all creates on the node."""
 
 from ganeti_os.fetch.image import fetched, fetched_first
 from pydiskimg.web.errors import FetchError, NotThereError, UnreachableError

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""CACHE_DIR: the images that were fetched, and hidden beside each what is known of it.
+"""CACHE_DIR: the fetched images, and a hidden record of each.
 
 FILE          the image, complete
-.FILE.part    as much of it as has come, until it is complete and checked
+.FILE.part    the part fetched so far, until it is complete and checked
 .FILE.from    JSON: what the part is a part of
 .FILE.json    JSON: what the image was checked with
 .FILE.lock    lock.py
@@ -34,9 +34,9 @@ _NEW = ".new"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which version of which file: the validator is its strong ETag or its Last-Modified, empty without either.
+    """The version of a file: the validator is its strong ETag or its Last-Modified, empty without either.
 
-    total is its size in bytes, None when the server does not say.
+    total is its size in bytes, None if the server does not state it.
     """
 
     url: str
@@ -46,9 +46,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the image in the cache is: where from, checked with what (None: not checked), and which file exactly.
+    """The image in the cache: its origin, its checksum (None: not checked), and which file exactly.
 
-    signer is the fingerprint of the certificate that signed the checksum, empty where no signature was verified.
+    signer is the fingerprint of the certificate that signed the checksum, empty if no signature was verified.
     """
 
     origin: Origin
@@ -63,12 +63,12 @@ class Record:
         return cls(origin, checksum, status.st_size, status.st_mtime_ns, status.st_ino, signer)
 
     def is_of(self, status: os.stat_result) -> bool:
-        """True when the file is the one that was recorded, and was not written to since."""
+        """True if the file is the recorded one and has not been written to since."""
         return (self.size, self.mtime_ns, self.inode) == (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 class CachedFile:
-    """The paths of one image in the cache, and what is recorded of it; to write them, hold the lock for fetching."""
+    """The paths of one image in the cache, and its record; hold the lock for fetching to write them."""
 
     def __init__(self, directory: str, name: str) -> None:
         self.directory = directory
@@ -80,25 +80,25 @@ class CachedFile:
         self._record = os.path.join(directory, f".{name}.json")
 
     def status(self) -> os.stat_result | None:
-        """Return what os.stat() gives for the image, None when there is none."""
+        """Return the result of os.stat() for the image, None if there is none."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise storage_error(error, self.path, "cannot look at the image in the cache") from error
+            raise storage_error(error, self.path, "cannot examine the image in the cache") from error
         if not stat.S_ISREG(status.st_mode):
             raise FetchError(f"{self.path}: found a directory or special file where the fetched image would be")
         return status
 
     def record(self) -> Record | None:
-        """Return what is recorded of the image; None when nothing is, or it is about another file than is there."""
+        """Return the record of the image; None if there is none, or it is about another file than the present one."""
         status = self.status()
         found = _read_json(self._record)
         try:
             origin, checksum = Origin(**found.pop("origin")), found.pop("checksum")
             record = Record(origin=origin, checksum=Checksum(**checksum) if checksum else None, **found)
-        except (AttributeError, KeyError, TypeError):  # none, or not one of ours
+        except (AttributeError, KeyError, TypeError):  # none, or not in the right form
             return None
         return record if status is not None and record.is_of(status) else None
 
@@ -106,7 +106,7 @@ class CachedFile:
         _write_json(self._record, asdict(record))
 
     def origin(self) -> Origin | None:
-        """Return what the part is a part of; None when that is not known."""
+        """Return the origin of the part; None if that is not known."""
         try:
             return Origin(**_read_json(self._origin))
         except TypeError:
@@ -118,7 +118,7 @@ class CachedFile:
     def publish(self, fd: int, origin: Origin, checksum: Checksum | None, signer: str = "") -> None:
         """Make the part, open at fd, the image: durable, then under its name in one step, then recorded."""
         try:
-            os.fchmod(fd, 0o644)  # whatever the umask
+            os.fchmod(fd, 0o644)  # independent of the umask
             os.fsync(fd)
             os.replace(self.part, self.path)
             _sync(self.directory)
@@ -128,12 +128,12 @@ class CachedFile:
         _remove(self._origin)
 
     def delete(self) -> None:
-        """Delete the image and what is recorded of it. Raises OSError."""
+        """Delete the image and its record. Raises OSError."""
         for path in (self.path, self._record):
             _remove(path)
 
     def tidy(self) -> None:
-        """Take away what a process that was killed while it recorded something has left."""
+        """Remove the file that a process left that was killed while it wrote a record."""
         for path in (self._origin, self._record):
             _remove(path + _NEW)
 
@@ -145,7 +145,7 @@ class CachedFile:
 def open_regular(path: str, flags: int, *, follow: bool = False) -> int:
     """Return a descriptor of a file, which the caller closes. Raises OSError, also for a special file.
 
-    follow tells that it may be a symlink. A FIFO would let open() wait for its other end, which may never come.
+    follow means that it may be a symlink. Opening a FIFO would wait for its other end, perhaps forever.
     """
     fd = os.open(path, flags | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW) | os.O_CLOEXEC, 0o644)
     if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -155,7 +155,7 @@ def open_regular(path: str, flags: int, *, follow: bool = False) -> int:
 
 
 def forgotten(directory: str) -> list[CachedFile]:
-    """Return the images of which parts lie in the cache that have not grown for FORGOTTEN_SECONDS."""
+    """Return the images whose parts in the cache have not grown for FORGOTTEN_SECONDS."""
     found = []
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -168,9 +168,9 @@ def forgotten(directory: str) -> list[CachedFile]:
 
 
 def open_cache(directory: str) -> None:
-    """Make sure that there is a cache directory and that root alone can write to it; make it where it is missing.
+    """Ensure that there is a cache directory that only root can write to; make it if it is missing.
 
-    Raises FetchError for one that others can write to, StorageError when it cannot be made.
+    Raises FetchError if others can write to it, StorageError when it cannot be made.
     """
     try:
         _make(directory)
@@ -196,11 +196,11 @@ def _make(directory: str) -> None:
         _make(parent)
     with suppress(FileExistsError):  # another create was faster
         os.mkdir(directory, 0o700)
-        os.chmod(directory, _DIRECTORY_MODE)  # whatever the umask
+        os.chmod(directory, _DIRECTORY_MODE)  # independent of the umask
 
 
 def _read_json(path: str) -> dict[str, Any]:
-    """Return the object in a file; empty when there is none that can be read."""
+    """Return the object in a file; empty if there is none that can be read."""
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:
             found = json.loads(file.read(_RECORD_LIMIT))
@@ -210,7 +210,7 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _write_json(path: str, value: dict[str, Any]) -> None:
-    """Record something, or nothing where there is no room: then the image is checked, or fetched, once more."""
+    """Record something; if there is no space, the image will be checked or fetched again."""
     temporary = path + _NEW
     try:
         with open(open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii") as file:
@@ -221,7 +221,7 @@ def _write_json(path: str, value: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         log.info("%s", storage_error(error, path, "cannot record what is fetched"))
-        for name in (temporary, path):  # what was recorded before is not true any more
+        for name in (temporary, path):  # the previous record is not true any more
             with suppress(OSError):
                 os.unlink(name)
 

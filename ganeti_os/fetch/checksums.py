@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The checksum of one file in a checksum file that sha256sum, BSD's sha256, openssl or a person wrote.
+"""The checksum of one file in a checksum file written by sha256sum, BSD's sha256, openssl or a person.
 
 e3b0c442...  debian-12-x86_64.img            GNU, text
 e3b0c442... *debian-12-x86_64.img            GNU, binary
 SHA256 (debian-12-x86_64.img) = e3b0c442...  BSD, sha256sum --tag
 SHA2-256(debian-12-x86_64.img)= e3b0c442...  openssl 3
-e3b0c442...                                  alone, where the file is about one image only
+e3b0c442...                                  alone, if the file is about one image only
 
-Blanks may be tabs and stand before a line; the text may be UTF-8 or UTF-16, and clear-signed (RFC 9580, section 7; the
+Blanks may be tabs and precede a line; the text may be UTF-8 or UTF-16, and clear-signed (RFC 9580, section 7; the
 signature is not checked).
 """
 
@@ -34,12 +34,12 @@ _MOST_SHOWN = 100  # characters of a line in a message
 
 
 class NotUnderstoodError(ValueError):
-    """A checksum file names the file in a line that is not understood; the text, a clause, shows the line."""
+    """A checksum file names the file in a line of unknown form; the text, a clause, shows the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """algorithm is hashlib's name of it: sha512, sha256 or sha1; digest is in lower-case hexadecimal digits."""
+    """algorithm is hashlib's name: sha512, sha256 or sha1; digest is in lower-case hexadecimal digits."""
 
     algorithm: str
     digest: str
@@ -49,13 +49,12 @@ class Checksum:
 
 
 def find_checksum(data: bytes, name: str, *, alone: bool = False, sha1: bool = False) -> Checksum | None:
-    """Return the strongest checksum that a checksum file gives for the file name; None when it does not name the file.
+    """Return the strongest checksum in a checksum file for the file name; None if it does not name the file.
 
-    alone tells that the checksum file is about this one file: then a checksum without a name counts, any directory
-    may be written before the name, and a longer name of the file is the file where it has the only checksum: that of a
-    build, which openSUSE's images have beside the name that they are published under. SHA-1 counts with sha1 only.
-    Raises NotUnderstoodError for a file that names it otherwise, ValueError, with a clause for a message, when it gives
-    two.
+    alone means that the checksum file is about this one file. Then a checksum without a name counts, any directory may
+    precede the name, and a longer name counts if it has the only checksum: openSUSE's images have the name of a build
+    besides their published name. SHA-1 counts with sha1 only. Raises NotUnderstoodError for a file that names it in
+    another form, ValueError, with a clause for a message, if it gives two.
     """
     lines = _lines(data)
     for algorithm, digits in _DIGITS.items():
@@ -73,9 +72,9 @@ def find_checksum(data: bytes, name: str, *, alone: bool = False, sha1: bool = F
 
 
 def _of_longer_name(lines: list[str], name: str) -> Checksum | None:
-    """Return the only checksum of the file where it is that of a name which has all words of this one, in their order.
+    """Return the only checksum if its name contains all words of this name, in their order.
 
-    latest is a word that may be missing there.
+    latest is a word that may be missing in it.
     """
     found = [match for line in lines for match in [_checksum_line(line)] if match is not None]
     if len(found) != 1:
@@ -100,7 +99,7 @@ def _refuse_unread(lines: list[str], name: str, *, alone: bool) -> None:
     if alone and not unread and not any(_is_checksum(line) for line in lines):
         unread = lines
     if unread:
-        raise NotUnderstoodError(f"has a line that is not understood: {quoted(unread[0], limit=_MOST_SHOWN)}")
+        raise NotUnderstoodError(f"has a line of unknown form: {quoted(unread[0], limit=_MOST_SHOWN)}")
 
 
 def _is_checksum(line: str) -> bool:
@@ -108,7 +107,7 @@ def _is_checksum(line: str) -> bool:
 
 
 def _lines(data: bytes) -> list[str]:
-    """Return the lines that hold something, without the blanks around it."""
+    """Return the lines that are not empty, without surrounding blanks."""
     text = _decoded(data)
     lines = [line.strip(_BLANKS) for line in _LINE_END.split(text)]
     if _CLEAR_SIGNED in lines:
@@ -127,8 +126,8 @@ def _decoded(data: bytes) -> str:
 
 
 def _digests(line: str, algorithm: str, digits: int, name: str, *, alone: bool) -> Iterator[str]:
-    """Yield the digest of a line that is about the file, by any reading of the line."""
-    if len(line) < digits:  # a file of half a million lines takes no seconds
+    """Yield the digest of a line that is about the file, in any of the forms."""
+    if len(line) < digits:  # a file of half a million lines takes less than a second
         return
     for form in _forms(algorithm[3:], digits):
         match = re.fullmatch(form, line)

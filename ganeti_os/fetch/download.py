@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One file brought from a site into the part in the cache, going on where an earlier attempt or process ended."""
+"""Fetch one file from a site into the part in the cache, continuing where an earlier attempt or process ended."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class NotNeeded(FetchError):  # noqa: N818 - not an error: the answer to a question
-    """The server says that it has no newer version than the one that was told in the request."""
+    """The server says that it has no newer version than the one in the request."""
 
 
 @contextmanager
 def open_part(file: CachedFile) -> Iterator[int]:
-    """Give a descriptor of the part, which is made where there is none, and taken away when nothing is in it."""
+    """Give a descriptor of the part, which is made if missing, and removed if it is empty in the end."""
     try:
         fd = open_regular(file.part, os.O_RDWR | os.O_CREAT)
     except OSError as error:
@@ -45,10 +45,10 @@ def open_part(file: CachedFile) -> Iterator[int]:
 
 @dataclass(slots=True)
 class Download:
-    """Brings a file into the part open at fd; origin is what the part is a part of, None to begin anew.
+    """Fetches a file into the part open at fd; origin is the part's, None to begin anew.
 
-    current is the version that is there already: when the server has no other, run() raises NotNeeded. checked tells
-    that a checksum will find what is wrong. started is called with the size, once that is known.
+    current is the version that is already there: if the server has no other, run() raises NotNeeded. checked means that
+    a checksum will reveal errors. started is called with the size, once that is known.
     """
 
     site: Site
@@ -62,7 +62,7 @@ class Download:
     current: Origin | None = None
 
     def run(self) -> Origin:
-        """Return what the part is now, completely. Raises FetchError, DoesNotFitError and StorageError."""
+        """Return the origin of the complete part. Raises FetchError, DoesNotFitError and StorageError."""
         retried(self._attempt, self.check, brought=self._size)
         assert self.origin is not None
         return self.origin
@@ -107,7 +107,7 @@ class Download:
         return self.origin is not None and content_range(answer) == (None, None, self._size())
 
     def _goes_on(self, answer: Answer) -> bool:
-        """True when the answer begins where the part ends, and is of the same file."""
+        """True if the answer begins at the end of the part, and is of the same file."""
         start, _, total = content_range(answer)
         if self.origin is None or answer.status != 206 or start != self._size():
             return False
@@ -116,7 +116,9 @@ class Download:
         return None in (total, self.origin.total) or total == self.origin.total
 
     def _has_validator(self, answer: Answer, validator: str) -> bool:
-        """Tell whether the answer is of the version of the part; one that says nothing is believed with a checksum."""
+        """True if the answer is of the version of the part; an answer without a version is believed if there is a
+        checksum.
+        """
         found = answer.headers.get("ETag" if validator.startswith('"') else "Last-Modified")
         return self.checked if found is None else found == validator
 
@@ -145,7 +147,7 @@ class Download:
         if needed > free:
             raise DoesNotFitError(
                 f"{self.file.directory}: {self.file.name} has {format_bytes(total)}, of which {format_size(needed)} "
-                f"are still to be fetched, and {format_bytes(free)} are free; free some space or set CACHE_DIR",
+                f"are missing, and {format_bytes(free)} are free; free some space or set CACHE_DIR",
                 needed=needed,
                 available=free,
             )
@@ -157,10 +159,10 @@ class Download:
             if error.errno not in _FULL:
                 raise
             total = self.origin.total if self.origin else None
-            self._restart()  # a full /var would hurt more than fetching again
+            self._restart()  # a full /var would do more harm than fetching again
             raise DoesNotFitError(
                 f"{self.file.directory}: became full when {format_bytes(position)} of {self.file.name} "
-                f"({format_bytes(total) if total else 'of a size that the server does not tell'}) had come; "
+                f"({format_bytes(total) if total else 'of a size that the server does not state'}) had arrived; "
                 "free some space or set CACHE_DIR",
                 needed=total or position + len(data),
                 available=position,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a file must be: its checksum, from one of the files beside it; and what it is: the hash of its bytes."""
+"""The expected checksum of a file, from a checksum file on the server, and the actual hash of its bytes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from pydiskimg.web.client import Answer
 from pydiskimg.web.errors import FetchError, NotThereError, UnreachableError
 from pydiskimg.web.retries import ATTEMPTS, retried
 
-if TYPE_CHECKING:  # the library is there only where IMAGE_KEYRING is set
+if TYPE_CHECKING:  # the library is installed only if IMAGE_KEYRING is set
     from ganeti_os.fetch.signature import Keyring, Signed
 
 log = logging.getLogger(__name__)
 
 CHECKSUM_FILE_LIMIT = MIB
-_SIG = ".sig"  # with a SHA-1, as ganeti-instance-image has it
-# Fedora's file is named after the release: Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2, and up to 40 with the
-# architecture first, belong to Fedora-Cloud-42-1.1-x86_64-CHECKSUM.
+_SIG = ".sig"  # with a SHA-1, as ganeti-instance-image accepts
+# Fedora's file is named after the release: Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2 (up to 40 with the
+# architecture first) belongs to Fedora-Cloud-42-1.1-x86_64-CHECKSUM.
 _FEDORA = (
     re.compile(r"Fedora-(?P<what>\w++)-Base[\w-]*?-(?P<release>\d++-[\d.]*\d)\.(?P<arch>[a-z]\w*+)\..*"),
     re.compile(r"Fedora-(?P<what>\w++)-Base[\w-]*?\.(?P<arch>\w++)-(?P<release>\d++-[\d.]*\d)\..*"),
@@ -38,10 +38,10 @@ _FEDORA = (
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The checksum of a file; source is the checksum file that gives it, signer who signed that ("": not verified).
+    """The checksum of a file; source is the checksum file with it, signer who signed that ("": not verified).
 
-    Where no checksum file is signed and the file itself is, signature is what is still to be verified over its bytes,
-    from the file called signature_source.
+    If no checksum file is signed but the file itself is, signature is yet to be verified over its bytes; it is from the
+    file called signature_source.
     """
 
     checksum: Checksum
@@ -61,8 +61,8 @@ def fetch_checksum(
 ) -> Expected:
     """Return the checksum of the file name on the site, from a checksum file that a key of the keyring signed.
 
-    Without a keyring any checksum file is believed. Raises FetchError when none gives one or is signed wrongly,
-    NotThereError when the image is not there either, UnreachableError when the site does not answer.
+    Without a keyring any checksum file is believed. Raises FetchError if none has a checksum or a signature is wrong,
+    NotThereError if the image does not exist either, UnreachableError if the site does not answer.
     """
     there: list[str] = []
     unsigned: Expected | None = None
@@ -95,7 +95,7 @@ def fetch_checksum(
 
 
 def _found(site: Site, source: str, data: bytes, name: str, *, alone: bool) -> Checksum | None:
-    """Return what the data of a checksum file say of the file; raises NotUnderstoodError as find_checksum() does."""
+    """Return the checksum of the file in a checksum file's data; raises NotUnderstoodError as find_checksum() does."""
     try:
         return find_checksum(data, name, alone=alone, sha1=source.endswith(_SIG))
     except NotUnderstoodError:
@@ -109,7 +109,7 @@ class _UnsignedError(Exception):
 
 
 def _signed(site: Site, source: str, data: bytes, keyring: Keyring, check: Callable[[], None], attempts: int) -> Signed:
-    """Return what of the checksum file is signed. Raises FetchError for a wrong signature, _UnsignedError for none."""
+    """Return the signed part of the checksum file. Raises FetchError for a wrong signature, _UnsignedError for none."""
     from ganeti_os.fetch.signature import ENDINGS, NotSignedError, is_clear_signed
 
     if is_clear_signed(data):
@@ -128,7 +128,7 @@ def _signed(site: Site, source: str, data: bytes, keyring: Keyring, check: Calla
 def _with_signature(
     site: Site, name: str, unsigned: Expected, check: Callable[[], None], attempts: int
 ) -> Expected | None:
-    """Return what is expected of a file that is itself signed, as Arch's and Alpine's are; None where it is not."""
+    """Return the expectation for a file that is itself signed, as Arch's and Alpine's are; None if it is not."""
     from ganeti_os.fetch.signature import holds_signature
 
     for source, signature in _signatures(site, name, check, attempts):
@@ -138,7 +138,7 @@ def _with_signature(
 
 
 def _signatures(site: Site, name: str, check: Callable[[], None], attempts: int) -> Iterator[tuple[str, bytes]]:
-    """Yield the files beside one that may be its detached signature, each with its name."""
+    """Yield the possible detached signatures of a file on the server, each with its name."""
     from ganeti_os.fetch.signature import ENDINGS
 
     for ending in ENDINGS:
@@ -149,7 +149,7 @@ def _signatures(site: Site, name: str, check: Callable[[], None], attempts: int)
 
 
 def _sources(name: str) -> list[tuple[str, bool]]:
-    """Return the names of checksum files, and whether each is about this one file, in the order of asking."""
+    """Return the names of checksum files, and whether each is about this one file, in the order of requests."""
     directory = [(source, False) for source in ("SHA256SUMS", "SHA512SUMS", "CHECKSUM")]
     own = [(f"{name}{suffix}", True) for suffix in (".sha256", ".sha512", ".CHECKSUM", _SIG)]
     rare = [(source, False) for source in (*_fedora(name), "CHECKSUM.SHA256", "sha256sums")]
@@ -166,24 +166,24 @@ def _no_checksum(site: Site, name: str, there: list[str], keyring: Keyring | Non
     what = "no checksum" if keyring is None else "no signed checksum"
     advice = "set IMAGE_VERIFY=no to use the image unchecked"
     if keyring is not None:
-        advice = f"take IMAGE_KEYRING ({keyring.path}) away to use the image without a signature"
+        advice = f"remove IMAGE_KEYRING ({keyring.path}) to use the image without a signature"
     if there:
         return (
-            f"{site.url(name)}: {what} was found beside it: {'; '.join(there)}; expected "
+            f"{site.url(name)}: {what} was found for it: {'; '.join(there)}; expected "
             f"'DIGEST  FILE' or 'SHA256 (FILE) = DIGEST', with SHA-256 or SHA-512; or {advice}"
         )
     sources = ", ".join(source for source, _ in _sources(name))
-    return f"{site.url(name)}: {what} was found beside it; the server has none of {sources}; put one there, or {advice}"
+    return f"{site.url(name)}: {what} was found for it; the server has none of {sources}; put one there, or {advice}"
 
 
 def _check_there(site: Site, name: str) -> None:
-    """Raise NotThereError for a file that the site does not have: a misspelt name is the cause then, not a checksum."""
+    """Raise NotThereError for a file that the site does not have: then the cause is a misspelt name, not a checksum."""
     with suppress(UnreachableError), site.open(name, {"Range": "bytes=0-0"}):
         pass
 
 
 def small_file(site: Site, name: str, check: Callable[[], None], attempts: int) -> bytes:
-    """Return a file of the site that is at most CHECKSUM_FILE_LIMIT large. Raises as fetch_checksum()."""
+    """Return a file of the site of at most CHECKSUM_FILE_LIMIT. Raises as fetch_checksum()."""
     found = [b""]
 
     def attempt() -> None:
@@ -210,7 +210,7 @@ def _body(answer: Answer, check: Callable[[], None]) -> bytes:
 
 
 def digest(fd: int, algorithm: str, *, name: str, progress: Progress) -> Checksum:
-    """Return the checksum of the file open at fd. Raises StorageError, in which name is the file."""
+    """Return the checksum of the file open at fd. Raises StorageError; name is for its text."""
     made = hashlib.new(algorithm, usedforsecurity=algorithm != "sha1")
     size, position = os.fstat(fd).st_size, 0
     buffer = bytearray(MIB)

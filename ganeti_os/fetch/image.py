@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An image from IMAGE_URL in CACHE_DIR: there already, or fetched and checked by one create while others wait."""
+"""An image from IMAGE_URL in CACHE_DIR: already there, or fetched and checked by one create while others wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAIT_IN_SILENCE_SECONDS = 1.0
-_ATTEMPTS_WITH_CACHE = 2  # where an image that was checked can be used instead
+_ATTEMPTS_WITH_CACHE = 2  # after which a previously checked image can be used instead
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def fetched_first(
 ) -> Iterator[tuple[str, ...]]:
     """Fetch the first of the candidates that the site has, each all files of an image, as fetched() does; give which.
 
-    A site that cannot be asked leaves those that are in the cache. Raises NotThereError when the site has none of them.
+    If the site does not answer, those in the cache are used. Raises NotThereError if the site has none of them.
     """
     problem: FetchError | None = None
     left = list(candidates)
@@ -78,7 +78,7 @@ def _none_there(problem: FetchError, candidates: Sequence[tuple[str, ...]]) -> F
 def fetched(name: str, settings: Settings, messages: Messages, *, instance: str = "") -> Iterator[str]:
     """Give the path of the image IMAGE_URL/name in CACHE_DIR, which stays there while the context lasts.
 
-    It is fetched unless it is there already, and checked unless IMAGE_VERIFY=no. With IMAGE_CLEANUP=yes it is deleted
+    It is fetched unless it is already there, and checked unless IMAGE_VERIFY=no. With IMAGE_CLEANUP=yes it is deleted
     afterwards, unless the block fails or another create on the node needs it. Raises FetchError, DoesNotFitError and
     StorageError.
     """
@@ -104,13 +104,13 @@ def fetched(name: str, settings: Settings, messages: Messages, *, instance: str 
 def _keyring(settings: Settings) -> Keyring | None:
     if not settings.image_keyring:
         return None
-    from ganeti_os.fetch.signature import read_keyring  # only here: the library is optional
+    from ganeti_os.fetch.signature import read_keyring  # imported here: the library is optional
 
     return read_keyring(settings.image_keyring)
 
 
 def _forget(directory: str, messages: Messages) -> None:
-    """Delete parts that have not grown for long: an image that is no longer wanted, half of it fetched."""
+    """Delete parts that have not grown for long: half-fetched images that are no longer wanted."""
 
     def busy(_fetcher: Fetcher | None) -> None:
         raise BlockingIOError
@@ -153,7 +153,7 @@ class _Waiting:
 
 
 class _Fetching:
-    """One turn of the only one who fetches."""
+    """The work of the process that fetches, while no other does."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class _Fetching:
         self._file.tidy()
         record = self._file.record()
         if record is not None and record.origin.url != self._url:
-            record = None  # of another server
+            record = None  # from another server
         if verify:
             self._verified(record)
         else:
@@ -185,7 +185,7 @@ class _Fetching:
 
     def _verified(self, record: Record | None) -> None:
         if record is not None and self._keyring is not None and not self._keyring.has(record.signer):
-            record = None  # checked, but by a checksum file without a signature
+            record = None  # checked, but by an unsigned checksum file
         known = record.checksum if record else None
         try:
             attempts = _ATTEMPTS_WITH_CACHE if known else ATTEMPTS
@@ -199,12 +199,12 @@ class _Fetching:
             return
         self._log_trust(wanted)
         if known == wanted.checksum:
-            log.info("%s is in the cache already (%s)", self._file.path, known)
+            log.info("%s is already in the cache (%s)", self._file.path, known)
         elif not self._is_there(known, wanted):
             self._fetch(wanted)
 
     def _log_trust(self, wanted: Expected) -> None:
-        """Say by whom the checksum is signed, and whether it can be forged."""
+        """Log who signed the checksum, and whether it can be forged."""
         url = self._site.url(wanted.source)
         if wanted.signature:
             log.debug("%s is not signed; the signature is of the image", url)
@@ -213,10 +213,10 @@ class _Fetching:
         else:
             log.info("%s is not verified by a signature: IMAGE_KEYRING is not set", url)
         if wanted.checksum.algorithm == "sha1":
-            log.warning("%s is checked by SHA-1 only, which can be forged; put a SHA256SUMS beside it", self._url)
+            log.warning("%s is checked by SHA-1 only, which can be forged; put a SHA256SUMS on the server", self._url)
 
     def _is_there(self, known: Checksum | None, wanted: Expected) -> bool:
-        """True when the cache holds the file that is expected, of which there was no such record."""
+        """True if the cache has the expected file without a record of it."""
         path, expected = self._file.path, wanted.checksum
         status = self._file.status()
         if status is None:
@@ -230,7 +230,7 @@ class _Fetching:
                 status = os.fstat(fd)
                 if self._digest(fd, expected, path) == expected:
                     self._file.write_record(Record.of(status, Origin(self._url), expected, self._signer(fd, wanted)))
-                    log.info("%s is in the cache already (%s)", path, expected)
+                    log.info("%s is already in the cache (%s)", path, expected)
                     return True
             finally:
                 os.close(fd)
@@ -242,7 +242,7 @@ class _Fetching:
         with open_part(self._file) as fd:
             earlier = self._file.origin() if os.fstat(fd).st_size else None
             if earlier is not None:
-                log.info("%s: %s had come before", self._url, format_size(os.fstat(fd).st_size))
+                log.info("%s: %s had already arrived", self._url, format_size(os.fstat(fd).st_size))
             for begun in (earlier, None) if earlier else (None,):
                 origin = self._download(fd, begun, checked=True)
                 found = self._digest(fd, expected, self._file.part)
@@ -257,11 +257,11 @@ class _Fetching:
                     return
                 os.ftruncate(fd, 0)
                 if begun is not None:
-                    log.info("%s: the part that had come before is of another version; starting over", self._url)
-        raise FetchError(f"{self._url}: has {found}, and {wanted.source} says {expected}; it was deleted and not used")
+                    log.info("%s: the part that had already arrived is of another version; starting over", self._url)
+        raise FetchError(f"{self._url}: has {found}, but {wanted.source} says {expected}; it was deleted and not used")
 
     def _signer(self, fd: int, wanted: Expected) -> str:
-        """Return who signed the checksum or, where that is not signed, the image open at fd. Raises FetchError."""
+        """Return who signed the checksum or, if that is unsigned, the image open at fd. Raises FetchError."""
         if not wanted.signature:
             return wanted.signer
         assert self._keyring is not None
@@ -283,7 +283,7 @@ class _Fetching:
                 # A part of an earlier run is not continued: damage by a crash would not be noticed.
                 origin = self._download(fd, None, checked=False, current=record.origin if record else None)
             except NotNeeded:
-                log.info("%s is in the cache already", self._file.path)
+                log.info("%s is already in the cache", self._file.path)
             except UnreachableError as error:
                 if record is None:
                     raise

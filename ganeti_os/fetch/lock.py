@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Who fetches an image and who uses it, of all that run on the node: locks on two bytes of a file beside the image.
+"""Locks that show who fetches an image and who uses it, of all processes on the node: on two bytes of a file.
 
     byte 0   use      shared: waits for the image or uses it; exclusive: deletes it
     byte 1   fetch    exclusive: looks whether the image is good, and fetches it
 
-They are "open file description" locks of fcntl(2), which end with the process however that ends. The file's text
-tells the others who fetches, and how large the image is.
+They are "open file description" locks of fcntl(2), which end with the process in any case. The file's text tells the
+others who fetches, and how large the image is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TEXT_LIMIT = 512
 
 @dataclass(frozen=True, slots=True)
 class Fetcher:
-    """Who fetches: the process, its instance, and the image's size in bytes, 0 as long as that is not known."""
+    """The process that fetches: its id, its instance, and the image's size in bytes, 0 while that is not known."""
 
     pid: int
     instance: str
@@ -51,7 +51,7 @@ class ImageLock:
 
     @contextmanager
     def fetching(self, me: Fetcher, wait: Callable[[Fetcher | None], None]) -> Iterator[None]:
-        """Be the only one who fetches. wait is called, several times in a second, as long as another process does."""
+        """Become the only process that fetches. wait is called several times per second while another one does."""
         while not _lock(self._fd, _FETCH, fcntl.F_WRLCK):
             wait(self._fetcher())
             time.sleep(_POLL_SECONDS)
@@ -62,7 +62,7 @@ class ImageLock:
             _lock(self._fd, _FETCH, fcntl.F_UNLCK)
 
     def tell(self, me: Fetcher) -> None:
-        """Write for those who wait, who do without it on a full file system; only while fetching."""
+        """Record this for processes that wait; failure on a full file system is harmless. Only while fetching."""
         text = f"{me.pid} {me.total} {me.instance}\n".encode("utf-8", "replace")
         try:
             os.ftruncate(self._fd, 0)
@@ -71,23 +71,24 @@ class ImageLock:
             log.debug("%s", storage_error(error, self._path, "cannot tell who fetches"))
 
     def alone(self) -> bool:
-        """Give the use up, and return whether that was the last one: then none begins until we close."""
+        """End the use, and return whether it was the last one; no new use begins until the file is closed."""
         _lock(self._fd, _USE, fcntl.F_UNLCK)
         return _lock(self._fd, _USE, fcntl.F_WRLCK) and _is(self._fd, self._path)
 
     def _fetcher(self) -> Fetcher | None:
         fields = os.pread(self._fd, _TEXT_LIMIT, 0).decode("utf-8", "replace").split()
-        if len(fields) < 2 or not all(field.isdecimal() for field in fields[:2]):  # just being written
+        if len(fields) < 2 or not all(field.isdecimal() for field in fields[:2]):  # it is just being written
             return None
         return Fetcher(int(fields[0]), " ".join(fields[2:]), int(fields[1]))
 
 
 @contextmanager
 def using(path: str, check: Callable[[], None], last: Callable[[], None]) -> Iterator[ImageLock]:
-    """Count as one who uses the image whose lock file is at path, while the context lasts.
+    """Count as a user of the image whose lock file is at path, while the context lasts.
 
-    check is called while another process deletes the image, last when the last one leaves, before another can come. The
-    lock file is made where there is none, and the last one takes it away. Raises StorageError; leaving raises nothing.
+    check is called while another process deletes the image, last when the last user leaves, before another can start.
+    The lock file is made if missing, and the last user removes it. Raises StorageError; leaving the context raises
+    nothing.
     """
     fd = _open(path, check)
     lock = ImageLock(fd, path)
@@ -98,7 +99,7 @@ def using(path: str, check: Callable[[], None], last: Callable[[], None]) -> Ite
             if lock.alone():
                 last()
                 os.unlink(path)
-        except OSError as error:  # the next one who leaves will do it
+        except OSError as error:  # the next user that leaves will do it
             log.warning("%s", storage_error(error, path, "cannot clean up"))
         finally:
             os.close(fd)
@@ -114,7 +115,7 @@ def _open(path: str, check: Callable[[], None]) -> int:
             while not _lock(fd, _USE, fcntl.F_RDLCK):
                 check()
                 time.sleep(_POLL_SECONDS)
-            if _is(fd, path):  # not taken away between the two calls
+            if _is(fd, path):  # not removed between the two calls
                 return fd
         except OSError as error:
             os.close(fd)
@@ -126,7 +127,7 @@ def _open(path: str, check: Callable[[], None]) -> int:
 
 
 def _lock(fd: int, byte: int, kind: int) -> bool:
-    """Take (F_RDLCK, F_WRLCK) or give up (F_UNLCK) the lock on one byte; False when others have it."""
+    """Take (F_RDLCK, F_WRLCK) or release (F_UNLCK) the lock on one byte; False if others have it."""
     try:
         set_lock(fd, kind, byte, 1)
     except OSError as error:

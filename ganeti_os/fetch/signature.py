@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The OpenPGP signature of a checksum file or an image, verified with the keys of IMAGE_KEYRING by Sequoia (ADR 0110).
+"""Verify the OpenPGP signature of a checksum file or an image with the keys of IMAGE_KEYRING, by Sequoia (ADR 0110).
 
 A signature is detached, binary or in armor (SHA256SUMS.gpg), or around the text itself (clear-signed, RFC 9580,
-section 7). One good signature by any key of the keyring is enough: a bad signature beside it does not matter.
+section 7). One good signature by any key of the keyring is enough, even if others are bad.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydiskimg.web.errors import FetchError
 
 log = logging.getLogger(__name__)
 
-# In the order of asking, after the name of the checksum file.
+# In the order of requests, after the name of the checksum file.
 ENDINGS = (".gpg", ".asc", ".sign", ".sig")
 _KEYRING_LIMIT = 16 * MIB
 _SIGNATURES = 16  # of one file that are tried
@@ -34,12 +34,12 @@ _WEAK = (HashAlgorithm.MD5, HashAlgorithm.RipeMD, HashAlgorithm.SHA1)
 
 
 class NotSignedError(FetchError):
-    """A signature is not one that can be believed; the text, a clause, begins after the name of its file."""
+    """A signature cannot be believed; the text, a clause, follows the name of its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What was signed, and the fingerprint of the certificate whose key did it, in lower case."""
+    """The signed data, and the fingerprint of the certificate whose key signed it, in lower case."""
 
     data: bytes
     fingerprint: str
@@ -54,11 +54,11 @@ class Keyring:
         self._by_key = {key: cert for cert in certificates for key in _keys(cert)}
 
     def has(self, fingerprint: str) -> bool:
-        """Tell whether the certificate of this fingerprint is in the keyring."""
+        """True if the certificate of this fingerprint is in the keyring."""
         return any(cert.fingerprint == fingerprint for cert in self._certificates)
 
     def verified(self, data: bytes, signature: bytes | None = None) -> Signed:
-        """Return what a good signature is for: data, or with signature None what is clear-signed in it.
+        """Return the data with a good signature: data, or without signature the clear-signed part of it.
 
         Raises NotSignedError.
         """
@@ -72,13 +72,13 @@ class Keyring:
             raise self._reason(_packets(text[start:]) if start >= 0 else [], error) from None
 
     def signer(self, fd: int, signature: bytes) -> str:
-        """Return the fingerprint of who signed the file open at fd. Raises NotSignedError."""
+        """Return the fingerprint of the signer of the file open at fd. Raises NotSignedError."""
         return self._detached(f"/proc/self/fd/{fd}", signature).fingerprint
 
     def _detached(self, data: bytes | str, signature: bytes) -> Signed:
         """Verify a signature over bytes, or over the file at a path, whose bytes are not returned."""
         packets = _packets(signature)
-        problem = _BadSignatureError("holds no OpenPGP signature")
+        problem = _BadSignatureError("does not contain an OpenPGP signature")
         for packet in packets:
             try:
                 return self._checked(data, packet)
@@ -102,9 +102,9 @@ class Keyring:
         return found if keys else self._certificates
 
     def _reason(self, packets: list[Packet], error: Exception) -> NotSignedError:
-        """Return why none of the signatures counts, for the last one that says most."""
+        """Return why none of the signatures counts, from the last one with the most detailed reason."""
         if not packets:
-            return NotSignedError("holds no OpenPGP signature")
+            return NotSignedError("does not contain an OpenPGP signature")
         known = [(packet, self._by_key[key]) for packet in packets for key in _issuers(packet) if key in self._by_key]
         if not known:
             keys = ", ".join(dict.fromkeys(next(_issuers(packet), "a key that it does not name") for packet in packets))
@@ -123,23 +123,23 @@ class Keyring:
 
 
 class _BadSignatureError(Exception):
-    """What Sequoia says, in one line."""
+    """Sequoia's error text, in one line."""
 
 
 def is_clear_signed(data: bytes) -> bool:
-    """Tell whether the data are a text with its signature around it."""
+    """True if the data are a text with its signature around it."""
     return data.startswith(_CLEAR_SIGNED) or b"\n" + _CLEAR_SIGNED in data
 
 
 def holds_signature(data: bytes) -> bool:
-    """Tell whether the data are a detached signature, in armor or binary."""
+    """True if the data are a detached signature, in armor or binary."""
     return not is_clear_signed(data) and bool(_packets(data))
 
 
 def read_keyring(path: str) -> Keyring:
     """Return the keyring in a file, binary or in armor, as gpg --export writes it.
 
-    Raises StorageError when it cannot be read, FetchError when it holds no keys.
+    Raises StorageError when it cannot be read, FetchError if it has no keys.
     """
     try:
         with open(open_regular(path, os.O_RDONLY, follow=True), "rb") as file:
@@ -157,9 +157,9 @@ def read_keyring(path: str) -> Keyring:
     try:
         certificates = list(Cert.split_bytes(data))
     except BaseException as error:  # noqa: BLE001 - as in _checked()
-        raise FetchError(f"{path}: IMAGE_KEYRING holds no OpenPGP keys ({_refused(error)})") from None
+        raise FetchError(f"{path}: IMAGE_KEYRING does not contain OpenPGP keys ({_refused(error)})") from None
     if not certificates:
-        raise FetchError(f"{path}: IMAGE_KEYRING holds no OpenPGP keys; expected what gpg --export writes")
+        raise FetchError(f"{path}: IMAGE_KEYRING does not contain OpenPGP keys; expected the output of gpg --export")
     return Keyring(path, certificates)
 
 
@@ -185,7 +185,7 @@ def _packets(signature: bytes) -> list[Packet]:
 
 
 def _refused(error: BaseException) -> _BadSignatureError:
-    """Return what the library said without its trace; raise again what is not its word."""
+    """Return the library's error text without its trace; raise other exceptions again."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
     lines = str(error).strip().splitlines()

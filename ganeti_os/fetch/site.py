@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where images come from: a directory on a web server (ADR 0045)."""
+"""The source of images: a directory on a web server (ADR 0045)."""
 
 from __future__ import annotations
 

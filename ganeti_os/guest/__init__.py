@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What is found and changed inside an installed system, always through the Tree protocol."""
+"""Find and change things inside an installed system, always through the Tree protocol."""

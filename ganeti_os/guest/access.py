@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How its owner gets into a new instance: root's password and authorised keys, where the settings give any."""
+"""The owner's access to a new instance: root's password and authorised keys, if the settings give any."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _DEFAULT = ".ssh/authorized_keys"
 
 
 def give_access(draft: Draft, settings: Settings) -> None:
-    """Give root the password and the authorised keys of the settings; without them those of the image stay.
+    """Give root the password and the authorised keys of the settings; without them the image's stay.
 
-    No password, and no hash of one, goes into a message or a log. Raises SettingsError for keys that are not valid,
-    GuestError and StorageError for a guest whose files cannot take them.
+    Neither a password nor its hash appears in a message or a log. Raises SettingsError for invalid keys, GuestError and
+    StorageError for a guest whose files cannot take them.
     """
     keys = keys_of_settings(settings)
     if settings.root_password_hash:
@@ -45,7 +45,7 @@ def _authorise(draft: Draft, keys: tuple[str, ...]) -> None:
     if not added:
         return
     draft.make_directory(directory, "made for authorised keys", mode=0o700)
-    draft.change(path, with_lines(old, *map(encoded, added)), f"authorised keys of root's: {len(added)}", mode=0o600)
+    draft.change(path, with_lines(old, *map(encoded, added)), f"root's authorised keys: {len(added)}", mode=0o600)
 
 
 def _keys_file(draft: Draft) -> str:
@@ -66,16 +66,16 @@ def _keys_file(draft: Draft) -> str:
 
 
 def _tell_of_others(draft: Draft, path: str) -> None:
-    """Tell of a file that sshd refuses to read since others may write it: its mode is the guest's affair."""
+    """Warn of a file that sshd refuses to read because others may write it; its mode is not changed."""
     status = draft.stat(path)
     if status is not None and (status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid != 0):
         log.warning(
-            "%s: can be written by others than root, so sshd may refuse root's authorised keys; change its mode inside "
+            "%s: others than root can write to it, so sshd may refuse root's authorised keys; change its mode inside "
             "the guest",
             path,
         )
 
 
 def _key_itself(line: str) -> str:
-    """Return the base64 of the key in a line of authorized_keys, which options and a comment stand around."""
+    """Return the base64 of the key in a line of authorized_keys, without its options and comment."""
     return next((word for word in line.split() if word.startswith("AAAA")), line.strip())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""root's account: where its home is, and its password's hash in /etc/shadow, or in /etc/passwd where there is none."""
+"""root's account: its home directory, and its password's hash in /etc/shadow (in /etc/passwd if that is missing)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def set_password(draft: Draft, hashed: str) -> None:
     data = draft.read(_PASSWD) or b""
     shadow = next((path for path in (_TCB.format(root.name.decode("latin-1")), _SHADOW) if draft.is_file(path)), None)
     if shadow is None and draft.exists(_SHADOW):
-        draft.read(_SHADOW)  # not a regular file: this raises the error that says so
+        draft.read(_SHADOW)  # not a regular file: this raises the appropriate error
     field = secret if shadow is None else _IN_SHADOW
     if root.password != field:
         draft.change(_PASSWD, data[: root.start] + field + data[root.end :], _WHAT)

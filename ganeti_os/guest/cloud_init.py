@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""cloud-init in a guest: whether it runs there, what it reads, and its seed, which names the instance (ADR 0106).
+"""cloud-init in a guest: whether it runs, what it reads, and its seed, which describes the instance (ADR 0106).
 
 /etc/cloud/cloud.cfg, cloud.cfg.d/*.cfg     the image's configuration
 /var/lib/cloud/seed/nocloud/                meta-data, user-data, network-config: the seed
-/var/lib/cloud/instance/obj.pkl             what cloud-init read when it last did, believed as long as the seed's
+/var/lib/cloud/instance/obj.pkl             what cloud-init last read, believed as long as the seed's
                                             instance-id is the same
 /var/lib/cloud/data/instance-id             of the last boot; without it the network is configured anew, while
-                                            instances/ID/sem still tells what was done once
+                                            instances/ID/sem still records one-time actions
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _OWN_ENDING = "_ganeti.cfg"
 _OWN_COMMENT = b"# Written by the Ganeti OS definition image for a new instance.\n"
 _NO_NETWORK = b"network: {config: disabled}"
 _STATE = "/var/lib/cloud"
-_SEEDS = (f"{_STATE}/seed/nocloud", f"{_STATE}/seed/nocloud-net")  # the first one that is complete counts
-_ABOVE_SEEDS = ("/var", "/var/lib", _STATE, f"{_STATE}/seed")  # the last one that is a mount point holds them
+_SEEDS = (f"{_STATE}/seed/nocloud", f"{_STATE}/seed/nocloud-net")  # the first complete one is used
+_ABOVE_SEEDS = ("/var", "/var/lib", _STATE, f"{_STATE}/seed")  # the last one that is a mount point has them
 _PROGRAM = "/usr/bin/cloud-init"
 _UNITS = ("cloud-init.target", "cloud-init.service", "cloud-init-local.service", "cloud-init-main.service")
 _RUN_LEVELS = ("sysinit", "boot", "default")
@@ -75,27 +75,27 @@ _STARTS = (
     *(b"Content-Type:", b"MIME-Version:", b"From ", b"\x1f\x8b"),
 )
 
-# What each renderer of cloud-init's needs, in the order in which it takes them when the image says none.
+# The requirements of each renderer of cloud-init's, in its own order if the image does not choose one.
 _NEEDED = {
     "eni": ("/sbin/ifup", "/sbin/ifquery", "/etc/network/interfaces"),
     "sysconfig": ("/etc/sysconfig/network-scripts/network-functions",),
     "netplan": ("/usr/sbin/netplan",),
     "network-manager": ("/usr/bin/nmcli",),
 }
-# eni needs the program route, and networkd's loses on-link and, before 23.1, the default route of IPv6.
+# eni needs the program route; networkd's renderer loses on-link and, before 23.1, the default route of IPv6.
 _FAITHFUL = ("sysconfig", "netplan", "network-manager")
 
 
 def cloud_init_is_active(draft: Draft) -> bool:
-    """True when the system carries cloud-init and nothing in it keeps cloud-init from running at boot."""
+    """True if the system has cloud-init and nothing keeps it from running at boot."""
     return _is_installed(draft) and _disabled_by(draft) is None
 
 
 def cloud_init_configures_network(draft: Draft, facts: Facts) -> bool:
-    """True when cloud-init makes the network's files from the seed, so that configure_network() has nothing to do.
+    """True if cloud-init makes the network's files from the seed, so that configure_network() has nothing to do.
 
-    It does not where its own configuration has a network, and is kept from it in a new system where its renderer loses
-    what the seed says.
+    It does not do so if its own configuration has a network, and is kept from it in a new system if its renderer loses
+    information of the seed.
     """
     if not cloud_init_is_active(draft) or any(_NETWORK.search(data) for _, data in _configuration(draft)):
         return False
@@ -103,9 +103,9 @@ def cloud_init_configures_network(draft: Draft, facts: Facts) -> bool:
 
 
 def leave_network_without_seed(draft: Draft, facts: Facts) -> None:
-    """Keep an active cloud-init from the network of a new system where no seed of ours tells it what Ganeti knows.
+    """Keep an active cloud-init from the network of a new system that gets no seed with the instance's network.
 
-    It would ask for DHCP, or not run at all; the network is then the system's own, as without cloud-init.
+    It would request DHCP, or not run at all; the network is then the system's own, as without cloud-init.
     """
     seed = _seed(draft) or _SEEDS[0]
     seeded = (draft.read(f"{seed}/{NETWORK_CONFIG}") or b"").startswith(HEADER)
@@ -115,9 +115,9 @@ def leave_network_without_seed(draft: Draft, facts: Facts) -> None:
 
 
 def needs_seed_volume(tree: Tree, mounted: Collection[str] = ()) -> bool:
-    """True when the system will not see a seed in the tree: a file system that is not in it comes over its place.
+    """True if the system will not see a seed in the tree, because another file system will cover its directory.
 
-    mounted are the directories of the tree over which the system's own file systems are mounted.
+    mounted are the directories of the tree at which the system's own file systems are mounted.
     """
     draft = Draft(tree)
     found = _MOUNT_POINT.findall(draft.read("/etc/fstab") or b"")
@@ -129,13 +129,13 @@ def needs_seed_volume(tree: Tree, mounted: Collection[str] = ()) -> bool:
 def configure_cloud_init(draft: Draft, facts: Facts, settings: Settings) -> None:
     """Let an active cloud-init configure the instance: a new one by a new seed, another one under its old identity.
 
-    Raises StorageError or SettingsError when what CLOUD_USER_DATA names cannot be read.
+    Raises StorageError or SettingsError when the file in CLOUD_USER_DATA cannot be read.
     """
     if not _is_installed(draft):
         return
     reason = _disabled_by(draft)
     if reason is not None:
-        log.info("cloud-init is installed but disabled by %s; it is left as it is", reason)
+        log.info("cloud-init is installed but disabled by %s; it is not changed", reason)
     elif facts.is_new:
         _make_seed(draft, facts, settings)
     else:
@@ -143,7 +143,7 @@ def configure_cloud_init(draft: Draft, facts: Facts, settings: Settings) -> None
 
 
 def check_user_data(settings: Settings) -> None:
-    """Refuse what CLOUD_USER_DATA names as read_user_data() does, before anything is written; warn where it is odd."""
+    """Refuse the file in CLOUD_USER_DATA as read_user_data() does, before the first write; warn if it is odd."""
     data = read_user_data(settings)
     if data is not None and not data.startswith(_STARTS):
         text = "cloud-init ignores user-data that begins like this; expected #cloud-config or #!"
@@ -151,9 +151,9 @@ def check_user_data(settings: Settings) -> None:
 
 
 def read_user_data(settings: Settings) -> bytes | None:
-    """Return the contents of the file that CLOUD_USER_DATA names; None where it names none.
+    """Return the contents of the file in CLOUD_USER_DATA; None if it names none.
 
-    Raises SettingsError for one that is too large, and StorageError for one that cannot be read.
+    Raises SettingsError for a file that is too large, and StorageError for one that cannot be read.
     """
     path = settings.cloud_user_data
     if not path:
@@ -177,7 +177,7 @@ def meta_data(facts: Facts) -> bytes:
 
 
 def renamed_meta_data(data: bytes, name: str) -> bytes:
-    """Return meta-data, YAML or JSON, with this name; all else in it stays, the instance-id above all."""
+    """Return meta-data, YAML or JSON, with this name; all else stays, in particular the instance-id."""
     if data.lstrip().startswith(b"{"):
         try:
             return json.dumps({**json.loads(data), "local-hostname": name}).encode("ascii") + b"\n"
@@ -190,7 +190,7 @@ def renamed_meta_data(data: bytes, name: str) -> bytes:
 
 
 def renamed_user_data(data: bytes, name: str) -> bytes:
-    """Return user-data with this name in the lines hostname and fqdn of a #cloud-config, each in the form it has."""
+    """Return user-data with this name in the lines hostname and fqdn of a #cloud-config, each in its present form."""
     return _renamed_lines(data, name) if data.startswith(b"#cloud-config") else data
 
 
@@ -235,7 +235,7 @@ def _renders_faithfully(draft: Draft) -> bool:
 
 
 def _disabled_by(draft: Draft) -> str | None:
-    """Return what keeps cloud-init from running; None for nothing."""
+    """Return what keeps cloud-init from running, or None."""
     if draft.exists("/etc/cloud/cloud-init.disabled"):
         return "/etc/cloud/cloud-init.disabled"
     if _POLICY.search(draft.read("/etc/cloud/ds-identify.cfg") or b""):
@@ -253,18 +253,18 @@ def _disabled_by(draft: Draft) -> str | None:
 
 
 def _configuration(draft: Draft) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of the configuration, a later one before an earlier one in effect."""
+    """Yield the files of the configuration; a later one has precedence over an earlier one and comes first."""
     for path in [_CONFIG, *draft.files(_CONFIG_DIRECTORY, "*.cfg")]:
         yield path, draft.read(path) or b""
 
 
 def _make_seed(draft: Draft, facts: Facts, settings: Settings) -> None:
-    """Write the seed of a new instance, and take away what cloud-init knew of another one."""
+    """Write the seed of a new instance, and remove what cloud-init knew of another one."""
     seed = _seed(draft) or _SEEDS[0]
     own = read_user_data(settings)
     _forget_instance(draft, facts)
     old = draft.read(f"{seed}/{USER_DATA}") or NO_USER_DATA
-    if own is not None:  # it may hold passwords, and an old file would keep a mode with which everybody reads it
+    if own is not None:  # it may contain passwords, and an old file would keep a mode that lets all users read it
         draft.remove(f"{seed}/{USER_DATA}", "of the image")
     draft.change(f"{seed}/{USER_DATA}", own if own is not None else old, "for cloud-init", mode=0o600)
     if facts.nics:
@@ -272,12 +272,12 @@ def _make_seed(draft: Draft, facts: Facts, settings: Settings) -> None:
     draft.change(f"{seed}/{META_DATA}", meta_data(facts), f"cloud-init knows the instance as {facts.name}")
     _admit_seed(draft, facts)
     if facts.nics and cloud_init_configures_network(draft, facts):
-        # netplan lets the boot wait for what a pattern of theirs found, by the name that it had before.
+        # netplan makes the boot wait for the interfaces that the image's patterns found, by their previous names.
         remove_foreign_netplan(draft)
 
 
 def _renew_seed(draft: Draft, facts: Facts) -> None:
-    """Bring the seed up to date under its instance-id; a system that cloud-init never configured gets none.
+    """Update the seed under its instance-id; a system that cloud-init never configured gets none.
 
     A seed for a cloud-init that never ran would give the system new keys at the next boot.
     """
@@ -289,7 +289,7 @@ def _renew_seed(draft: Draft, facts: Facts) -> None:
     names = (META_DATA, USER_DATA, VENDOR_DATA, NETWORK_CONFIG)
     old = {name: data for name in names if (data := draft.read(f"{seed}/{name}")) is not None}
     new = renewed_seed(old, facts)
-    # What cloud-init remembers goes first: where this is interrupted, the old seed is read once more.
+    # The records of cloud-init are removed first: after an interruption the old seed is read again.
     draft.remove(f"{_STATE}/instance/obj.pkl", "cloud-init reads its seed again")
     draft.remove(f"{_STATE}/data/previous-hostname", "cloud-init sets the name again")
     if new.get(NETWORK_CONFIG) != old.get(NETWORK_CONFIG):
@@ -299,7 +299,7 @@ def _renew_seed(draft: Draft, facts: Facts) -> None:
 
 
 def _renew_configuration(draft: Draft, facts: Facts) -> None:
-    """Change the name where the image's own configuration has one: it comes before the seed's."""
+    """Change the name in the image's own configuration, if it has one: it precedes the seed's."""
     for path, data in list(_configuration(draft)):
         new = _renamed_lines(data, facts.name)
         if new != data:
@@ -313,7 +313,7 @@ def _seed(draft: Draft) -> str | None:
 
 
 def _tell_of_others(draft: Draft, seed: str | None) -> None:
-    """Say where cloud-init takes the name from when it is not from a seed that was found here."""
+    """Warn where cloud-init takes the name from if it is not from a seed that was found here."""
     found = _DATASOURCE.match(draft.read(f"{_STATE}/instance/datasource") or b"")
     if found is None:
         return
@@ -329,8 +329,8 @@ def _tell_of_others(draft: Draft, seed: str | None) -> None:
 
 
 def _forget_instance(draft: Draft, facts: Facts) -> None:
-    """Take away what would tell cloud-init that it has configured this system before."""
-    what = "taken away: it is about another instance"
+    """Remove the records that tell cloud-init that it has configured this system before."""
+    what = "removed: it is about another instance"
     draft.remove(f"{_STATE}/instance", what)
     for directory in (f"{_STATE}/data", f"{_STATE}/sem", f"{_STATE}/instances/{_instance_id(facts)}/sem"):
         for path in draft.files(directory, "*"):
@@ -338,7 +338,7 @@ def _forget_instance(draft: Draft, facts: Facts) -> None:
 
 
 def _admit_seed(draft: Draft, facts: Facts) -> None:
-    """Let the image's configuration read the seed, and leave the network to others where they do it better."""
+    """Make the image's configuration read the seed, and leave the network to other programs if those do it better."""
     lines = []
     configured, sources = _datasource_list(draft)
     if sources and b"NoCloud" not in sources:
@@ -351,7 +351,7 @@ def _admit_seed(draft: Draft, facts: Facts) -> None:
 
 
 def _datasource_list(draft: Draft) -> tuple[str, list[bytes]]:
-    """Return the last file of the image's with a list of datasources, and the names in it; none without a list."""
+    """Return the image's last file with a list of datasources, and the names in it; none without a list."""
     configured, sources = _CONFIG, []
     for path, data in _configuration(draft):
         for match in () if path.endswith(_OWN_ENDING) else _LIST.finditer(data):
@@ -360,6 +360,6 @@ def _datasource_list(draft: Draft) -> tuple[str, list[bytes]]:
 
 
 def _own_config(other: str) -> str:
-    """Return the path of a configuration file that comes after the other."""
+    """Return the path of a configuration file that is read after the other."""
     own = f"{_CONFIG_DIRECTORY}/99{_OWN_ENDING}"
     return own if other < own else other.removesuffix(".cfg") + _OWN_ENDING

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which volume the first field of an fstab line names: a tag, a link below /dev/disk, or a partition's device."""
+"""Match the first field of an fstab line with a volume: a tag, a link below /dev/disk, or a partition's device."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LINKS = {f"/dev/disk/by-{tag.lower()}": tag for tag in _TAGS}
 
 
 def names_volume(spec: str, volume: Volume, *, root_spec: str) -> bool:
-    """Tell whether spec, as fstab has it, names the volume.
+    """True if spec, in the form of fstab, names the volume.
 
-    root_spec is that of the root file system, which is on the volume's disk: /dev/vdb1 names no partition of a disk
-    whose root is /dev/vda2. Names that only a running system knows (by-id, by-path, /dev/mapper) are never true.
+    root_spec is that of the root file system, which is on the volume's disk: /dev/vdb1 is not a partition of a disk
+    whose root is /dev/vda2. Names that only a running system knows (by-id, by-path, /dev/mapper) never match.
     """
     directory, _, link = spec.rpartition("/")
     tag, is_tag, value = spec.partition("=")
@@ -34,7 +34,7 @@ def names_volume(spec: str, volume: Volume, *, root_spec: str) -> bool:
 
 
 def _has(volume: Volume, tag: str, value: bytes) -> bool:
-    wanted = label_text(value)  # as probe() shows a label, so that bytes which are not text are compared, too
+    wanted = label_text(value)  # in the form of probe(), so that bytes which are not text are compared, too
     found = _tag_value(volume, tag)
     if not wanted or not found:
         return False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""guest-file: what customisation scripts read and write a guest's files with (ADR 0075).
+"""guest-file: the command with which customisation scripts read and write a guest's files (ADR 0075).
 
-A path of a guest that a shell opens is followed by the node's kernel, out of the guest where its links say so.
+If a shell opened a path of a guest, the node's kernel would follow the guest's links, even out of the guest.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _read(tree: Tree, arguments: argparse.Namespace) -> None:
     rest = memoryview(tree.read(arguments.path, limit=LIMIT))
     try:
         fd = _descriptor(sys.stdout)
-        while rest:  # without a buffer, which would be flushed once more at exit
+        while rest:  # unbuffered, because a buffer would be flushed again at exit
             rest = rest[os.write(fd, rest) :]
     except OSError as error:
         raise storage_error(error, "standard output", f"cannot write {arguments.path} to it") from error
@@ -62,7 +62,7 @@ def _write(tree: Tree, arguments: argparse.Namespace) -> None:
 
 
 def _descriptor(stream: TextIO | None) -> int:
-    """Return the descriptor of a standard stream. Raises OSError for one that is closed, which Python makes None."""
+    """Return the descriptor of a standard stream. Raises OSError for a closed one, which Python sets to None."""
     if stream is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return stream.fileno()
@@ -91,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     read = commands.add_parser("read", help="write the file to standard output")
     write = commands.add_parser(
-        "write", help="give the file the contents of standard input; an old one keeps its owner, mode and attributes"
+        "write",
+        help="give the file the contents of standard input; an existing file keeps its owner, mode and attributes",
     )
     for command, run in ((read, _read), (write, _write)):
         command.add_argument("path", metavar="PATH", type=_guest_path)
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command of argv, or of this process; return the exit status: 0, 1 failed, 2 wrong usage."""
+    """Run the command of argv, or of this process; return the exit status: 0, 1 for a failure, 2 for wrong usage."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     target = os.environ.get("TARGET")

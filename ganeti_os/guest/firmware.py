@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which firmware a disk is for: whether a BIOS can boot it, and whether it holds what UEFI firmware keeps."""
+"""The firmware that a disk is for: whether a BIOS can boot it, and whether it contains variables of UEFI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KVM_ARGUMENTS = ("pflash", "ovmf", "aavmf", "edk2", "-bios")  # in the hypervis
 
 
 def holds_firmware_variables(disk: Source) -> bool:
-    """Tell whether the disk begins with a firmware volume: the variables that a guest's UEFI keeps between starts."""
+    """True if the disk begins with a firmware volume: the variables that a guest's UEFI keeps between boots."""
     if disk.size < _VOLUME.size:
         return False
     header = _VOLUME.unpack(read_bytes(disk, 0, _VOLUME.size))
@@ -39,7 +39,7 @@ def holds_firmware_variables(disk: Source) -> bool:
 
 
 def boots_by_uefi_only(disk: Source) -> bool:
-    """Tell whether the disk has an EFI system partition, and nothing that a BIOS could start.
+    """True if the disk has an EFI system partition, and nothing that a BIOS could start.
 
     That is boot code in the first sector, or in a GPT a partition for a boot loader.
     """
@@ -55,14 +55,14 @@ def boots_by_uefi_only(disk: Source) -> bool:
 
 
 def tell_of_uefi(disk: Source, request: Request) -> None:
-    """Warn when the disk can be booted by UEFI only, and the instance's hypervisor would start a BIOS."""
+    """Warn if the disk can be booted by UEFI only, and the instance's hypervisor would start a BIOS."""
     extra = request.environment.get("INSTANCE_HV_kvm_extra", "").lower()
     if request.hypervisor != "kvm" or not request.kernel_inside or any(word in extra for word in _KVM_ARGUMENTS):
         return
     if boots_by_uefi_only(disk):
         log.warning(
             "%s: the image boots by UEFI only (it has an EFI system partition and no boot loader for a BIOS), and "
-            "Ganeti's KVM starts a BIOS; take an image that has both, or give the instance firmware by the hypervisor "
+            "Ganeti's KVM starts a BIOS; use an image that has both, or give the instance firmware by the hypervisor "
             "parameter kvm_extra",
             disk.name,
         )

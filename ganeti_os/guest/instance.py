@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The system on the disk becomes the instance: create, rename and import end with the same facts, by this code."""
+"""Turn the system on the disk into the instance: create, rename and import use the same facts and this code."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ log = logging.getLogger(__name__)
 def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker | None = None) -> None:
     """Give the system in the tree the instance's name and network, and a new one an identity of its own.
 
-    keys may have been started before, so that they are there by now. Everything that can be refused is refused before
-    the first write.
+    keys may have been started earlier, so that they are ready by now. All refusals come before the first write.
     """
     draft = Draft(tree)
     moved = give_name_and_network(draft, facts)
@@ -42,7 +41,7 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
     configure_cloud_init(draft, facts, settings)
     tell_of_old_addresses(draft, moved)
     if not write_in_order(draft, moved):
-        log.info("%s is the name that the system has already; nothing was changed", facts.name)
+        log.info("the system already has the name %s; nothing was changed", facts.name)
 
 
 def give_name_and_network(draft: Draft, facts: Facts) -> Moved:
@@ -62,7 +61,7 @@ def give_name_and_network(draft: Draft, facts: Facts) -> Moved:
 
 
 def write_in_order(draft: Draft, moved: Moved) -> int:
-    """Write what was changed, last what the next run goes by when this one is interrupted; return how many files.
+    """Write the changes, last the files that a run after an interruption relies on; return how many files.
 
     That is the host name, and then the old addresses.
     """
@@ -86,22 +85,22 @@ def configure_console(draft: Draft, facts: Facts, settings: Settings) -> None:
 
 
 def _tell_of_other_names(found: list[str], facts: Facts) -> None:
-    """Tell which name a renamed system had, where it was neither its instance's old name nor the new one."""
+    """Log the previous name of a renamed system, if it was neither its instance's old name nor the new one."""
     if facts.old_name is None or not found:
         return
     expected = Renaming.of(facts.name, [facts.old_name])
     if not expected.is_new(found[0]) and expected.replaced(found[0]) is None:
-        log.warning("the system called itself %s, and not %s as its instance", found[0], short(facts.old_name))
+        log.warning("the system called itself %s, not %s like its instance", found[0], short(facts.old_name))
 
 
 def _own_address(facts: Facts) -> bytes:
-    """Return what /etc/hosts has for the system's own name: the first address of its first NIC, where it is known."""
+    """Return the address for the system's own name in /etc/hosts: the first one of its first NIC, if known."""
     known = [str(address.address) for nic in facts.nics[:1] for address in nic.addresses]
     return known[0].encode("ascii") if known else hosts.OWN_ADDRESS
 
 
 def make_new_identity(draft: Draft, facts: Facts, keys: KeyMaker) -> None:
-    """Give a new instance's system an identity of its own; no key or id goes into the log.
+    """Give a new instance's system an identity of its own; keys and ids do not appear in the log.
 
     Raises StorageError for files that cannot be read.
     """

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What tells one machine from another, apart from names, addresses and keys: forgotten or made anew (ADR 0104).
+"""The identity of a machine apart from names, addresses and keys: removed or made anew (ADR 0104).
 
-| what | where | what becomes of it |
+| what | where | treatment |
 | --- | --- | --- |
 | machine id | /etc/machine-id | emptied with systemd, which fills it; removed without, as D-Bus refuses an empty one |
-| D-Bus' machine id | /var/lib/dbus/machine-id | removed where it is not a symlink; made at boot |
+| D-Bus' machine id | /var/lib/dbus/machine-id | removed unless it is a symlink; made at boot |
 | random seeds | systemd, SysV, OpenRC, seedrng | removed; written at shutdown |
 | NetworkManager | secret_key, leases | removed; the key is made at its start |
 | DHCP clients | leases, DUIDs, dhcpcd's secret, wicked's DUID and IAIDs | removed |
-| credential.secret | systemd | removed where nothing in /etc/credstore.encrypted needs it |
+| credential.secret | systemd | removed unless something in /etc/credstore.encrypted needs it |
 | iSCSI, NVMe over fabrics | initiator name, host NQN and id | the random part is made anew |
 | /etc/hostid | | four random bytes; kept with ZFS, which ties its pools to it |
 | network cards | udev's persistent-net rules | emptied: they name the cards of the old machine |
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _MACHINE_ID = "/etc/machine-id"
 _DBUS_ID = "/var/lib/dbus/machine-id"
 _FIRST_BOOT = b"uninitialized"
-# A directory, a pattern of names in it, and what they are.
+# A directory, a pattern of names in it, and a description.
 _REMOVED = (
     ("/var/lib/systemd", "random-seed", "a random seed"),
     ("/var/lib/urandom", "random-seed", "a random seed"),
@@ -71,7 +71,7 @@ _ISCSI = (
 )
 _NVME_NAME = ("/etc/nvme/hostnqn", re.compile(rb"^nqn\.2014-08\.org\.nvmexpress:uuid:([0-9a-fA-F-]{36})\s*+\Z"))
 _NVME_ID = ("/etc/nvme/hostid", re.compile(rb"^([0-9a-fA-F-]{36})\s*+\Z"))
-# What is an identity, too, and can only be made anew by its owner.
+# Also part of the identity, but only its owner can make it anew.
 _TOLD = (
     "/etc/krb5.keytab",
     "/etc/salt/pki/minion/minion.pem",
@@ -85,9 +85,9 @@ _TOLD = (
 
 
 def make_machine_ids(draft: Draft) -> None:
-    """Let the system in the draft forget which machine it was; nothing of it goes into a log.
+    """Remove the previous machine's identity from the system in the draft; none of it appears in a log.
 
-    Raises StorageError for what cannot be read, GuestError for too many leases.
+    Raises StorageError for unreadable files, GuestError for too many leases.
     """
     _forget_machine_id(draft)
     for directory, pattern, what in _REMOVED:
@@ -105,14 +105,14 @@ def make_machine_ids(draft: Draft) -> None:
 
 
 def forget_network_cards(draft: Draft) -> None:
-    """Empty the rules that give the network cards of another machine, by their addresses, their names."""
+    """Empty the rules that name the network cards of another machine by their addresses."""
     for pattern in _PERSISTENT_NET:
         for path in draft.files(_UDEV_RULES, pattern):
             draft.change(path, b"", "emptied: it names network cards by their old addresses")
 
 
 def _forget_machine_id(draft: Draft) -> None:
-    """Leave a missing one and "uninitialized" alone: the image's author wants presets to be applied at first boot."""
+    """Leave a missing file and "uninitialized" alone: the image's author wants presets to be applied at first boot."""
     is_systemd = has_systemd(draft)
     if is_systemd:
         old = draft.read(_MACHINE_ID)
@@ -139,20 +139,20 @@ def _remove(draft: Draft, path: str, what: str) -> None:
     if status is None:
         return
     if stat.S_ISDIR(status.st_mode):
-        log.warning("%s is a directory and stays; expected a file: %s", path, what)
+        log.warning("%s is a directory and is kept; expected a file: %s", path, what)
     else:
         draft.remove(path, f"removed: {what}")
 
 
 def _forget_credential_key(draft: Draft) -> None:
     if draft.files(_CREDENTIALS, "*"):
-        log.warning("%s stays as the image has it: files in %s need it", _CREDENTIAL_KEY, _CREDENTIALS)
+        log.warning("%s is kept as in the image: files in %s need it", _CREDENTIAL_KEY, _CREDENTIALS)
     else:
         _remove(draft, _CREDENTIAL_KEY, "the key of the machine's credentials")
 
 
 def _change_part(draft: Draft, path: str, pattern: re.Pattern[bytes], new: bytes, what: str) -> None:
-    """Replace the group of the pattern in a file that has it; another text is its administrator's and stays."""
+    """Replace the group of the pattern in a file that matches it; any other text is the administrator's and stays."""
     if not draft.is_file(path):
         return
     data = draft.read(path) or b""
@@ -160,14 +160,14 @@ def _change_part(draft: Draft, path: str, pattern: re.Pattern[bytes], new: bytes
     if found is not None:
         draft.change(path, data[: found.start(1)] + new + data[found.end(1) :], what)
     elif path == _ISCSI[0] and b"GenerateName=yes" not in data and data.strip():
-        log.warning("%s stays as the image has it: no part of it looks random", path)
+        log.warning("%s is kept as in the image: no part of it looks random", path)
 
 
 def _change_host_id(draft: Draft) -> None:
     if not draft.is_file(_HOST_ID):
         return
     if any(map(draft.exists, _ZFS)):
-        log.warning("%s stays as the image has it, since ZFS ties its pools to it", _HOST_ID)
+        log.warning("%s is kept as in the image, because ZFS ties its pools to it", _HOST_ID)
     else:
         draft.change(_HOST_ID, os.urandom(4), "a host id of its own")
 

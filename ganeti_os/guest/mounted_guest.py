@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's file systems mounted as its fstab has them: the root, and /var, /boot and others in it."""
+"""Mount a guest's file systems as in its fstab: the root, and /var, /boot and others in it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class MountedGuest:
     """target is where the root is mounted; the devices are those of the root and of /boot (None: in the root).
 
-    inside are the directories of the root over which the guest's other file systems are mounted, as /var. has_efi
-    tells that its /boot/efi is, where it has one.
+    inside are the directories of the root at which the guest's other file systems are mounted, such as /var. has_efi
+    tells whether its /boot/efi is mounted, if it has one.
     """
 
     target: str
@@ -37,7 +37,7 @@ class MountedGuest:
 
 @contextmanager
 def mounted_root(disk: ShownDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
-    """Mount the guest's root, and what it has over directories of it, for reading and writing. Needs root.
+    """Mount the guest's root, and its other file systems inside it, for reading and writing. Needs root.
 
     /boot and /boot/efi are left out. programs as for mounted().
     """
@@ -64,10 +64,10 @@ def mounted_guest(disk: ShownDisk, guest: Guest, *, programs: bool = False) -> I
 def _mount_inside(
     stack: ExitStack, disk: ShownDisk, guest: Guest, root_device: str, target: str, *, programs: bool
 ) -> tuple[str, ...]:
-    """Mount what the guest has over directories of its root, which root_device shows and which is mounted at target.
+    """Mount the guest's file systems inside its root, which is on root_device and mounted at target.
 
-    Return these directories. One that cannot be mounted is logged: what is written below it then is hidden when the
-    guest runs.
+    Return these directories. A file system that cannot be mounted is logged: files written below its mount point are
+    hidden when the guest runs.
     """
     done = []
     for mount_point, volume in guest.inside:
@@ -78,14 +78,12 @@ def _mount_inside(
             stack.enter_context(mounted_volume(disk, device, volume, target=point, programs=programs))
             done.append(mount_point)
         except DiskImageError as error:
-            log.warning(
-                "%s of the guest is not mounted, and what is written below it is hidden: %s", mount_point, error
-            )
+            log.warning("%s of the guest is not mounted, and files written below it are hidden: %s", mount_point, error)
     return tuple(done)
 
 
 def _mount_efi(stack: ExitStack, disk: ShownDisk, efi: Volume, target: str, *, programs: bool) -> bool:
-    """Mount the guest's /boot/efi; where it cannot be, scripts run without it: few have anything to do there."""
+    """Mount the guest's /boot/efi; if that fails, scripts run without it: few need it."""
     try:
         point = mount_point_inside(target, "boot/efi")
         device = stack.enter_context(volume_device(disk, efi)).path
@@ -97,9 +95,9 @@ def _mount_efi(stack: ExitStack, disk: ShownDisk, efi: Volume, target: str, *, p
 
 
 def mount_point_inside(target: str, path: str) -> str:
-    """Return a path to a directory of the guest that no symlink of the guest's leads out of its root, or to it.
+    """Return a path to a directory of the guest; the guest's symlinks cannot lead it out of the root, or to the root.
 
-    What was mounted over the root would be taken for it.
+    A file system mounted over the root would be taken for the root.
     """
     with ExitStack() as closing:
         root_fd = os.open(target, os.O_PATH | os.O_DIRECTORY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A volume of a guest's disk, shown as a device and mounted."""
+"""A volume of a guest's disk, attached as a device and mounted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pydiskimg.volumes.find import Volume
 
 
 def volume_device(disk: ShownDisk, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[LoopDevice]:
-    """Show the volume as a device while the context lasts.
+    """Attach the volume as a device while the context lasts.
 
-    It has 512-byte sectors, whatever the disk has: its file system may have blocks smaller than the disk's sectors
-    (docs/adr/0004).
+    It always has 512-byte sectors: its file system may have blocks smaller than the disk's sectors (docs/adr/0004).
     """
     partition = volume.partition
     return loop_device(disk.fd, offset=partition.start, length=partition.length, read_only=read_only)
@@ -30,7 +29,7 @@ def mounted_volume(
     read_only: bool = False,
     programs: bool = False,
 ) -> AbstractContextManager[str]:
-    """Mount the volume of the disk, which device shows, as mounted() does; its content is known."""
+    """Mount the volume of the disk, attached as device, as mounted() does; its content is known."""
     assert volume.content is not None
     return mounted(
         device,

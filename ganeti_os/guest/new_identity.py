@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A restored system that becomes another machine beside the one that was backed up (IMPORT_IDENTITY=new)."""
+"""Make a restored system a machine of its own, in addition to the one that was backed up (IMPORT_IDENTITY=new)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def become_another(disk: ShownDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
-    """Give the system on the disk the instance's name and an identity of its own; what is not an ext needs root.
+    """Give the system on the disk the instance's name and an identity of its own; root is needed unless it is on an
+    ext.
 
-    A disk of data only stays as it is, and what GUEST_MOUNT=no leaves alone; the log says so.
+    A data disk is not changed, nor is a file system that GUEST_MOUNT=no excludes; the log says so.
     """
     facts = instance_facts(request, settings, is_new=True)
     has_volume = renew_seed_volume(disk, facts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's files to be changed: an ext is read and written here, what is not is mounted where that is allowed."""
+"""Open a guest's files for changes: an ext is read and written directly, others are mounted if that is allowed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LINKS_OF_GRUB = tuple(f"/boot/{home}/{name}" for home in ("grub", "grub2") for 
 
 @dataclass(frozen=True, slots=True)
 class OpenedGuest:
-    """The guest's files from its root on; inside are the directories that other file systems of it lie over.
+    """The guest's files from its root on; inside are the mount points of its other file systems.
 
-    target is where the root is mounted; None where nothing is, and the tree takes entries. has_efi tells that /boot/efi
-    is in the tree, where the guest has one.
+    target is where the root is mounted; None if nothing is mounted and the tree accepts entries. has_efi tells whether
+    /boot/efi is in the tree, if the guest has one.
     """
 
     tree: Tree
@@ -41,7 +41,7 @@ class OpenedGuest:
 
 
 def opens_mounted(source: Source, guest: Guest, *, needs_efi: Callable[[ReadableTree], bool]) -> bool:
-    """Tell whether opened_guest() is going to mount the guest, when a disk has what source has; nothing is logged."""
+    """True if opened_guest() would mount the guest of a disk with the contents of source; nothing is logged."""
     way = _Way(needs_efi=needs_efi, at_once=False, is_silent=True)
     with ExitStack() as stack:
         return _opened(stack, ReadOnlyDisk(source), guest, way) is None
@@ -57,13 +57,12 @@ def opened_guest(
     at_once: bool = True,
     needs_efi: Callable[[ReadableTree], bool] = lambda _tree: False,
 ) -> Iterator[OpenedGuest]:
-    """Open the guest's root, and what it has over directories of it, for reading and writing.
+    """Open the guest's root, and its file systems inside it, for reading and writing.
 
-    What is changed on an ext with a journal comes into force when the context ends, all of it or none, the root last;
-    without at_once, which is for more than a journal holds, each change when it is made.
-    The guest is mounted, which needs root, where one of these is not an ext that is changed here, or needs_efi() says
-    of their files that /boot/efi is needed. Where it may not be, LeftAloneError is raised for the root, and a warning
-    logged for others.
+    With at_once, all changes on an ext with a journal take effect together when the context ends, the root's last;
+    without it (for more changes than a journal can hold), each one immediately. The guest is mounted, which needs root,
+    if one of its file systems is not an ext that can be changed here, or if needs_efi() says that their files need
+    /boot/efi. If mounting is not allowed, LeftAloneError is raised for the root, and a warning logged for others.
     """
     way = _Way(with_boot=with_boot, may_mount=may_mount, at_once=at_once, needs_efi=needs_efi)
     with ExitStack() as stack:
@@ -92,7 +91,7 @@ class _Way:
 
 
 def _opened(stack: ExitStack, disk: Disk, guest: Guest, way: _Way) -> OpenedGuest | None:
-    """Open the guest without the kernel; None where it has to be mounted, and may be."""
+    """Open the guest without the kernel; None if it must be mounted, and may be."""
     if way.may_mount and not guest.is_ext:
         return None
     try:
@@ -101,9 +100,7 @@ def _opened(stack: ExitStack, disk: Disk, guest: Guest, way: _Way) -> OpenedGues
         if way.may_mount:
             way.tell(logging.INFO, "%s; it is mounted", error)
             return None
-        raise LeftAloneError(
-            f"{error}; GUEST_MOUNT=no, so that it is not mounted either, and stays as it is"
-        ) from error
+        raise LeftAloneError(f"{error}; GUEST_MOUNT=no, so it is not mounted either, and not changed") from error
     over = [*guest.inside, *([("/boot", guest.boot)] if way.with_boot and guest.boot is not None else [])]
     joined, done = JoinedTree(root), []
     for point, volume in over:
@@ -116,7 +113,7 @@ def _opened(stack: ExitStack, disk: Disk, guest: Guest, way: _Way) -> OpenedGues
             if way.may_mount and isinstance(error, FileSystemError):
                 way.tell(logging.INFO, "%s; it is mounted", error)
                 return None
-            text = "%s of the guest is left alone, and what is written below it is hidden: %s"
+            text = "%s of the guest is left alone, and files written below it are hidden: %s"
             way.tell(logging.WARNING, text, point, error)
     tree: Tree = joined if done else root
     if way.may_mount and way.with_boot and guest.efi is not None and _needs_efi(tree, way):
@@ -129,7 +126,7 @@ def _needs_efi(tree: Tree, way: _Way) -> bool:
 
 
 def _changed(stack: ExitStack, disk: Disk, volume: Volume, *, at_once: bool) -> ChangedTree:
-    """Open an ext; at once, with a journal, everything that is changed in it comes into force when stack ends."""
+    """Open an ext; with at_once and a journal, all its changes take effect when stack ends."""
     partition = volume.partition
     region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {volume.location}")
     tree = stack.enter_context(open_changed_tree(region))
@@ -139,7 +136,7 @@ def _changed(stack: ExitStack, disk: Disk, volume: Volume, *, at_once: bool) -> 
 
 
 def _is_dangling(tree: Tree, path: str) -> bool:
-    """Tell whether path is a symlink that leads to nothing."""
+    """True if path is a broken symlink."""
     try:
         tree.stat(path, follow_symlinks=False)
     except (FileNotFoundError, DiskImageError):

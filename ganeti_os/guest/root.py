@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finding the root file system of an installed guest: by looking into each, not by its number.
+"""Find the root file system of an installed guest by examining each volume, not by its number.
 
 An ext2, ext3 or ext4 is read here; others are mounted, unless that is not allowed (ADR 0125).
 """
@@ -29,12 +29,12 @@ from pydiskimg.volumes.root import is_root
 
 log = logging.getLogger(__name__)
 
-# Of a btrfs whose default subvolume holds no root: Ubuntu and SuSE; Fedora; Debian.
+# Subvolumes of a btrfs whose default subvolume is not a root: Ubuntu and SuSE; Fedora; Debian.
 _SUBVOLUMES = ("/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot", "/@root")
-# Where a guest may have other file systems over directories of its root that are read or written here: what is
-# written below them in the root would be hidden when the guest runs. A parent comes before what is in it.
+# Directories at which a guest may mount other file systems, and which are read or written here: files written below
+# them in the root would be hidden when the guest runs. A parent precedes its subdirectories.
 _INSIDE = ("/home", "/root", "/usr", "/usr/local", "/var", "/var/lib")
-_MOST_MOUNT_POINTS = 100  # of a guest, which may name any number
+_MOST_MOUNT_POINTS = 100  # volumes of a guest, whose fstab may name any number
 _DEVICES = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 # It becomes an option of mount(2), where a comma would begin another one.
 _SUBVOLUME = re.compile(r"(?:subvol=/*+(?P<path>[\w@./+:-]{1,255})|(?P<id>subvolid=[0-9]{1,20}))")
@@ -45,7 +45,7 @@ class NoRootError(DiskImageError):
 
 
 class LeftAloneError(NoRootError):
-    """What may be the root of a Linux system cannot be read here, and is not to be mounted (GUEST_MOUNT=no)."""
+    """A possible root of a Linux system cannot be read here and must not be mounted (GUEST_MOUNT=no)."""
 
 
 _Found = tuple[Volume, list[fstab.FstabLine]]
@@ -53,11 +53,11 @@ _Found = tuple[Volume, list[fstab.FstabLine]]
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """The root volume, and those that its fstab mounts on /boot and /boot/efi, where they are on the same disk.
+    """The root volume, and those that its fstab mounts on /boot and /boot/efi, if they are on the same disk.
 
     inside are those that it mounts on other directories of the system, /var for example, in the order of mounting: a
-    subvolume of the root's own btrfs, or another volume of the disk. closed are the directories on which it mounts
-    something that is not opened here.
+    subvolume of the root's own btrfs, or another volume of the disk. closed are the mount points of file systems that
+    are not opened here.
     """
 
     root: Volume
@@ -68,26 +68,26 @@ class Guest:
 
     @property
     def is_ext(self) -> bool:
-        """True when the root and what its fstab mounts are ext2, ext3 or ext4; /boot/efi is another matter."""
+        """True if the root and all that its fstab mounts are ext2, ext3 or ext4, except /boot/efi."""
         volumes = [self.root, *([self.boot] if self.boot else []), *(volume for _, volume in self.inside)]
         return all(volume.is_ext for volume in volumes)
 
 
 def has_mounts_inside(entries: Sequence[fstab.FstabLine]) -> bool:
-    """Tell whether an fstab has file systems, which may be on the same disk, over /boot or what Guest has as inside."""
+    """True if an fstab mounts file systems, perhaps of the same disk, at /boot or the directories of Guest.inside."""
     points = {"/boot", *_INSIDE}
     return any(posixpath.normpath(line.mount_point) in points and line.spec.startswith(_DEVICES) for line in entries)
 
 
 def holds_mountable(source: Source) -> bool:
-    """Tell whether anything on a disk or in its image may be the root of a Linux system."""
+    """True if a volume on a disk or in its image may be the root of a Linux system."""
     return any(volume.is_mountable for volume in chain.from_iterable(volume_readings(source, SECTOR_SIZES, [])))
 
 
 def read_guest(source: Source) -> tuple[Guest | None, bool]:
-    """Find the guest on a disk or in its image, without the kernel; None where its root is not an ext that is read.
+    """Find the guest on a disk or in its image, without the kernel; None if its root is not an ext that can be read.
 
-    Tell then, too, whether find_guest() has anything to mount to look for it there.
+    Also return whether find_guest() would mount volumes to look for it.
     """
     has_others = False
     for found in volume_readings(source, SECTOR_SIZES, [], tell=lambda _text: None):
@@ -100,22 +100,22 @@ def read_guest(source: Source) -> tuple[Guest | None, bool]:
 
 
 def _to_mount(found: Sequence[Volume], unclear: Mapping[Volume, str]) -> list[Volume]:
-    """Return what is mounted to be looked into: what is not an ext, and each ext that is unclear."""
+    """Return the volumes that must be mounted to be examined: those without an ext, and each ext that is unclear."""
     return [volume for volume in found if volume.is_mountable and (not volume.is_ext or volume in unclear)]
 
 
 def find_guest(disk: ShownDisk, *, may_mount: bool = True) -> Guest:
     """Read each ext, then mount each other file system read-only, in private, until one is a root.
 
-    Only mounting needs root. Raises NoRootError, which lists what there is; LeftAloneError where something of that
-    would have to be mounted and may not be.
+    Only mounting needs root. Raises NoRootError, which lists the volumes; LeftAloneError if a volume would have to be
+    mounted and must not be.
     """
     found = find_volumes(disk)
     unclear: dict[Volume, str] = {}
     root = _read_root(disk, found, unclear)
     others = _to_mount(found, unclear)
     if root is None and may_mount and others:
-        enter_private_namespace()  # first: that it needs root is not a matter of one file system
+        enter_private_namespace()  # first, because the lack of root is not specific to one file system
         root = _mounted_root(disk, others, unclear)
     if root is not None:
         log.debug("the root file system is on %s", root[0])
@@ -127,10 +127,10 @@ def find_guest(disk: ShownDisk, *, may_mount: bool = True) -> Guest:
         )
     if others and not may_mount:
         left = "; ".join(unclear.get(volume, str(volume)) for volume in others)
-        raise LeftAloneError(f"{disk.name}: GUEST_MOUNT=no, so that these are not looked into: {left}")
-    hint = "" if unclear else "; set NOMOUNT=yes for a system without one"  # no help against what is unclear
+        raise LeftAloneError(f"{disk.name}: GUEST_MOUNT=no, so these were not examined: {left}")
+    hint = "" if unclear else "; set NOMOUNT=yes for a system without one"  # it does not help with unclear ones
     told = "; ".join(_told(volume, unclear) for volume in found)
-    raise NoRootError(f"{disk.name}: no root file system was found; there is: {told}{hint}")
+    raise NoRootError(f"{disk.name}: no root file system was found among: {told}{hint}")
 
 
 def _told(volume: Volume, unclear: Mapping[Volume, str]) -> str:
@@ -140,13 +140,13 @@ def _told(volume: Volume, unclear: Mapping[Volume, str]) -> str:
 
 
 def _read_root(source: Source, found: Sequence[Volume], unclear: dict[Volume, str]) -> _Found | None:
-    """Return the first ext that is a root, with its fstab; what cannot be read goes into unclear."""
+    """Return the first ext that is a root, with its fstab; unreadable ones are added to unclear."""
     for volume in (each for each in found if each.is_ext):
         try:
             with open_ext_tree(volume.region(source)) as tree:
                 if is_root(tree):
                     return volume, fstab.read_entries(tree)
-                tree.exists("/etc")  # damage is reported, not taken for a file system without /etc
+                tree.exists("/etc")  # damage is reported rather than taken for a file system without /etc
         except DiskImageError as error:
             unclear[volume] = str(error)
     return None
@@ -177,7 +177,7 @@ def _guest(found: Sequence[Volume], root: _Found) -> Guest:
 
 
 def _mount_points(entries: Sequence[fstab.FstabLine], opened: Collection[str]) -> Iterator[str]:
-    """Yield where an fstab mounts something at boot, but for those that are opened."""
+    """Yield the mount points of an fstab at boot, except those that are opened."""
     for entry in entries:
         point = posixpath.normpath(entry.mount_point)
         if point.startswith("/") and point not in opened and "noauto" not in entry.options.split(","):
@@ -185,14 +185,14 @@ def _mount_points(entries: Sequence[fstab.FstabLine], opened: Collection[str]) -
 
 
 def _begins_with_zeros(disk: ShownDisk) -> bool:
-    """Tell whether the disk is as DeferredHead leaves it when what it was to get did not come whole."""
+    """True if the disk is as DeferredHead leaves it when its data were incomplete."""
     beginning = bytearray(min(HEAD_SIZE, disk.size))
     disk.read_into(0, beginning)
     return not beginning.strip(b"\0")
 
 
 def _root_on(disk: ShownDisk, volume: Volume) -> _Found | None:
-    """Return the volume with the options that show a root, and its fstab; None when it holds no root."""
+    """Return the volume with the options that show a root, and its fstab; None if it has no root."""
     assert volume.content is not None
     entries = _fstab_of_root(disk, volume)
     if entries is not None:
@@ -212,7 +212,7 @@ def _root_on(disk: ShownDisk, volume: Volume) -> _Found | None:
 
 
 def _fstab_of_root(disk: ShownDisk, volume: Volume) -> list[fstab.FstabLine] | None:
-    """Return the fstab entries when the volume holds a root, None when it does not."""
+    """Return the fstab entries if the volume is a root, otherwise None."""
     with (
         volume_device(disk, volume, read_only=True) as loop,
         mounted_volume(disk, loop.path, volume, read_only=True) as target,
@@ -224,8 +224,8 @@ def _fstab_of_root(disk: ShownDisk, volume: Volume) -> list[fstab.FstabLine] | N
 def _volume_at(
     mount_point: str, found: Sequence[Volume], entries: Sequence[fstab.FstabLine], *, taken: Sequence[Volume]
 ) -> Volume | None:
-    """Return the volume that fstab mounts there; none of those taken, since no file system may be mounted twice."""
-    specs = {posixpath.normpath(entry.mount_point): entry.spec for entry in reversed(entries)}  # the first one counts
+    """Return the volume that fstab mounts there, except those in taken, because each may be mounted only once."""
+    specs = {posixpath.normpath(entry.mount_point): entry.spec for entry in reversed(entries)}  # the first one applies
     spec = specs.get(mount_point)
     if spec is None:
         return None
@@ -240,8 +240,8 @@ def _volume_at(
 def _volumes_inside(
     found: Sequence[Volume], root: Volume, entries: Sequence[fstab.FstabLine], taken: list[Volume]
 ) -> Iterator[tuple[str, Volume]]:
-    """Yield what fstab mounts on each of _INSIDE, as far as it is on this disk."""
-    first = {posixpath.normpath(entry.mount_point): entry for entry in reversed(entries)}  # the first one counts
+    """Yield the volumes of this disk that fstab mounts on each of _INSIDE."""
+    first = {posixpath.normpath(entry.mount_point): entry for entry in reversed(entries)}  # the first one applies
     root_spec = first["/"].spec if "/" in first else ""
     for mount_point in _INSIDE:
         entry = first.get(mount_point)
@@ -259,7 +259,7 @@ def _volumes_inside(
 
 
 def _subvolume(entry: fstab.FstabLine) -> str:
-    """Return the option that mounts the entry's subvolume; empty without one that can be given to mount(2)."""
+    """Return the option that mounts the entry's subvolume; empty if there is none that can be given to mount(2)."""
     for option in entry.options.split(","):
         match = _SUBVOLUME.fullmatch(option)
         if match is not None and ".." not in (match["path"] or "").split("/"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The seed of cloud-init on a small FAT volume labelled CIDATA, for systems whose root is not to be written (ADR 0107).
+"""The seed of cloud-init on a small FAT volume labelled CIDATA, for systems whose root must not be written (ADR 0107).
 
-cloud-init looks for the label, reads the seed at each boot, and takes it before a seed in the root.
+cloud-init looks for the label, reads the seed at each boot, and prefers it to a seed in the root.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _BASIC_DATA = uuid.UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")  # what FAT and 
 
 
 def seed_volume(disk: ShownDisk, facts: Facts, settings: Settings) -> bool:
-    """Give a new instance its seed on a volume of its own; False, after a warning, where the disk has no room for one.
+    """Give a new instance its seed on a separate volume; False, after a warning, if the disk has no room for one.
 
-    What is at the start of the disk has to be final: the volume goes into the gap before the first partition. An
-    image's own volume with the label is used. Raises SettingsError or StorageError when the file that CLOUD_USER_DATA
-    names cannot be read, StorageError when the disk refuses a write.
+    The start of the disk must be final: the volume goes into the gap before the first partition. An image's own volume
+    with the label is used if there is one. Raises SettingsError or StorageError when the file in CLOUD_USER_DATA cannot
+    be read, StorageError when a write fails.
     """
     files = _new_seed(facts, settings)
     try:
@@ -72,21 +72,21 @@ def seed_volume(disk: ShownDisk, facts: Facts, settings: Settings) -> bool:
 
 
 def seed_in_front(disk: ShownDisk, request: Request, settings: Settings) -> None:
-    """Give a new instance its seed on a volume where its root, which was not written, may be that of a Linux system."""
+    """Give a new instance its seed on a volume if its root, which was not written, may be that of a Linux system."""
     try:
         found = find_volumes(disk)
     except PartitionError as error:
-        log.debug("%s", error)  # the search for a root has told of it
+        log.debug("%s", error)  # the search for a root has logged it
         return
     if any(volume.content is not None and volume.content.type in _LINUX for volume in found):
         seed_volume(disk, instance_facts(request, settings, is_new=True), settings)
 
 
 def renew_seed_volume(disk: ShownDisk, facts: Facts) -> bool:
-    """Bring the seed on a disk's volume up to date, under its old instance-id unless the system is new.
+    """Update the seed on a disk's volume, under its old instance-id unless the system is new.
 
-    False where the disk has no such volume. One that cannot be read is left, after a warning. Raises StorageError when
-    the disk refuses a write.
+    Return False if the disk has no such volume. An unreadable one is skipped, after a warning. Raises StorageError when
+    a write fails.
     """
     try:
         found = _find(disk)
@@ -107,9 +107,9 @@ def renew_seed_volume(disk: ShownDisk, facts: Facts) -> bool:
 
 
 def own_configuration(password_hash: str, authorized_keys: Sequence[str]) -> bytes:
-    """Return vendor-data that lets cloud-init do what is not done in a root that is not written.
+    """Return vendor-data that lets cloud-init do what cannot be done in a root that is not written.
 
-    It renders the network at each boot and writes /etc/hosts; user-data comes before it.
+    It renders the network at each boot and writes /etc/hosts; user-data has precedence.
     """
     lines = [
         "#cloud-config",
@@ -134,7 +134,7 @@ def _new_seed(facts: Facts, settings: Settings) -> dict[str, bytes]:
 
 
 def _find(disk: ShownDisk) -> Partition | None:
-    """Return the partition with the label; None where there is none that is small."""
+    """Return the partition with the label; None if there is none that is small."""
     for volume in find_volumes(disk):
         content, partition = volume.content, volume.partition
         if content is None or content.type != "vfat" or (content.label or "").upper() != LABEL:

@@ -256,7 +256,7 @@ def test_an_open_disk_is_changed_and_stays_open(image: Path) -> None:
             tree.write("/new", b"new")
         with open_tree(disk) as tree:
             assert tree.read("/new") == b"new"
-    with open_image(image) as source, pytest.raises(ValueError, match="must be a Disk"):
+    with open_image(image) as source, pytest.raises(ValueError, match="only a Disk can be changed"):
         open_tree(source, writable=True)  # type: ignore[call-overload]
 
 

@@ -128,7 +128,7 @@ def test_a_path_of_a_thousand_components_and_names_of_255_bytes(tool: Tool, tmp_
 
 @pytest.mark.parametrize("name", ["n" * 256, "n" * 256 + "/file", "d/" + "n" * 256])
 def test_a_name_of_256_bytes(tool: Tool, tmp_path: Path, name: str) -> None:
-    text = r"a name of 256 bytes in its path is longer than the kernel takes \(255\)"
+    text = r"a name of 256 bytes in its path is longer than the kernel accepts \(255\)"
     refused(tool, tmp_path, [member(name)], text)
 
 
@@ -137,7 +137,7 @@ def test_a_path_of_4096_bytes(tool: Tool, tmp_path: Path) -> None:
         assert tree.read("/" + "d/" * 2046 + "d/f") == b"x"
     longer = unpacked(tool, tmp_path, [member("d/" * 2047 + "ff")])
     with (
-        pytest.raises(DiskImageError, match=r"its path of 4096 bytes is longer .* takes \(4095\)"),
+        pytest.raises(DiskImageError, match=r"its path of 4096 bytes is longer .* accepts \(4095\)"),
         longer,
     ):
         pass

@@ -148,9 +148,9 @@ def test_without_a_keyring_it_is_said(server: ImageServer, cache: Path, caplog: 
 def test_a_file_that_is_not_signed_is_refused(server: ImageServer, cache: Path, keys: Keys) -> None:
     put(server, "SHA256SUMS", SUMS)
     assert refused(server.url, cache, IMAGE_KEYRING=str(keys.ring)) == (
-        f"{server.url}/{NAME}: no signed checksum was found beside it: SHA256SUMS is not signed (the server has none "
+        f"{server.url}/{NAME}: no signed checksum was found for it: SHA256SUMS is not signed (the server has none "
         "of SHA256SUMS.gpg, SHA256SUMS.asc, SHA256SUMS.sign, SHA256SUMS.sig); expected 'DIGEST  FILE' or 'SHA256 "
-        f"(FILE) = DIGEST', with SHA-256 or SHA-512; or take IMAGE_KEYRING ({keys.ring}) away to use the image without "
+        f"(FILE) = DIGEST', with SHA-256 or SHA-512; or remove IMAGE_KEYRING ({keys.ring}) to use the image without "
         "a signature"
     )
 
@@ -223,8 +223,8 @@ def test_keyrings(tmp_path: Path, keys: Keys, armor: bool) -> None:
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        (b"", "holds no OpenPGP keys"),
-        (b"not a keyring\n", "holds no OpenPGP keys"),
+        (b"", "does not contain OpenPGP keys"),
+        (b"not a keyring\n", "does not contain OpenPGP keys"),
         (b"\0\0\0\x20\x01\x01\0\0KBXf" + bytes(20), "is a keybox of GnuPG; expected exported keys: gpg "),
         (bytes((16 << 20) + 1), "is larger than 16 MiB"),
     ],
@@ -248,7 +248,7 @@ def test_a_keyring_that_is_not_there_or_special(tmp_path: Path) -> None:
     "signature", [b"", b"junk", b"\xc2\xff\xff\xff\xff\xff", b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n"]
 )
 def test_what_is_no_signature(keys: Keys, signature: bytes) -> None:
-    with pytest.raises(NotSignedError, match=r"holds no OpenPGP signature|is signed by"):
+    with pytest.raises(NotSignedError, match=r"does not contain an OpenPGP signature|is signed by"):
         read_keyring(str(keys.ring)).verified(SUMS, signature)
 
 

@@ -57,7 +57,7 @@ def refused(server: ImageServer, cache: Path) -> str:
 
 def test_no_room_is_told_before(server: ImageServer, small: Path) -> None:
     server.put(NAME, os.urandom(5 * MIB))
-    assert f"{NAME} has 5242880 bytes (5 MiB), of which 5 MiB are still to be fetched, and" in refused(server, small)
+    assert f"{NAME} has 5242880 bytes (5 MiB), of which 5 MiB are missing, and" in refused(server, small)
     assert os.listdir(small) == []
 
 
@@ -65,7 +65,7 @@ def test_becoming_full_is_a_sentence_and_leaves_room(server: ImageServer, small:
     server.put(NAME, os.urandom(5 * MIB), always="chunked")
     text = refused(server, small)
     assert text.startswith(f"{small}: became full when ")
-    assert "of a size that the server does not tell" in text
+    assert "of a size that the server does not state" in text
     assert os.listdir(small) == []
 
 
@@ -92,4 +92,4 @@ def test_a_full_cache_that_has_the_image(server: ImageServer, small: Path) -> No
 def test_a_full_cache_is_a_sentence(server: ImageServer, small: Path) -> None:
     server.put(NAME, b"x" * MIB)
     fill(small)
-    assert f"{NAME} has 1048576 bytes (1 MiB), of which 1 MiB are still to be fetched" in refused(server, small)
+    assert f"{NAME} has 1048576 bytes (1 MiB), of which 1 MiB are missing" in refused(server, small)

@@ -186,7 +186,7 @@ def test_a_damaged_file_system_is_one_sentence(tmp_path: Path, root_fs: bytes) -
     target.write_bytes(b"\xff" * 200 * MIB)
     done = node.create(target)
     assert done.returncode == 1
-    assert "no root file system was found; there is: partition 1 (ext4): " in last_line(done)
+    assert "no root file system was found among: partition 1 (ext4): " in last_line(done)
     assert "NOMOUNT" not in last_line(done)
     assert not any(beginning(target, MIB // 2)), "a failed installation looks complete"
 

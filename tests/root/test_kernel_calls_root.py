@@ -108,7 +108,7 @@ def test_an_ext_that_is_not_changed_here(node: Node, tool: Tool, tmp_path: Path)
     done = node.run("rename", **environment)
     assert done.returncode == 0
     assert "the kernel has seen errors in it" in last_line(done)
-    assert "GUEST_MOUNT=no, so that it is not mounted" in last_line(done)
+    assert "GUEST_MOUNT=no, so it is not mounted" in last_line(done)
     assert disk.read_bytes() == before
     node.configure()
     assert recorded(node, "rename", environment, tmp_path / "log") == [["ext4", CLOSED, OPTIONS["ext4"], "target"]]
@@ -124,7 +124,7 @@ def test_what_is_never_mounted(node: Node, tool: Tool, tmp_path: Path, fs_type: 
     done = node.run("rename", **environment)
     assert done.returncode == 0
     assert "the system keeps its name and addresses: " in last_line(done)
-    assert f"GUEST_MOUNT=no, so that these are not looked into: the whole disk ({fs_type})" in last_line(done)
+    assert f"GUEST_MOUNT=no, so these were not examined: the whole disk ({fs_type})" in last_line(done)
     assert disk.read_bytes() == before
 
 

@@ -118,7 +118,7 @@ def test_lines_that_a_guest_may_have_written(line: str, tool: Tool, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert text(layout, path, tmp_path, "etc/hostname", "root") == "web\n"
     if "nothing-there" in line or "99999" in line:
-        assert "/var of the guest is not mounted, and what is written below it is hidden" in done.stderr
+        assert "/var of the guest is not mounted, and files written below it are hidden" in done.stderr
 
 
 def test_a_var_that_is_a_symlink_leads_nowhere_outside(tool: Tool, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_another_name_becomes_the_new_one_and_is_told(node: Node, ext4: Path, tm
         (root / "etc/hostname").write_text("other\n")
     done = node.run("rename", **environment(ext4))
     assert done.returncode == 0, done.stderr
-    assert "warning: the system called itself other, and not inst1 as its instance" in done.stderr
+    assert "warning: the system called itself other, not inst1 like its instance" in done.stderr
     with file_system(ext4, tmp_path) as root:
         assert (root / "etc/hostname").read_text() == "inst2\n"
 

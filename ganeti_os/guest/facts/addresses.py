@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A static address as a guest's files configure it, the same for all their formats."""
+"""A static address in a guest's files, in a form common to all their formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAC = re.compile(rb"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 class Field:
     """A value in a file: kind is address, prefix, netmask, network, broadcast, gateway or mac.
 
-    group is the same for an address and what belongs to it, where an interface's addresses are numbered. owner is the
+    group is the same for an address and its other fields, if an interface's addresses are numbered. owner is the
     address that a prefix follows.
     """
 
@@ -39,10 +39,10 @@ class Field:
 
 @dataclass(slots=True)
 class Interface:
-    """One stanza, section or file about an interface. addresses and others are empty where it is not static.
+    """One stanza, section or file about an interface. addresses and others are empty if it is not static.
 
-    macs are those by which the interface is matched. names_only: it names the interface, or repeats what other files
-    say of it, and so decides nothing.
+    macs are those by which the interface is matched. names_only: it only names the interface, or repeats other files,
+    and so decides nothing.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Interface:
 
     @property
     def device(self) -> str:
-        """The name without the number of an alias: eth0:1 is one more address of eth0."""
+        """The name without the number of an alias: eth0:1 is another address of eth0."""
         return self.name.partition(":")[0]
 
     @property
     def shown(self) -> str:
-        """The device's name for a message: a guest may call it anything."""
+        """The device's name for a message: the guest may give it any name."""
         return printable(self.device, limit=_SHOWN)
 
     @property
@@ -66,7 +66,7 @@ class Interface:
         return self.device == _LOOPBACK
 
     def add(self, path: str, kind: str, span: Span, group: str = "") -> None:
-        """Note a value; an address may be followed by its prefix. What is not an address is left out."""
+        """Add a value; an address may be followed by its prefix. A value that is not an address is skipped."""
         if kind == "mac":
             self.macs += [Field(path, kind, mac) for mac in mac_spans(span)]
             return
@@ -84,14 +84,14 @@ class Interface:
             (self.addresses if kind == "address" else self.others).append(Field(path, kind, span, group))
 
     def _add_mask(self, path: str, span: Span, group: str, owner: bytes | None) -> None:
-        """Note how long a network's prefix is, in either form."""
+        """Add the length of a network's prefix, in either form."""
         if span.text.isdigit() and len(span.text) <= _PREFIX_DIGITS:
             self.others.append(Field(path, "prefix", span, group, owner))
         elif parse_address(span.text) is not None:
             self.others.append(Field(path, "netmask", span, group, owner))
 
     def reaches(self, gateway: IPAddress) -> bool:
-        """True when the gateway lies in the network of an address, by what a prefix or netmask tells."""
+        """True if the gateway is in the network of an address, according to a prefix or netmask."""
         masks = [field.span.text for field in self.others if field.kind in ("prefix", "netmask")]
         return any(gateway in network for field in self.addresses for network in _networks(field.span.text, masks))
 

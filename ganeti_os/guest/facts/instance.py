@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the system on an instance's disk has to be, as Ganeti and the node's administrator describe the instance."""
+"""The wanted properties of the system on an instance's disk, from Ganeti and the node's administrator."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pydiskimg.system.edits.ip_address import IPAddress
 class Facts:
     """name is the instance's, with its domain where it has one; old_name is what a rename or import had it before.
 
-    is_new: the system gets an identity of its own (machine id, keys): it is another machine than the one that its
-    files come from. nics are in Ganeti's order, and old_address is the one that NIC 0 is known to have had. uuid is
-    the instance's, where Ganeti tells it. serial_console: `gnt-instance console` shows the first
-    serial port. boots_itself: the kernel is the system's own, and not one of the node's.
+    is_new: the system gets an identity of its own (machine id, keys), because it is not the machine that its files come
+    from. nics are in Ganeti's order, and old_address is the one that NIC 0 is known to have had. uuid is the
+    instance's, if Ganeti passes it. serial_console: `gnt-instance console` shows the first serial port. boots_itself:
+    the kernel is the system's own, not one of the node's.
     """
 
     name: str

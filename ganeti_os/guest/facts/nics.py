@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The addresses of an instance: what Ganeti knows of its NICs, and the administrator's files in NETWORKS_DIR.
+"""The addresses of an instance: those of its NICs in Ganeti, and the administrator's files in NETWORKS_DIR.
 
 instances/NAME assigns ADDRESS, ADDRESS6 and SUBNET; subnets/SUBNET assigns NETMASK and GATEWAY, NETMASK6 and GATEWAY6.
 Either may assign DNS_SERVERS and DNS_SEARCH.
@@ -27,7 +27,7 @@ IPNetwork = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class NewAddress:
-    """What a NIC is to have; network is the one that the address lies in, or None when it is not known."""
+    """An address for a NIC; network is the one that contains it, or None if it is not known."""
 
     address: IPAddress
     network: IPNetwork | None = None
@@ -36,10 +36,10 @@ class NewAddress:
 
 @dataclass(frozen=True, slots=True)
 class NicNetwork:
-    """What one NIC of the instance is to have: at most one address of each family; none where it is not known.
+    """The wanted configuration of a NIC: at most one address of each family; none if it is not known.
 
-    Name servers and domains are told of one NIC only: the first whose address has a gateway, else the first with an
-    address. A NIC without an address gets them by DHCP.
+    Only one NIC has name servers and domains: the first whose address has a gateway, else the first with an address. A
+    NIC without an address gets them by DHCP.
     """
 
     index: int
@@ -51,7 +51,7 @@ class NicNetwork:
 
 @dataclass(frozen=True, slots=True)
 class _FileNetwork:
-    """What the files in NETWORKS_DIR say of an instance's first NIC."""
+    """The contents of the files in NETWORKS_DIR about an instance's first NIC."""
 
     addresses: tuple[NewAddress, ...] = ()
     name_servers: tuple[IPAddress, ...] = ()
@@ -59,10 +59,9 @@ class _FileNetwork:
 
 
 def nic_networks(request: Request, settings: Settings) -> tuple[NicNetwork, ...]:
-    """Return what each NIC of the instance is to have, in Ganeti's order.
+    """Return the wanted configuration of each NIC of the instance, in Ganeti's order.
 
-    Ganeti's address of a family comes before that of the files (NIC 0). Raises SettingsError for files that are not
-    valid.
+    Ganeti's address of a family has precedence over that of the files (NIC 0). Raises SettingsError for invalid files.
     """
     files = _file_network(request.instance, settings)
     nics = {nic.index: NicNetwork(nic.index, nic.mac, _of_nic(nic)) for nic in request.nics}
@@ -79,7 +78,7 @@ def nic_networks(request: Request, settings: Settings) -> tuple[NicNetwork, ...]
 
 
 def with_one_default_route(nics: Iterable[NicNetwork]) -> tuple[NicNetwork, ...]:
-    """Return the NICs with one gateway of each family, that of the first NIC that has one: several would compete."""
+    """Return the NICs with one gateway of each family, that of the first NIC that has one: several would conflict."""
     seen: set[int] = set()
     found = []
     for nic in nics:
@@ -93,7 +92,7 @@ def with_one_default_route(nics: Iterable[NicNetwork]) -> tuple[NicNetwork, ...]
 
 
 def _joined(known: tuple[NewAddress, ...], files: tuple[NewAddress, ...]) -> tuple[NewAddress, ...]:
-    """Return one address of each family: what is known, unless the files tell more of the same address."""
+    """Return one address of each family: the known ones, unless the files have more details of the same address."""
     by_family = {one.address.version: one for one in files}
     for one in known:
         told = by_family.get(one.address.version)
@@ -103,14 +102,14 @@ def _joined(known: tuple[NewAddress, ...], files: tuple[NewAddress, ...]) -> tup
 
 
 def _resolving(nics: Iterable[NicNetwork]) -> NicNetwork | None:
-    """Return the NIC by which name servers are reached, None where none has an address."""
+    """Return the NIC by which name servers are reached, None if none has an address."""
     static = sorted((nic for nic in nics if nic.addresses), key=lambda nic: nic.index)
     routed = [nic for nic in static if any(one.gateway for one in nic.addresses)]
     return next(iter([*routed, *static]), None)
 
 
 def file_address(instance: str, settings: Settings) -> NewAddress | None:
-    """Return the address that NETWORKS_DIR tells of the instance as ADDRESS; None when it tells none."""
+    """Return the ADDRESS of the instance in NETWORKS_DIR; None if it has none."""
     return next(iter(_file_network(instance, settings).addresses), None)
 
 
@@ -131,7 +130,7 @@ def _file_network(instance: str, settings: Settings) -> _FileNetwork:
         subnet_path = f"{settings.networks_dir}/subnets/{subnet.value}"
         of_subnet = _read(subnet_path)
         if not of_subnet:
-            log.warning("%s tells nothing of the subnet; the guest keeps its netmask and gateway", subnet_path)
+            log.warning("%s does not describe the subnet; the guest keeps its netmask and gateway", subnet_path)
     return _FileNetwork(
         tuple(_in_subnet(name, address, of_subnet, subnet_path) for name, address in addresses.items()),
         *(
@@ -142,14 +141,14 @@ def _file_network(instance: str, settings: Settings) -> _FileNetwork:
 
 
 def _in_subnet(name: str, address: IPAddress, values: Mapping[str, Assignment], path: str) -> NewAddress:
-    """Return an address with what a subnet's file says of its family; ADDRESS may be of either."""
+    """Return an address with the details of a subnet's file for its family; ADDRESS may be of either."""
     six = "6" if name == "ADDRESS6" else ""
     gateway = _address(values, f"GATEWAY{six}", path, like=address)
     return NewAddress(address, _network(f"NETMASK{six}", values, address, path), gateway)
 
 
 def _words(name: str, kind: ValueKind, *assigned: tuple[Mapping[str, Assignment], str]) -> Any:
-    """Return the value of a list from the first file that has it, empty where none has."""
+    """Return the value of a list from the first file that has it, or empty."""
     for values, path in assigned:
         found = values.get(name)
         if found is not None:
@@ -163,7 +162,7 @@ def _words(name: str, kind: ValueKind, *assigned: tuple[Mapping[str, Assignment]
 
 
 def _read(path: str) -> Mapping[str, Assignment]:
-    """Return what the file assigns, without empty values; an empty mapping when the file does not exist."""
+    """Return the assignments in the file, without empty values; an empty mapping if the file does not exist."""
     try:
         return {name: found for name, found in read_shell_file(path).items() if found.value}
     except FileNotFoundError:
@@ -173,7 +172,7 @@ def _read(path: str) -> Mapping[str, Assignment]:
 def _address(
     values: Mapping[str, Assignment], name: str, path: str, *, like: IPAddress | None = None
 ) -> IPAddress | None:
-    """Return an address, of the family of like if that is given; None when it is not assigned."""
+    """Return an address, of the family of like if that is given; None if it is not assigned."""
     found = values.get(name)
     if found is None:
         return None
@@ -198,9 +197,9 @@ def _network(name: str, values: Mapping[str, Assignment], address: IPAddress, pa
 
 
 def _of_nic(nic: InstanceNic) -> tuple[NewAddress, ...]:
-    """Return the address that Ganeti tells of a NIC, in the network that it is in. Ganeti tells one, of either family.
+    """Return Ganeti's address of a NIC, in its network. Ganeti has one, of either family.
 
-    Where its network has an IPv6 subnet, the NIC's IPv6 address follows from its MAC: the guest makes it (SLAAC).
+    If its network has an IPv6 subnet, the guest itself derives the NIC's IPv6 address from the MAC (SLAAC).
     """
     if not nic.ip or nic.ip == "none":
         return ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Addresses as whole words of a file, whatever its format: where they are, and whether in a comment."""
+"""Find addresses as whole words of a file, whatever its format, and whether they are in a comment."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pydiskimg.system.edits.ip_address import IPAddress, parse_address
 from pydiskimg.system.edits.span import Span
 
-# Each position is tried once, and each word at one position only: 1 MiB takes some hundredths of a second.
+# Each position is tried once, and each word at one position only: 1 MiB takes a few hundredths of a second.
 _V4 = re.compile(rb"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z]|\.[0-9])")
 _V6 = re.compile(rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f:]{2,45}+(?![0-9A-Za-z]|\.[0-9])")
 _MAC = re.compile(
     rb"(?<![0-9A-Za-z:-])[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}(?![0-9A-Za-z]|[:-][0-9A-Za-z])",
 )
-PLAIN_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")  # as plain_mac() returns it
+PLAIN_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")  # in the form of plain_mac()
 _PREFIX = re.compile(rb"/([0-9]{1,3})(?![0-9A-Za-z.])")
 _COMMENT = re.compile(rb"(?:^[ \t]*+[#;]|(?<=[ \t])#)[^\n]*+", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word that spells an address; prefix is the length that follows a slash, if any."""
+    """A word that is an address; prefix is the length after a slash, if any."""
 
     span: Span
     address: IPAddress
@@ -32,7 +32,7 @@ class Token:
 
 
 def address_tokens(data: bytes, wanted: Collection[IPAddress]) -> Iterator[Token]:
-    """Yield each word that is one of the addresses, however it is spelled."""
+    """Yield each word that is one of the addresses, in any spelling."""
     four = {str(address).encode("ascii"): address for address in wanted if address.version == 4}
     six = {address for address in wanted if address.version == 6}
     if four:
@@ -58,7 +58,7 @@ def _token(data: bytes, span: Span, address: IPAddress) -> Token:
 
 
 def mac_tokens(data: bytes, wanted: Collection[str]) -> Iterator[tuple[Span, str]]:
-    """Yield each word that is one of the hardware addresses, which come in lower case and with colons."""
+    """Yield each word that is one of the hardware addresses, which are given in lower case and with colons."""
     if wanted:
         for match in _MAC.finditer(data):
             if (mac := plain_mac(match[0])) in wanted:
@@ -72,13 +72,13 @@ def plain_mac(text: bytes | str) -> str:
 
 
 def like(mac: str, old: bytes) -> bytes:
-    """Spell a hardware address as another one is spelled."""
+    """Spell a hardware address in the style of another one."""
     text = mac.replace(":", "-") if b"-" in old else mac
     return (text.upper() if old != old.lower() else text).encode("ascii")
 
 
 class SpanSet:
-    """Bytes of a file that lie in some spans, which do not overlap."""
+    """Bytes of a file in spans that do not overlap."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
         self._spans = sorted(spans)
@@ -89,5 +89,5 @@ class SpanSet:
 
 
 def comments(data: bytes) -> SpanSet:
-    """Return where a file has comments, as nearly all programs see them."""
+    """Return the comments of a file, as nearly all programs see them."""
     return SpanSet(match.span() for match in _COMMENT.finditer(data))

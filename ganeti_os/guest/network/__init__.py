@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The guest's network: what each NIC is to have, and each distribution's files for it, read, changed and written."""
+"""The guest's network: the wanted configuration of each NIC, and each distribution's files for it."""

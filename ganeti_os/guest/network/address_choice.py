@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which of the guest's static addresses is the one that a NIC's new address takes the place of."""
+"""Choose the static address of a guest that a NIC's new address replaces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOLD = 8  # addresses in one message
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The address old becomes new in these fields, which are those of its prefix and gateway, too."""
+    """The address old becomes new in these fields, which include its prefix and gateway."""
 
     name: str
     old: IPAddress
@@ -31,9 +31,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """found are the guest's interfaces; by_mac are the names of those that the guest tells by hardware address.
+    """found are the guest's interfaces; by_mac are the names of those that the guest matches by hardware address.
 
-    named are the addresses that /etc/hosts gives the system's old name: of several, one of these is its own.
+    named are the addresses of the system's old name in /etc/hosts: of several, one of these is its own.
     """
 
     files: NetworkFiles
@@ -43,7 +43,7 @@ class Chooser:
     named: frozenset[IPAddress] = frozenset()
 
     def choose(self, nic: NicNetwork, new: NewAddress, *, old: IPAddress | None) -> Choice | None:
-        """Return what becomes the new address; None when it is there already, or in doubt.
+        """Return the replacement by the new address; None if it is already there, or in doubt.
 
         old is the address that the NIC is known to have had.
         """
@@ -80,23 +80,23 @@ class Chooser:
         return self.by_mac.get(plain_mac(nic.mac or ""), set())
 
     def _is_told_by_mac(self, interface: Interface) -> bool:
-        """True for one that the guest tells by hardware address; a bridge over it has the addresses then."""
+        """True for an interface that the guest matches by hardware address; a bridge over it then has the addresses."""
         return any(interface.device in names for names in self.by_mac.values())
 
     def _choice(self, chosen: list[Interface], old: IPAddress, new: NewAddress) -> Choice:
         copies = [item for item in self.found if item.names_only and old in item.of_family(old.version)]
         fields = [one for interface in [*chosen, *copies] for one in interface.belonging(old)]
         devices = {interface.device for interface in chosen}
-        for interface in self.found:  # a stanza or file with nothing but the gateway
+        for interface in self.found:  # a stanza or file with only the gateway
             if interface.device in devices and interface not in chosen and not interface.of_family(old.version):
                 gateways = (one for one in interface.belonging(old) if one.kind == "gateway")
                 fields += gateways
         return Choice(chosen[0].shown, old, new, tuple(dict.fromkeys(fields)))
 
     def _names(self, nic: NicNetwork, static: list[Interface]) -> set[str] | None:
-        """Return the names of the interface that is a NIC, None when any may be or none is known.
+        """Return the names of the interface that is a NIC, None if any may be or none is known.
 
-        The hardware address tells it, else the kernel's own names, else the order where there is one for each NIC.
+        The hardware address decides, else the kernel's own names, else the order if there is one for each NIC.
         """
         names = self._by_mac(nic)
         if names and (self.nic_count > 1 or any(interface.device in names for interface in static)):
@@ -115,9 +115,7 @@ class Chooser:
         told = fields[:_TOLD]
         listed = [f"{self.files.location(one.path, one.span.start)}: {one.span.text.decode()}" for one in told]
         more = f" and {len(fields) - _TOLD} more" if len(fields) > _TOLD else ""
-        log.warning(
-            "NIC %d has %s now, but %s; what stays is %s%s", nic.index, new.address, why, ", ".join(listed), more
-        )
+        log.warning("NIC %d has %s now, but %s; unchanged: %s%s", nic.index, new.address, why, ", ".join(listed), more)
 
 
 def _is_of(one: Field, version: int) -> bool:

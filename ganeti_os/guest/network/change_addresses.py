@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The guest's static addresses: replaced where it is beyond doubt which is which, left with a warning elsewhere."""
+"""Replace the guest's static addresses if it is certain which belongs to which NIC; otherwise only warn."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ _MORE = (
     ("/etc/sysconfig/static-routes", "*"),
     ("/etc/sysconfig", "static-routes*"),
 )
-_LIMIT = 1000  # addresses, prefixes, gateways; a guest with more is not meant to be understood
+_LIMIT = 1000  # addresses, prefixes, gateways; a guest with more is not processed
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """addresses are the replaced ones with their new ones, as the guest spells them; paths the files that had them.
+    """addresses are the replaced ones with their new ones, in the guest's spelling; paths the files that had them.
 
-    old_addresses and old_macs (in lower case, with colons) are what the instance no longer has. searched are the files
-    that were read for them.
+    old_addresses and old_macs (in lower case, with colons) are those that the instance no longer has. searched are the
+    files that were read for them.
     """
 
     addresses: Mapping[bytes, bytes] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def change_addresses(
     old: IPAddress | None = None,
     named: frozenset[IPAddress] = frozenset(),
 ) -> Moved:
-    """Give the guest's static addresses the new ones, and what is matched by a NIC's former hardware address its own.
+    """Replace the guest's static addresses by the new ones, and a NIC's former hardware address by its own.
 
     old is the address that NIC 0 is known to have had, if any; named are those that /etc/hosts gives the system's old
     name. An address that stays is logged with the reason; no contents of a file raise an error.
@@ -89,7 +89,9 @@ def change_addresses(
         for path in files.files(directory, pattern):
             files.read(path)
     if sum(len(item.addresses) + len(item.others) + len(item.macs) for item in found) > _LIMIT:
-        log.warning("the guest's files hold more than %d addresses and what belongs to them; all of them stay", _LIMIT)
+        log.warning(
+            "the guest's files contain more than %d addresses, prefixes and gateways; none of them is changed", _LIMIT
+        )
         return Moved(old_addresses=_gone(nics, {old} if old else set()), searched=tuple(files.paths))
     return _Change(draft, files, found, nics, old, named).run()
 
@@ -101,7 +103,7 @@ def _gone(nics: Sequence[NicNetwork], old: set[IPAddress]) -> frozenset[IPAddres
 
 @dataclass(slots=True)
 class _Change:
-    """One run: which addresses move, then what is written where."""
+    """One run: which addresses move, then what is written to which file."""
 
     draft: Draft
     files: NetworkFiles
@@ -140,7 +142,7 @@ class _Change:
         return [choice for choice in choices if choice is not None]
 
     def _write(self, edits: Edits, choice: Choice) -> set[tuple[str, Span]]:
-        """Write a new address with its network and gateway; return the places of the address."""
+        """Write a new address with its network and gateway; return the locations of the address."""
         values = _values(choice.new)
         _warn_of_another_network(choice, self.files)
         locations = set()
@@ -157,7 +159,7 @@ class _Change:
         return locations
 
     def _note_known(self) -> None:
-        """Let the address that NIC 0 is known to have had move where only words tell it, too."""
+        """Replace the address that NIC 0 is known to have had also where only words identify it."""
         for nic in self.nics:
             for new in nic.addresses if nic.index == 0 else ():
                 if self.old is not None and self.old.version == new.address.version and self.old != new.address:
@@ -165,7 +167,7 @@ class _Change:
                     self.moved.setdefault(str(self.old).encode("ascii"), str(new.address).encode("ascii"))
 
     def _write_words(self, edits: Edits, path: str, macs: dict[str, str], kept: SpanSet) -> None:
-        """Replace what moved wherever else a network file names it, but not in comments and for other interfaces."""
+        """Replace moved addresses wherever a network file has them, except in comments and for other interfaces."""
         data = self.files.read(path)
         taken, remarks = edits.taken(path), comments(data)
         for token in address_tokens(data, self.words):
@@ -184,7 +186,7 @@ class _Change:
 
 
 def _values(new: NewAddress) -> dict[str, bytes]:
-    """Return what each kind of field gets; what is not known is left out."""
+    """Return the new value of each kind of field; unknown ones are left out."""
     values: dict[str, object] = {"address": new.address}
     if new.network is not None:
         values |= {
@@ -199,7 +201,7 @@ def _values(new: NewAddress) -> dict[str, bytes]:
 
 
 def _warn_of_another_network(choice: Choice, files: NetworkFiles) -> None:
-    """Tell which netmask or gateway may be wrong now, because nothing tells another one."""
+    """Warn of a netmask or gateway that may be wrong now, because no new one is known."""
     new = choice.new
     masks = [one for one in choice.fields if one.kind in ("prefix", "netmask")]
     network = None
@@ -207,7 +209,7 @@ def _warn_of_another_network(choice: Choice, files: NetworkFiles) -> None:
         network = ipaddress.ip_interface(f"{choice.old}/{masks[0].span.text.decode('latin-1')}").network
     if new.network is None:
         if network is not None and new.address not in network:
-            text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
+            text = "%s: %s is not in %s, and its network is not known; the netmask and gateway are kept"
             log.warning(text, choice.name, new.address, network)
         return
     for one in choice.fields:
@@ -216,15 +218,15 @@ def _warn_of_another_network(choice: Choice, files: NetworkFiles) -> None:
             continue
         location = files.location(one.path, one.span.start)
         if new.gateway is None and gateway not in new.network:
-            text = "%s: the gateway %s stays, which is not in %s: nothing tells another one"
+            text = "%s: the gateway %s is kept, although it is not in %s: no other one is known"
             log.warning(text, location, gateway, new.network)
         elif _needs_route(one, new, was_inside=network is not None and gateway in network):
-            text = "%s: the gateway %s is not in %s; the file has to say that it is on the link"
+            text = "%s: the gateway %s is not in %s; the file must say that it is on the link"
             log.warning(text, location, new.gateway, new.network)
 
 
 def _needs_route(one: Field, new: NewAddress, *, was_inside: bool) -> bool:
-    """True for a gateway that is outside its network now; NetworkManager makes a route to it without being told."""
+    """True for a gateway outside of its network; NetworkManager makes a route to it by itself."""
     is_outside = new.gateway is not None and new.network is not None and new.gateway not in new.network
     is_link_local = new.gateway is not None and new.gateway.is_link_local
     return is_outside and not is_link_local and was_inside and "/NetworkManager/" not in one.path

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """cloud-init's network configuration, version 2: each NIC by its MAC address (ADR 0108).
 
-YAML is written here as text with JSON's strings, which YAML takes as they are.
+YAML is written here as text with JSON's strings, which are valid YAML.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork, with_one_default_route
 from ganeti_os.guest.network.writing.nic_plan import HEADER
 
-# "default" is netplan's word only: cloud-init's own renderers refuse it.
+# Only netplan accepts "default": cloud-init's own renderers refuse it.
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def is_known(nic: NicNetwork) -> bool:
-    """True when an address of the NIC is known with its netmask: one alone configures nothing."""
+    """True if an address of the NIC is known with its netmask: an address alone configures nothing."""
     return any(address.network is not None for address in nic.addresses)
 
 
 def network_config(nics: Sequence[NicNetwork]) -> bytes:
-    """Return the contents of a seed's network-config for the NICs; those without a known address ask by DHCP."""
+    """Return the contents of a seed's network-config for the NICs; those without a known address use DHCP."""
     lines = ["version: 2", "ethernets:"]
     for nic in with_one_default_route(nics):
         lines += _nic(nic)
@@ -30,10 +30,10 @@ def network_config(nics: Sequence[NicNetwork]) -> bytes:
 
 
 def _nic(nic: NicNetwork) -> Iterator[str]:
-    # The name is part of it: renderers other than netplan's go by the name, which cloud-init gives by the MAC.
+    # The name is included because renderers other than netplan's use the name, which cloud-init gives by the MAC.
     name = f"eth{nic.index}"
-    # networkd takes the first file that matches, and netplan's are named by these keys: images have their own, such as
-    # Debian's all-en, which matches also eth0 by its other name.
+    # networkd uses the first file that matches, and netplan's are named by these keys: images have their own files,
+    # such as Debian's all-en, which also matches eth0 by its other name.
     yield f'  "0-{name}":' if nic.mac else f"  {name}:"
     if nic.mac:
         yield f"    match: {{macaddress: {json.dumps(nic.mac.lower())}}}"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The network of an instance: each NIC has in the guest what Ganeti says, by files that are right already or ours.
+"""Configure the network of an instance as in Ganeti: each NIC by the guest's own files if they are right, or by new
+ones.
 
-change.py has replaced addresses in place before. Then (ADR 0098) a NIC whose addresses a file of the guest tells is
-right, and that file stays as it is. The others get files of ours.
+change_addresses() has already replaced addresses in place. After that (ADR 0098) a NIC whose addresses are in a file of
+the guest is right, and that file is not changed. The others get new files.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """plans are written; replaces: what the guest's own files say of NICs goes."""
+    """plans are written; with replaces, the guest's own files about NICs are removed."""
 
     plans: tuple[NicPlan, ...]
     replaces: bool = False
@@ -45,7 +46,7 @@ def configure_network(draft: Draft, facts: Facts) -> None:
     if system is None:
         static = ", ".join(str(one.interface) for plan in plans for one in plan.addresses)
         if static:
-            log.warning("nothing is known to configure the guest's network; it does not get %s", static)
+            log.warning("no known program configures the guest's network; it does not get %s", static)
         return
     foreign = system.foreign(draft)
     known = _known(draft, system, foreign)
@@ -63,39 +64,39 @@ def configure_network(draft: Draft, facts: Facts) -> None:
 def _decide(
     system: System, plans: tuple[NicPlan, ...], foreign: Foreign, known: list[_Known], *, is_new: bool
 ) -> _Decision | None:
-    """Return what is written; None where all stays, also what is ours."""
+    """Return what to write; None if all files stay, also those written before."""
     right = {plan.index for plan in plans if plan.is_static and any(one.is_right(plan) for one in known)}
     rest = tuple(plan for plan in plans if plan.index not in right)
     if not any(plan.is_static for plan in rest):
-        # DHCP: as the guest has it, unless it has nothing for a NIC.
+        # DHCP: the guest's own configuration stays, unless it has none for a NIC.
         enough = foreign.covers(len(plans) if is_new else 1)
         rest = () if enough else rest
     if not rest or right:
         return _Decision(tuple(plan for plan in rest if plan.is_static or not foreign.covers(len(plans))))
     if any(foreign.own.values()) and not is_new:
-        # Ours took the place of what the guest had; what was added since is its administrator's.
+        # Earlier files replaced those of the guest; others were added since by its administrator.
         by_others = bool(foreign.devices) and not system.comes_first
         return _Decision(tuple(plan for plan in rest if plan.is_static or not by_others))
     return None if _stays(system, rest, foreign, [] if is_new else known) else _Decision(rest, replaces=True)
 
 
 def _stays(system: System, rest: tuple[NicPlan, ...], foreign: Foreign, known: list[_Known]) -> bool:
-    """True, with a warning, where the guest's own files are not to be replaced."""
+    """True, with a warning, if the guest's own files must not be replaced."""
     if known:
         log.warning(
-            "the addresses in the guest's own network files stay as they are, so it does not get %s; where they are "
-            "not meant to stay, take them away and rename the instance again",
+            "the addresses in the guest's own network files are not changed, so it does not get %s; if they are not "
+            "wanted, remove them and rename the instance again",
             ", ".join(str(one.interface) for plan in rest for one in plan.addresses),
         )
     elif foreign.odd:
-        text = "%s: the guest's network files have more than its NICs, so they stay as they are: %s"
+        text = "%s: the guest's network files have more than its NICs, so they are not changed: %s"
         log.warning(text, system.name, foreign.odd)
     return bool(known or foreign.odd)
 
 
 @dataclass(slots=True)
 class _Known:
-    """What the guest's own files give one interface."""
+    """The configuration of one interface in the guest's own files."""
 
     addresses: set[str]
     gateways: set[str]
@@ -107,7 +108,7 @@ class _Known:
 
 
 def _known(draft: Draft, system: System, foreign: Foreign) -> list[_Known]:
-    """Return the static interfaces of the system's files, without what is ours."""
+    """Return the static interfaces of the system's files, without those written by this package."""
     devices: dict[str, _Known] = {}
     for interface in system.read(NetworkFiles(draft)):
         if not interface.is_loopback and not interface.names_only:

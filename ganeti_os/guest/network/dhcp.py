@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The names that a guest's DHCP clients send, and others that follow the host name: one table of lines."""
+"""The names that a guest's DHCP clients send, and others derived from the host name: one table of lines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NETPLAN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Files in a directory whose names match, and the line that holds a name, as its one group."""
+    """Files in a directory whose names match, and the line with a name, as its one group."""
 
     directory: str
     pattern: str
@@ -70,7 +70,7 @@ def change_client_names(draft: Draft, renaming: Renaming) -> None:
     for rule in _RULES:
         for path in draft.files(rule.directory, rule.pattern):
             _change(draft, path, rule.line, renaming)
-    files = NetworkFiles(draft, quiet=True)  # change_addresses() logs what cannot be read
+    files = NetworkFiles(draft, quiet=True)  # change_addresses() logs unreadable files
     interfaces = ifupdown_paths(files)
     for line, paths in (
         (_INTERFACES, interfaces),

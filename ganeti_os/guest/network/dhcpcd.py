@@ -27,7 +27,7 @@ _KINDS = {
 
 
 def dhcpcd_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield each block `interface` or `profile`; what stands before them is for every interface."""
+    """Yield each block `interface` or `profile`; lines before them are for every interface."""
     if not files.is_file(_PATH):
         return
     found = [Interface("any")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of a guest's network configuration, each read once and remembered; none that is odd ends a rename."""
+"""The files of a guest's network configuration, each read once and cached; an odd one never stops a rename."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydiskimg.system.edits.draft import Draft
 
 log = logging.getLogger(__name__)
 
-# What editors and package managers leave beside a file; no program reads it.
+# Files of editors and package managers; no program reads them.
 _COPIES = ("~", ".bak", ".old", ".orig", ".save", ".swp", ".rpmnew", ".rpmorig", ".rpmsave", ".dpkg-old", ".dpkg-dist")
 
 
 class NetworkFiles:
-    """The guest's network files as the draft has them. What cannot be read is logged unless quiet, and empty.
+    """The guest's network files in the draft. Unreadable files are logged unless quiet, and count as empty.
 
-    paths are those that were read, kept those of which a reader said that they cannot be understood.
+    paths are those that were read, kept those that a reader cannot interpret.
     """
 
     def __init__(self, draft: Draft, *, quiet: bool = False) -> None:
@@ -32,7 +32,7 @@ class NetworkFiles:
         return list(self._contents)
 
     def files(self, directory: str, pattern: str) -> list[str]:
-        """Return the regular files in directory whose names match, sorted, but hidden ones and copies."""
+        """Return the regular files in directory whose names match, sorted, without hidden ones and backup copies."""
         try:
             found = self._draft.files(directory, pattern)
             return [
@@ -42,7 +42,9 @@ class NetworkFiles:
             return self._untouched(error)
 
     def search_path(self, directories: Iterable[str], pattern: str) -> list[str]:
-        """Return the files of several directories by their names; one hides those of its name in later directories."""
+        """Return the files of several directories by their names; one hides those of the same name in later
+        directories.
+        """
         found: dict[str, str] = {}
         for directory in self._different(directories):
             for path in self.files(directory, pattern):
@@ -58,12 +60,12 @@ class NetworkFiles:
         return {name: self.search_path(paths, "*.conf") for name, paths in found.items()}
 
     def read(self, path: str) -> bytes:
-        """Return the contents of a file; none when it is missing or cannot be read."""
+        """Return the contents of a file; empty if it is missing or cannot be read."""
         if path not in self._contents:
             try:
                 data = self._draft.read(path)
             except DiskImageError as error:
-                self.warn(f"{error}; it is left as it is")
+                self.warn(f"{error}; it is not changed")
                 data = b""
             if data is None:
                 return b""
@@ -71,7 +73,7 @@ class NetworkFiles:
         return self._contents[path]
 
     def is_file(self, path: str) -> bool:
-        """True when path ends, through symlinks, on a regular file that is not a backup copy."""
+        """True when path leads, through symlinks, to a regular file that is not a backup copy."""
         try:
             return self._draft.is_file(path) and not path.endswith(_COPIES)
         except DiskImageError:
@@ -82,7 +84,7 @@ class NetworkFiles:
         return f"{path}:{line_number(self.read(path), offset)}"
 
     def _different(self, directories: Iterable[str]) -> list[str]:
-        """Leave out a directory that an earlier one is, too: /lib/systemd is /usr/lib/systemd as a rule."""
+        """Leave out a directory that equals an earlier one: /lib/systemd usually is /usr/lib/systemd."""
         found: dict[tuple[int, int], str] = {}
         for directory in directories:
             status = None
@@ -102,11 +104,11 @@ class NetworkFiles:
             return self._untouched(error)
 
     def _untouched(self, error: DiskImageError) -> list[str]:
-        self.warn(f"{error}; the network files there are left as they are")
+        self.warn(f"{error}; the network files there are not changed")
         return []
 
     def warn(self, text: str) -> None:
-        """Log what keeps a file from being understood."""
+        """Log why a file cannot be interpreted."""
         if not self._quiet:
             log.warning("%s", text)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ifcfg-NAME of Red Hat's and SuSE's network scripts, and the gateways that lie in files beside them."""
+"""ifcfg-NAME of Red Hat's and SuSE's network scripts, and the gateways in their other files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _KINDS = {
 }
 # SuSE numbers by any suffix (IPADDR_0, IPADDR_web), Red Hat by digits (IPADDR0).
 _NAME = re.compile(f"({'|'.join(sorted(_KINDS, reverse=True))})((?:_?[0-9]{{1,6}}|_[A-Za-z0-9]{{1,32}})?)")
-_OTHERS = ("START", "END", "SECONDARIES")  # of Red Hat's: a range, and more addresses
+_OTHERS = ("START", "END", "SECONDARIES")  # Red Hat's: a range, and more addresses
 _NOT_A_NAME = re.compile(r"[/\0]")
 _MOST = 16  # default routes in a file; a guest may write a hundred thousand
 _ROUTE = re.compile(rb"^[ \t]*+(?:default|0\.0\.0\.0(?:/0)?|::/0)[ \t]++([0-9A-Fa-f.:]++)", re.MULTILINE)
@@ -42,7 +42,7 @@ _NUMBERED = re.compile(r"(ADDRESS|NETMASK|GATEWAY)([0-9]{1,6})")
 
 
 class _Names:
-    """The variables that matter: any of _KINDS, with its number."""
+    """The relevant variables: any of _KINDS, with its number."""
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in ("BOOTPROTO", "DEVICE") or _kind(name) is not None)
@@ -62,7 +62,9 @@ def _kind(name: str) -> tuple[str, str] | None:
 
 
 def ifcfg_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield what each file configures; of several static interfaces the one that reaches it has the gateway for all."""
+    """Yield the configuration of each file; of several static interfaces, the one that reaches it has the common
+    gateway.
+    """
     for directory in (_RED_HAT, _SUSE):
         found = [
             _interface(path, shell_values(files.read(path), _Names())) for path in files.files(directory, "ifcfg-*")
@@ -95,7 +97,7 @@ def _interface(path: str, values: list[ShellValue]) -> Interface:
 
 
 def _gateways(files: NetworkFiles, directory: str, interface: Interface) -> Iterator[Field]:
-    """Yield the default gateways that the files beside the interface's own name."""
+    """Yield the default gateways in the other files of the interface."""
     if directory == _RED_HAT:
         if files.is_file(_RED_HAT_COMMON):
             for value in shell_values(files.read(_RED_HAT_COMMON), {"GATEWAY"})[:_MOST]:

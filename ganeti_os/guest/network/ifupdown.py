@@ -28,10 +28,10 @@ _INHERITED = 1000  # addresses of all templates; a guest may let ten thousand st
 
 
 def ifupdown_paths(files: NetworkFiles) -> list[str]:
-    """Return the files that ifupdown reads, with those that others name by `source`; at most some hundred."""
+    """Return the files that ifupdown reads, including those named by `source`; at most a few hundred."""
     paths = [*files.files("/etc/network", "interfaces"), *files.files("/etc/network/interfaces.d", "*")]
     named: set[tuple[bytes, str, bytes]] = set()
-    for path in paths:  # grows
+    for path in paths:  # the list grows
         for keyword, word in _includes(files.read(path)):
             key = (keyword, posixpath.dirname(path), word.text)
             if key not in named and len(named) < _FILES:
@@ -42,7 +42,7 @@ def ifupdown_paths(files: NetworkFiles) -> list[str]:
 
 
 def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield a stanza `iface` as one interface each, and what commands in it give to other interfaces."""
+    """Yield a stanza `iface` as one interface each, and the interfaces that its commands configure."""
     templates: dict[str, Interface] = {}
     stanzas: list[tuple[Interface, bytes | None]] = []
     for path in ifupdown_paths(files):
@@ -62,7 +62,7 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
 
 
 def _includes(data: bytes) -> Iterator[tuple[bytes, Span]]:
-    """Yield the keyword and the name of each file or directory that is to be read, too."""
+    """Yield the keyword and the name of each further file or directory to be read."""
     for words in _lines(data) if b"source" in data else ():
         if words[0].text in _INCLUDES:
             yield from ((words[0].text, word) for word in words[1:])
@@ -77,7 +77,7 @@ def _lines(data: bytes) -> Iterator[list[Span]]:
 
 
 def _word(match: re.Match[bytes]) -> Span:
-    """Return a word without the continuations of lines that touch it."""
+    """Return a word without continuations of lines in it."""
     data, (start, end) = match.string, match.span()
     while data.startswith(b"\\\n", start, end):
         start += 2
@@ -87,13 +87,13 @@ def _word(match: re.Match[bytes]) -> Span:
 
 
 def _included(files: NetworkFiles, path: str, word: Span, keyword: bytes) -> list[str]:
-    """Return the files that a line `source` or `source-directory` names; a relative name is that of the file's."""
+    """Return the files of a line `source` or `source-directory`; a relative name is relative to the file."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), word.text.decode("utf-8", "surrogateescape")))
     directory, _, name = target.rpartition("/")
     if not directory or "\0" in target:  # "/" itself, or no path at all
         return []
     if has_wildcard(directory) or "$" in target or "`" in target:
-        files.warn(f"{files.location(path, word.start)}: what {keyword.decode()} names here is not looked for")
+        files.warn(f"{files.location(path, word.start)}: the files of this {keyword.decode()} are not searched")
         return []
     if keyword == b"source":
         return files.files(directory, name)
@@ -142,9 +142,9 @@ def _named_by_mac(path: str, words: list[Span]) -> Iterator[Interface]:
 
 
 def _add_commands(stanza: Interface, path: str, data: bytes, words: list[Span]) -> Iterator[Interface]:
-    """Add what commands say of the stanza's interface, and yield what they say of others.
+    """Add the values of commands for the stanza's interface, and yield those for others.
 
-    An address beside the stanza's own is one more of the same interface, and not the one that it is known by.
+    An address in addition to the stanza's own is another one of the same interface, not its main one.
     """
     for command in commands(data, words[1].start, words[-1].end):
         is_own = command.device in (*_OWN_NAMES, stanza.name.encode("latin-1"))

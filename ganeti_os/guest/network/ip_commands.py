@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ip(8), route(8) and ifconfig(8) in the lines of a guest's network files: which addresses they give, and routes."""
+"""ip(8), route(8) and ifconfig(8) in the lines of a guest's network files: the addresses and routes that they set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES
 from pydiskimg.system.edits.ip_address import parse_address
 from pydiskimg.system.edits.span import Span
 
-# A command ends at ; & |, and a quotation mark stands alone.
+# A command ends at ; & |; a quotation mark is a word of its own.
 _WORD = re.compile(rb"[;&|]++|(?:[^\s;&|\"'`()\\]|\\[^\n])++")
 _WORDS = 64  # of one command
 _BROADCAST = (b"broadcast", b"brd")
@@ -21,7 +21,7 @@ _ADDRESS_VERBS = (b"add", b"change", b"replace", b"del", b"delete")
 
 @dataclass(slots=True)
 class Command:
-    """One command: device is the interface that it names, if any; values are (kind, span) as a Field has them."""
+    """One command: device is the interface in it, if any; values are (kind, span) as in a Field."""
 
     device: bytes | None = None
     values: list[tuple[str, Span]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Command:
 
 
 def commands(data: bytes, start: int, end: int) -> Iterator[Command]:
-    """Yield what each command between two bytes says of addresses and default routes."""
+    """Yield the addresses and default routes of each command between two bytes."""
     for words in _simple_commands(data, start, end):
         names = [word.text.rpartition(b"/")[2] for word in words]
         for name, read in ((b"ip", _ip), (b"route", _route), (b"ifconfig", _ifconfig)):
@@ -42,7 +42,7 @@ def commands(data: bytes, start: int, end: int) -> Iterator[Command]:
 
 
 def ip_route(data: bytes, start: int, end: int) -> Command:
-    """Return what the operands of `ip route add` say, as Red Hat's route-NAME has them in each line."""
+    """Return the values of the operands of `ip route add`, as in each line of Red Hat's route-NAME."""
     return _ip_route([Span.of(word) for word in _WORD.finditer(data, start, end)][:_WORDS])
 
 

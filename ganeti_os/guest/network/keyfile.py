@@ -16,7 +16,7 @@ _DIRECTORIES = (
     "/run/NetworkManager/system-connections",
     "/usr/lib/NetworkManager/system-connections",
 )
-# ADDRESS/PREFIX,GATEWAY and DESTINATION/PREFIX,GATEWAY,METRIC; "/", "," and ";" are one as good as the other there.
+# ADDRESS/PREFIX,GATEWAY and DESTINATION/PREFIX,GATEWAY,METRIC; "/", "," and ";" are interchangeable there.
 _ADDRESS_KEY = re.compile(r"address(?:es)?[0-9]*+")
 _ROUTE_KEY = re.compile(r"routes?[0-9]*+")
 _WORD = re.compile(rb"[^/;,\s]++")
@@ -50,7 +50,7 @@ def _add(interface: Interface, path: str, value: IniValue) -> None:
         words = _words(value.span)
         if len(words) > 1 and words[1].text.isdigit():
             address, prefix, *gateway = words
-            # One span for both, so that the prefix is known to be of this address.
+            # One span for both, so that the prefix is known to belong to this address.
             if prefix.start == address.end + 1:
                 interface.add(path, "address", Span(address.start, prefix.end, address.text + b"/" + prefix.text))
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hardware addresses by which the guest tells its interfaces: a NIC has another after an import under another name."""
+"""Hardware addresses by which the guest matches its interfaces: an import under another name changes them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TOLD = 8
 
 
 def moved_macs(files: NetworkFiles, found: Iterable[Interface], nics: Sequence[NicNetwork]) -> dict[str, str]:
-    """Return the hardware addresses that become a NIC's, in lower case; what is in doubt is logged and stays.
+    """Return the hardware addresses that become a NIC's, in lower case; doubtful ones are logged and stay.
 
-    Beyond doubt is one that is left for one NIC that is left, where the guest knows as many as the instance has NICs;
-    of several the order of the interfaces' names decides.
+    If the guest knows as many as the instance has NICs, a single remaining one belongs to the single remaining NIC; of
+    several the order of the interfaces' names decides.
     """
     known = _matched(found)
     own = {nic.index: plain_mac(nic.mac) for nic in nics if nic.mac and PLAIN_MAC.fullmatch(plain_mac(nic.mac))}
@@ -35,7 +35,7 @@ def moved_macs(files: NetworkFiles, found: Iterable[Interface], nics: Sequence[N
         return {mac: own[index] for index, mac in pairs.items()}
     listed = [f"{files.location(one.path, one.span.start)}: {mac}" for mac, fields in old.items() for _, one in fields]
     log.warning(
-        "it is not clear which NIC is which of the interfaces that the guest tells by hardware addresses of no NIC; "
+        "the guest matches interfaces by hardware addresses of no NIC, and it is not clear which NIC is which; "
         "they stay: %s",
         ", ".join(listed[:_TOLD]),
     )
@@ -43,7 +43,7 @@ def moved_macs(files: NetworkFiles, found: Iterable[Interface], nics: Sequence[N
 
 
 def devices_by_mac(found: Iterable[Interface], macs: dict[str, str]) -> dict[str, set[str]]:
-    """Return the interfaces that each hardware address stands for, after the moves."""
+    """Return the interfaces of each hardware address, after the moves."""
     devices: dict[str, set[str]] = {}
     for mac, fields in _matched(found).items():
         devices.setdefault(macs.get(mac, mac), set()).update(interface.device for interface, _ in fields)
@@ -59,7 +59,7 @@ def _matched(found: Iterable[Interface]) -> dict[str, list[tuple[Interface, Fiel
 
 
 def _pairs(old: dict[str, list[tuple[Interface, Field]]], new: list[int]) -> dict[int, str] | None:
-    """Return which hardware address was that of which NIC, None in doubt."""
+    """Return the previous hardware address of each NIC, None in doubt."""
     if len(old) == len(new) == 1:
         return {new[0]: next(iter(old))}
     names = {mac: min((interface.device for interface, _ in fields), key=natural_order) for mac, fields in old.items()}

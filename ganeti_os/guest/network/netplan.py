@@ -29,7 +29,7 @@ _KINDS = (
     "nm-devices",
 )
 _TOTAL = 256 << 10  # bytes of all files
-_MOST = 2000  # values; a list that many interfaces name by an alias counts again
+_MOST = 2000  # values; a list that many interfaces refer to by an alias counts each time
 
 
 def netplan_paths(files: NetworkFiles) -> list[str]:
@@ -38,7 +38,7 @@ def netplan_paths(files: NetworkFiles) -> list[str]:
 
 
 def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield each interface with what all files say of it. A file that cannot be understood is logged, and stays."""
+    """Yield each interface with the values of all files. A file that cannot be interpreted is logged, and stays."""
     interfaces: dict[str, Interface] = {}
     rest, values = _TOTAL, 0
     for path in netplan_paths(files):
@@ -51,12 +51,12 @@ def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
         except ModuleNotFoundError:
             if b"address" in data:
                 log.warning(
-                    "%s: netplan's files stay as they are: PyYAML is missing on the node; install python3-yaml", path
+                    "%s: netplan's files are not changed: PyYAML is missing on the node; install python3-yaml", path
                 )
             files.kept.update(netplan_paths(files))
             break
         except YamlError as error:
-            log.warning("%s:%d: %s; the file stays as it is", path, error.line, error)
+            log.warning("%s:%d: %s; the file is not changed", path, error.line, error)
             files.kept.add(path)
             continue
         for name, settings in _definitions(document):
@@ -116,9 +116,10 @@ def _default_gateway(item: Node) -> Node | None:
 
 
 def installer_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield what Ubuntu's installer told cloud-init of the network, in netplan's words: netplan's files say the same.
+    """Yield the network configuration that Ubuntu's installer gave cloud-init, in netplan's form: netplan's files
+    repeat it.
 
-    It decides nothing: it may be older than they are. A file that cannot be read as YAML is left to be read by words.
+    It decides nothing, because it may be older than those. A file that is not valid YAML is read by words elsewhere.
     """
     for path in files.files("/etc/cloud/cloud.cfg.d", "*.cfg"):
         data = files.read(path) if files.is_file(path) else b""

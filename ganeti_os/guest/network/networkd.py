@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""*.network of systemd-networkd with their drop-ins, and *.link of udev: sections that name addresses."""
+"""*.network of systemd-networkd with their drop-ins, and *.link of udev: the sections with addresses."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class _Unit:
         elif value.section == "route":
             self.routes.setdefault((path, value.number), {})[value.key] = span
         elif kind := _VALUES.get(key):
-            if not span.text and value.section == "network":  # an empty value takes back what was before
+            if not span.text and value.section == "network":  # an empty value resets the earlier ones
                 self._forget(kind)
-            # Each section [Address] has what belongs to its own.
+            # Each section [Address] has its own fields.
             self.interface.add(path, kind, span, f"{path}:{value.number}" if value.section == "address" else "")
 
     def _forget(self, kind: str) -> None:
@@ -74,7 +74,7 @@ def networkd_interfaces(files: NetworkFiles) -> Iterator[Interface]:
         for path in files.search_path(DIRECTORIES, f"*{suffix}"):
             units[path.rpartition("/")[2]] = [path]
         for name, paths in files.drop_ins(DIRECTORIES, f"*{suffix}").items():
-            # netplan makes its files at boot, so that there are drop-ins of none.
+            # netplan makes its files at boot, so that drop-ins may belong to files that are missing here.
             units.setdefault(name, []).extend(paths)
         for name, paths in sorted(units.items()):
             unit = _Unit(Interface(name.removesuffix(suffix), names_only=names_only))

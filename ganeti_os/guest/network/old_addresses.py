@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The last look: where the old instance's addresses stay in the guest, by file and line."""
+"""A final search: where the old instance's addresses remain in the guest, by file and line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydiskimg.system.edits.draft import Draft
 
 log = logging.getLogger(__name__)
 
-# Besides the network's own files: where an administrator, an installer or a boot loader writes an address.
+# In addition to the network's own files: where administrators, installers and boot loaders write addresses.
 _PLACES = (
     ("/etc", "hosts"),
     ("/etc", "resolv.conf"),
@@ -64,9 +64,9 @@ _TOLD = 20  # warnings, and comments; the rest is counted
 
 
 def tell_of_old_addresses(draft: Draft, moved: Moved) -> None:
-    """Log each place where the guest still names an address that its instance no longer has.
+    """Log each location where the guest still has an address that its instance no longer has.
 
-    What only a comment names is logged as information. Comes after all changes of the draft.
+    Addresses in comments are logged as information only. To be called after all changes of the draft.
     """
     if not moved.old_addresses and not moved.old_macs:
         return
@@ -82,12 +82,12 @@ def tell_of_old_addresses(draft: Draft, moved: Moved) -> None:
             told += 1
             if told <= _TOLD:
                 log.warning(
-                    "%s: %s stays here, which the instance has no longer; change it inside the guest", location, what
+                    "%s: %s remains here, which the instance has no longer; change it inside the guest", location, what
                 )
     if remarks > _TOLD:
-        log.info("%d more comments in the guest name such an address", remarks - _TOLD)
+        log.info("%d more comments in the guest have such an address", remarks - _TOLD)
     if told > _TOLD:
-        log.warning("%d more places in the guest name an address that the instance has no longer", told - _TOLD)
+        log.warning("%d more locations in the guest have an address that the instance has no longer", told - _TOLD)
 
 
 def _paths(files: NetworkFiles) -> Iterator[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Replacements in the guest's network files, by file and place; two that disagree leave the place as it is."""
+"""Replacements in the guest's network files, by file and location; two that disagree leave the location unchanged."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class _File:
 
 
 class Edits:
-    """Collects what is to be written where."""
+    """Collects the texts to be written at each location."""
 
     def __init__(self, files: NetworkFiles) -> None:
         self._files = files
         self._edits: dict[str, _File] = {}
 
     def replace(self, path: str, span: Span, text: bytes, note: str) -> None:
-        """Give a place another text; note says it for the log."""
+        """Give a location another text; note describes it for the log."""
         edits = self._edits.setdefault(path, _File())
         if edits.new.setdefault(span, text) != text:
             edits.disputed.add(span)
@@ -40,7 +40,7 @@ class Edits:
             edits.notes[note] = None
 
     def taken(self, path: str) -> SpanSet:
-        """Return the places of a file that have a new text."""
+        """Return the locations of a file that have a new text."""
         edits = self._edits.get(path, _File())
         return SpanSet((span.start, span.end) for span in edits.new)
 
@@ -51,7 +51,9 @@ class Edits:
             edits.disputed |= _overlapping(edits.new)
             for span in sorted(edits.disputed):
                 location = self._files.location(path, span.start)
-                log.warning("%s: %s stays: it would be another one for each NIC", location, span.text.decode("latin-1"))
+                log.warning(
+                    "%s: %s is kept: it would be another one for each NIC", location, span.text.decode("latin-1")
+                )
             data = self._files.read(path)
             new = substituted(data, ((span, text) for span, text in edits.new.items() if span not in edits.disputed))
             if new != data:
@@ -61,7 +63,7 @@ class Edits:
 
 
 def _overlapping(spans: Iterable[Span]) -> set[Span]:
-    """Return the spans that begin inside one before them."""
+    """Return the spans that begin inside an earlier one."""
     found, end = set(), 0
     for span in sorted(spans):
         if span.start < end:

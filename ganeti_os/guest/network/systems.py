@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SYSTEMS: what may configure a guest's network, and which does: the one that is installed and starts at boot."""
+"""SYSTEMS: the programs that may configure a guest's network, and which does: installed, and started at boot."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ _NETWORKD_UNITS = (
 
 
 class Write(Protocol):
-    """Write the files of all plans; replaces: what other files say of NICs goes."""
+    """Write the files of all plans; with replaces, other files' configuration of NICs is removed."""
 
     def __call__(self, draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One way to configure a network. paths begin the names of its files; read yields what they configure.
+    """A program that configures networks. paths are prefixes of its files; read yields their configuration.
 
-    keeps_resolver: it writes /etc/resolv.conf itself. comes_first: our files count before others', which stay then.
+    keeps_resolver: it writes /etc/resolv.conf itself. comes_first: our files have precedence over others, which stay
+    then.
     """
 
     name: str
@@ -86,21 +87,21 @@ NETIFRC = System(
 
 
 def network_system(draft: Draft) -> System | None:
-    """Return what configures the guest's network at boot; None where nothing that is known is installed.
+    """Return the program that configures the guest's network at boot; None if no known one is installed.
 
-    Where several start, the first of these that has something to do for a NIC does. NetworkManager leaves alone what
-    ifupdown configures, and networkd what no *.network file of the guest's own names.
+    If several start, the first with a configuration for a NIC does it. NetworkManager ignores interfaces of ifupdown,
+    and networkd ignores interfaces without a *.network file of the guest's own.
     """
     return next((system for system, is_used in _RULES if is_used(draft)), None)
 
 
 def starts_networkd(draft: Draft) -> bool:
-    """True when systemd-networkd starts at boot."""
+    """True if systemd-networkd starts at boot."""
     return _starts(draft, "systemd-networkd.service") and not is_masked(draft, "systemd-networkd.service")
 
 
 def enable(draft: Draft, system: System) -> None:
-    """Let a system that is installed start at boot, where only that is missing."""
+    """Enable an installed program at boot, if only that is missing."""
     if system is NETWORKD and not starts_networkd(draft):
         directory = next((one for one in UNIT_DIRECTORIES[1:] if draft.exists(one)), UNIT_DIRECTORIES[1])
         for target, unit in _NETWORKD_UNITS:
@@ -121,7 +122,7 @@ def _uses_netplan(draft: Draft) -> bool:
 
 
 def _has_ifupdown(draft: Draft) -> bool:
-    """True for ifupdown or its likes, which systemd, OpenRC or init starts."""
+    """True for ifupdown or its likes, started by systemd, OpenRC or init."""
     if not any(draft.exists(path) for path in ("/sbin/ifup", "/usr/sbin/ifup")):
         return False
     if draft.exists("/etc/sysconfig/network-scripts") or draft.exists("/etc/sysconfig/network"):
@@ -139,7 +140,7 @@ def _ifupdown_has_nics(draft: Draft) -> bool:
 
 
 def _prefers_ifcfg(draft: Draft) -> bool:
-    """True where NetworkManager reads ifcfg files, and the guest has some, or scripts that do."""
+    """True if NetworkManager reads ifcfg files, and the guest has some, or scripts that do."""
     directory = "/etc/sysconfig/network-scripts"
     names = {path.rpartition("/")[2] for path in draft.files(directory, "ifcfg-*")} - {"ifcfg-lo"}
     return bool(names) or draft.is_file(f"{directory}/ifup-eth")
@@ -160,7 +161,7 @@ def _starts(draft: Draft, unit: str) -> bool:
 
 
 def _networkd_is_chosen(draft: Draft) -> bool:
-    """True when networkd starts, and ifupdown, which has nothing for a NIC, does not, or networkd has something."""
+    """True if networkd starts, and ifupdown either does not start or has nothing for a NIC while networkd has."""
     return starts_networkd(draft) and (not _has_ifupdown(draft) or _has_own(draft))
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The guest's ssh servers: their configuration, and host keys of the instance's own."""
+"""The guest's ssh servers: their configuration, and the instance's own host keys."""

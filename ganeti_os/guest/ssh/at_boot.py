@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Which systems make missing ssh host keys by themselves when they boot (ADR 0103).
+"""Find out whether a system makes missing ssh host keys by itself at boot (ADR 0103).
 
-The answer is yes only where it is certain: a key that is made here keeps a system from making one, and a key that
-is never made keeps sshd from starting.
+The answer is yes only if that is certain: a key that is made here keeps a system from making its own, and a missing key
+keeps sshd from starting.
 
 - Red Hat, Fedora: sshd.service wants sshd-keygen.target, and that sshd-keygen@TYPE.service; RHEL 7: sshd-keygen.service
 - SUSE: sshd.service runs sshd-gen-keys-start
 - Arch: sshd.service wants sshdgenkeys.service
 - Gentoo with systemd: sshd.service runs ssh-keygen -A
 - Alpine, Gentoo with OpenRC, RHEL 6, SLES 11, Void, Slackware: the script that starts sshd
-- Debian and Ubuntu: not; the package makes them when it is installed, cloud-init in images for clouds
+- Debian and Ubuntu: no; the package makes them when it is installed, and cloud-init in cloud images
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pydiskimg.system.edits.systemd import UNIT_DIRECTORIES, has_systemd
 
 _SERVICES = ("sshd.service", "ssh.service")
 _SCRIPTS = ("/etc/init.d/sshd", "/etc/rc.d/init.d/sshd", "/etc/init.d/ssh", "/etc/sv/sshd/run", "/etc/rc.d/rc.sshd")
-# What switches it off: in a file, a variable with a value.
+# Settings that disable it: in a file, a variable with a value.
 _OFF = (
     ("/etc/sysconfig/sshd", "AUTOCREATE_SERVER_KEYS", (b"no",)),
     ("/etc/conf.d/sshd", "sshd_disable_keygen", (b"yes", b"true", b"1", b"on")),
 )
-# A unit that is wanted, and the one that does the work.
+# A unit that is wanted, and the one that makes the keys.
 _MAKERS = {
     "sshd-keygen.target": "sshd-keygen@.service",
     "sshd-keygen.service": "sshd-keygen.service",
@@ -43,7 +43,7 @@ _CLOUD_NO_KINDS = re.compile(rb"^ssh_genkeytypes:[ \t]*+(?:~|null|\[[ \t]*+\])?[
 
 
 def makes_host_keys(draft: Draft) -> bool:
-    """Tell whether the system is certain to make missing host keys of OpenSSH before sshd starts.
+    """True if the system certainly makes missing host keys of OpenSSH before sshd starts.
 
     Raises StorageError for what cannot be read.
     """
@@ -75,7 +75,7 @@ def _service_makes(draft: Draft, name: str) -> bool:
 
 
 def _unit_makes(draft: Draft, name: str) -> bool:
-    """Tell whether a unit is there that makes keys whenever one is missing, at any boot."""
+    """True if there is a unit that makes missing keys at any boot."""
     makes = False
     for keyword, value in _directives(draft, name):
         if keyword == b"ExecStart":
@@ -86,20 +86,20 @@ def _unit_makes(draft: Draft, name: str) -> bool:
 
 
 def _holds(draft: Draft, condition: bytes) -> bool:
-    """Tell whether a key that is missing is made, by the unit with this condition or in its place by cloud-init."""
+    """True if a missing key is made by the unit with this condition, or by cloud-init instead."""
     if _CONDITION_OF_KEYS.fullmatch(condition):
         return True
     return b"cloud-init" in condition and _cloud_init_makes(draft)
 
 
 def _cloud_init_makes(draft: Draft) -> bool:
-    """Tell whether cloud-init makes keys where it keeps sshd-keygen from that, as it does in Fedora and RHEL."""
+    """True if cloud-init makes keys and keeps sshd-keygen from doing so, as in Fedora and RHEL."""
     data = draft.read(_CLOUD_CONFIG) if draft.is_file(_CLOUD_CONFIG) else None
     return data is not None and bool(_CLOUD_MODULE.search(data)) and not _CLOUD_NO_KINDS.search(data)
 
 
 def _directives(draft: Draft, unit: str) -> list[tuple[bytes, bytes]]:
-    """Return the lines of a unit and its drop-ins; none where there is no such unit, or it is masked."""
+    """Return the lines of a unit and its drop-ins; empty if there is no such unit, or it is masked."""
     path = next((f"{directory}/{unit}" for directory in UNIT_DIRECTORIES if _there(draft, f"{directory}/{unit}")), None)
     if path is None or not draft.is_file(path):
         return []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""sshd_config(5) as far as it is about keys: what its global section says, with the files that it includes."""
+"""The part of sshd_config(5) about keys: its global section, including the files that it includes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from itertools import islice
 
 from pydiskimg.system.edits.draft import Draft, GuestError
 
-PATHS = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config", "/etc/openssh/sshd_config")  # the first that is there
+PATHS = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config", "/etc/openssh/sshd_config")  # the first that exists
 
 _LINE = re.compile(rb"^[ \t]*+([A-Za-z0-9]++)(?:[ \t]*+=[ \t]*+|[ \t]++)([^\r\n]*+)", re.MULTILINE)
 _WORD = re.compile(rb'"([^"\n]*+)"|([^\s"#]++)|#.*+')
 _WILDCARDS = re.compile(r"[*?\[]")
-_DEPTH = 4  # of files that include each other; sshd takes 16
+_DEPTH = 4  # of files that include each other; sshd's limit is 16
 _FILES = 64
-_LINES = 20_000  # of all files; a system has some dozen
+_LINES = 20_000  # of all files; a system has a few dozen
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line in force: keyword in lower case; location is path:line for messages."""
+    """A line in effect: keyword in lower case; location is path:line for messages."""
 
     keyword: str
     words: tuple[str, ...]
@@ -30,7 +30,7 @@ class Line:
 
 
 def config_lines(draft: Draft) -> list[Line]:
-    """Return the lines of the global section, in the order in which sshd reads them; none without a configuration.
+    """Return the lines of the global section, in the order in which sshd reads them; empty without a configuration.
 
     Raises StorageError for a file that cannot be read, GuestError for more than 20000 lines with what is included.
     """
@@ -39,7 +39,7 @@ def config_lines(draft: Draft) -> list[Line]:
         return []
     lines = list(islice(_lines(draft, path, 0, [0]), _LINES + 1))
     if len(lines) > _LINES:
-        raise GuestError(f"{path}: it has more than {_LINES} lines, with what it includes; no more are read")
+        raise GuestError(f"{path}: it has more than {_LINES} lines, including included files; no more are read")
     return lines
 
 
@@ -71,7 +71,7 @@ def _words(text: bytes) -> Iterator[str]:
 
 
 def _included(draft: Draft, word: str, path: str) -> list[str]:
-    """Return the files that an Include line names; a wildcard stands in the last part of a path only."""
+    """Return the files of an Include line; only the last part of a path may have a wildcard."""
     name = word if word.startswith("/") else f"{path.rpartition('/')[0]}/{word}"
     directory, _, last = name.rpartition("/")
     if _WILDCARDS.search(directory):

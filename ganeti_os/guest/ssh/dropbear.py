@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Dropbear's host keys, in its own format: those that the image has are made anew.
+"""Dropbear's host keys, in its own format: the image's keys are replaced by new ones.
 
-Of what RFC 4253 calls a string and an mpint: the algorithm's name, the public and then the private numbers.
+A key file has the algorithm's name, the public and then the private numbers, as string and mpint of RFC 4253.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _DIRECTORY = "/etc/dropbear"
 _IN_INITRAMFS = ("/etc/dropbear/initramfs", "/etc/dropbear-initramfs")
-# What starts it: with -R it makes missing keys itself, and scripts that run dropbearkey do, too.
+# Programs that start it: with -R it makes missing keys itself, and so do scripts that run dropbearkey.
 _STARTERS = (
     "/etc/init.d/dropbear",
     "/etc/conf.d/dropbear",
@@ -32,13 +32,13 @@ _NAME = "dropbear_{}_host_key"
 
 
 def make_host_keys(draft: Draft, maker: KeyMaker) -> None:
-    """Make each key that is there anew, or take it away where Dropbear makes it at its start; a DSA key goes."""
+    """Replace each existing key, or remove it if Dropbear makes it at its start; DSA keys are removed."""
     for path in (path for directory in _IN_INITRAMFS for path in draft.files(directory, _NAME.format("*"))):
-        log.warning("%s stays as the image has it: the initramfs holds a copy", path)
+        log.warning("%s is kept as in the image: the initramfs has a copy", path)
     there = draft.files(_DIRECTORY, _NAME.format("*"))
     makes = bool(there) and any(_MAKES.search(draft.read(path) or b"") for path in _STARTERS if draft.is_file(path))
     for path in there:
-        draft.remove(path, "removed: a host key of the image's")
+        draft.remove(path, "removed: a host key of the image")
         kind = next((kind for kind in KINDS if path == f"{_DIRECTORY}/{_NAME.format(kind)}"), None)
         if kind is not None and not makes:
             draft.change(path, private_key(kind, maker), f"the instance's own {kind} host key", mode=0o600)
@@ -75,5 +75,5 @@ def _string(data: bytes) -> bytes:
 
 
 def _mpint(number: int) -> bytes:
-    """Return a positive number, with a byte of zeros before a first bit that would be a sign."""
+    """Return a positive number, with a byte of zeros before a first bit that would be taken for a sign."""
     return _string(number.to_bytes(number.bit_length() // 8 + 1, "big"))

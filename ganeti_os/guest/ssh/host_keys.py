@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The host keys of a new instance: those of the image go, and the instance gets its own (ADR 0103)."""
+"""The host keys of a new instance: the image's are removed, and the instance gets its own (ADR 0103)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _SERVERS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd", "/usr/local/sbin/sshd", "/usr/lib/ssh/sshd")
 _DIRECTORIES = ("/etc/ssh", "/etc/openssh")
 _KEYS_LIMIT = 16
-_IMAGES_KEY = "removed: a host key of the image's"
+_IMAGES_KEY = "removed: a host key of the image"
 # What the public file of a key begins with.
 _ALGORITHMS = {b"ssh-rsa": RSA, b"ssh-ed25519": ED25519, b"ecdsa-sha2-nistp": ECDSA}
 
@@ -26,13 +26,13 @@ _ALGORITHMS = {b"ssh-rsa": RSA, b"ssh-ed25519": ED25519, b"ecdsa-sha2-nistp": EC
 @dataclass(frozen=True, slots=True)
 class _Key:
     path: str
-    kind: str | None  # None: DSA, and what is not known here
+    kind: str | None  # None: DSA, and unknown kinds
 
 
 def make_host_keys(draft: Draft, comment: str, maker: KeyMaker) -> None:
-    """Take the image's host keys away, and make those that the guest's ssh servers want and its boot does not make.
+    """Remove the image's host keys, and make those that the guest's ssh servers need and its boot does not make.
 
-    comment is for the public files. Raises StorageError for what cannot be read, GuestError for too many keys.
+    comment is for the public files. Raises StorageError for unreadable files, GuestError for too many keys.
     """
     wanted = list(_configured(draft))
     found = [_Key(path, _kind(draft, path)) for path in _found(draft)]
@@ -54,7 +54,7 @@ def _renew_keys(draft: Draft, configured: list[_Key], found: list[_Key], comment
     _remove(draft, [*found, *wanted])
     for key in wanted:
         if key.kind is None:
-            log.warning("%s is not made anew: keys of its kind are not made", key.path)
+            log.warning("%s is not replaced: keys of its kind are not made", key.path)
             continue
         pair = maker.pair(key.kind, comment=comment, pem=pem[key.path])
         draft.change(key.path, pair.private, f"the instance's own {key.kind} host key", mode=0o600)
@@ -72,23 +72,23 @@ def _directory(draft: Draft) -> str:
 
 
 def _configured(draft: Draft) -> Iterator[_Key]:
-    """Yield the keys that sshd_config names; tell of certificates, which hold for the image's keys only."""
+    """Yield the keys in sshd_config; warn of certificates, which are valid for the image's keys only."""
     paths: dict[str, None] = {}
     for line in config_lines(draft):
         if line.keyword == "hostkey" and line.words and line.words[0].startswith("/"):
             paths[line.words[0]] = None
         elif line.keyword == "hostcertificate":
-            log.warning("%s names a host certificate, which is none for the instance's own key", line.location)
+            log.warning("%s names a host certificate, which is not valid for the instance's own key", line.location)
     if len(paths) > _KEYS_LIMIT:
         raise GuestError(
-            f"sshd_config names {len(paths)} host keys; expected {_KEYS_LIMIT} at most; nothing was changed"
+            f"sshd_config names {len(paths)} host keys; expected at most {_KEYS_LIMIT}; nothing was changed"
         )
     for path in paths:
         yield _Key(path, _kind(draft, path))
 
 
 def _found(draft: Draft) -> list[str]:
-    """Return the host keys that are there, with and without a public file."""
+    """Return the existing host keys, with and without a public file."""
     found: dict[str, None] = {}
     for directory in _DIRECTORIES:
         for path in draft.files(directory, "ssh_host_*key*"):
@@ -113,7 +113,7 @@ def _kind(draft: Draft, path: str) -> str | None:
 
 
 def _is_pem(draft: Draft, path: str) -> bool:
-    """Tell whether a key is in the form of OpenSSH before 7.8, which may be too old for another one."""
+    """True if a key is in the format of OpenSSH before 7.8; its sshd may be too old for the new format."""
     if not draft.is_file(path):
         return False
     return (draft.read(path) or b"").startswith((b"-----BEGIN RSA PRIVATE", b"-----BEGIN EC PRIVATE"))

@@ -79,8 +79,8 @@ REFUSED: dict[str, tuple[list[Member], str]] = {
     "parent alone": ([directory("..", 0o777)], r'has "\.\." in it'),
     "absolute with parent": ([file("/../outside/canary")], r'has "\.\." in it'),
     "hard link to the parent's file": ([hard_link("x", "../outside/canary")], r'has "\.\." in it'),
-    "hard link to an absolute file": ([hard_link("x", "{outside}/canary")], "is not there"),
-    "hard link through a symlink": ([symlink("s", "{outside}"), hard_link("x", "s/canary")], "is not there"),
+    "hard link to an absolute file": ([hard_link("x", "{outside}/canary")], "does not exist"),
+    "hard link through a symlink": ([symlink("s", "{outside}"), hard_link("x", "s/canary")], "does not exist"),
     "hard link to a directory": ([directory("d"), hard_link("x", "d")], "hard link to the directory d"),
     "hard link to the root": ([hard_link("x", ".")], "hard link to the directory"),
     "hard link to nothing": ([hard_link("x", "y")], "hard link to y, which does not exist"),
@@ -95,8 +95,8 @@ REFUSED: dict[str, tuple[list[Member], str]] = {
     "file in place of a full directory": ([directory("d"), file("d/x"), file("d")], "not empty"),
     "root is a file": ([file(".")], "the path of the directory that the archive is unpacked into"),
     "root is a symlink": ([symlink("./", "{outside}")], "the path of the directory"),
-    "name that is too long": ([file("n" * 300)], "longer than the kernel takes"),
-    "path that is too long": ([file("n/" * 2500 + "x")], "longer than the kernel takes"),
+    "name that is too long": ([file("n" * 300)], "longer than the kernel accepts"),
+    "path that is too long": ([file("n/" * 2500 + "x")], "longer than the kernel accepts"),
     "magic link": ([symlink("s", "/proc/self/root"), file("s{outside}/canary")], "leads nowhere"),
 }
 
@@ -172,7 +172,7 @@ def test_it_lands_inside(name: str, form: int, tmp_path: Path, outside: Path) ->
 
 
 def read(root: Path, path: str) -> str:
-    """Read a file whose path may be longer than the kernel takes at once together with root's."""
+    """Read a file whose path may be longer than the kernel accepts at once together with root's."""
     fd = os.open(root, os.O_PATH)
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=fd)) as opened:

@@ -131,7 +131,9 @@ def test_a_symlink_to_what_is_hidden_leads_nowhere(guest: Guest) -> None:
 
 def test_what_another_lies_over_is_not_replaced(guest: Guest) -> None:
     for other in (regular("boot", b"x"), symlink("boot", "etc"), hard_link("boot", "etc/motd")):
-        with pytest.raises(MountPointError, match="entry boot: a directory on which a file system is mounted"):
+        with pytest.raises(
+            MountPointError, match="entry boot: it would replace a directory on which a file system is mounted"
+        ):
             guest.tree.put([regular("etc/motd", b""), other])
     with pytest.raises(ArchiveError, match="entry boot/kernel/x: a parent in its path is not a directory"):
         guest.tree.put([regular("boot/kernel", b""), regular("boot/kernel/x", b"")])

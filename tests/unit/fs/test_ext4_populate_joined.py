@@ -181,7 +181,9 @@ def test_a_copy_whose_original_was_replaced_stays_and_is_not_linked_to_what_came
 
 def test_what_would_take_the_mount_points_place_is_refused() -> None:
     for one in (symlink("boot", "usr/boot"), regular("boot", b"x")):
-        with pytest.raises(MountPointError, match="entry boot: a directory on which a file system is mounted"):
+        with pytest.raises(
+            MountPointError, match="entry boot: it would replace a directory on which a file system is mounted"
+        ):
             Joined([regular("boot/x"), one])
     with pytest.raises(ArchiveError, match=r"entry boot/lost\+found: the directory lost\+found, which every ext"):
         Joined([regular("boot/lost+found")])

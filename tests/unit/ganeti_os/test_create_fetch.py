@@ -60,7 +60,7 @@ def test_what_is_wrong_leaves_the_disk_as_it_was(server: ImageServer, disk: Path
     server.put(NAME, DATA, checksum=False)
     done = node_for(server, tmp_path).create(disk)
     assert done.returncode == 1
-    assert f"fetching: {server.url}/{NAME}: no checksum was found beside it" in last_line(done)
+    assert f"fetching: {server.url}/{NAME}: no checksum was found for it" in last_line(done)
     assert disk.read_bytes() == b"\xff" * SIZE
 
 

@@ -238,7 +238,7 @@ def test_a_name_that_was_not_the_instances_is_told_and_followed(
         "/etc/hosts": "127.0.1.1 inst2.example.net inst2\n192.0.2.9 inst2\n192.0.2.7 templates\n",
         "/etc/mailname": "inst2\n",
     }
-    assert "the system called itself template, and not inst1 as its instance" in caplog.text
+    assert "the system called itself template, not inst1 like its instance" in caplog.text
     assert "/etc/hostname: host name template is now inst2" in caplog.messages
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Each network system's files, written for the instance's NICs: one module for one system."""
+"""Each network program's files, written for the instance's NICs: one module for each program."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Our lines at the end of a file that other people write, too."""
+"""Our lines at the end of a file that other people edit, too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _END = b"# End of what was written for this instance\n"
 
 
 def own_block(data: bytes) -> range:
-    """Return where our lines are; an empty range where there are none. Without its end they reach to the file's."""
+    """Return the range of our lines; empty if there are none. Without their end mark they reach to the file's end."""
     end = _last_line(data, _END, len(data))
     start = _last_line(data, HEADER, end) if end >= 0 else -1
     if start >= 0:
@@ -20,7 +20,7 @@ def own_block(data: bytes) -> range:
 
 
 def _last_line(data: bytes, line: bytes, end: int) -> int:
-    """Return where the last such line before end begins, or -1; one that continues the line above does not count."""
+    """Return the start of the last such line before end, or -1; a line that continues the one above does not count."""
     start = data.rfind(line, 0, end)
     while start > 0 and (data[start - 1 : start] != b"\n" or data[start - 2 : start] == b"\\\n"):
         start = data.rfind(line, 0, start + len(line) - 1)
@@ -28,7 +28,7 @@ def _last_line(data: bytes, line: bytes, end: int) -> int:
 
 
 def with_block(data: bytes, lines: bytes) -> bytes:
-    """Return data with our lines in place of those before, else at its end; without lines they go."""
+    """Return data with our lines replaced, or appended; without new lines they are removed."""
     old = own_block(data)
     block = HEADER + lines + _END if lines else b""
     if old:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What the guest's own files configure: it decides whether ours are written beside them, in their place, or not."""
+"""The configuration in the guest's own files, which decides if ours are added, replace them, or are not written."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 
-# Not a NIC of Ganeti's: what is made of others, wireless, tunnels.
+# Not a NIC of Ganeti's: virtual interfaces, wireless ones, tunnels.
 VIRTUAL = re.compile(
     r"(?:br|bridge|bond|team|vlan|vmbr|virbr|docker|lxc|dummy|tun|tap|wg|ppp|ib|can)(?:[-_0-9].*)?|wl.*|ww.*|.*\..*",
     re.DOTALL,
@@ -15,11 +15,10 @@ VIRTUAL = re.compile(
 
 @dataclass(slots=True)
 class Foreign:
-    """Interfaces that files which are not ours configure, loopback left out.
+    """Interfaces that other files configure, except loopback.
 
-    for_all: one of the files is for any interface. odd is a location in them that is not replaced by what Ganeti knows:
-    a bridge, a bond, a VLAN, or what is not understood; empty where there is none. own tells which bytes of which
-    file are ours.
+    for_all: one of the files is for any interface. odd is a location in them that Ganeti's facts cannot replace: a
+    bridge, a bond, a VLAN, or an unknown form; empty if there is none. own tells which bytes of which file are ours.
     """
 
     devices: set[str] = field(default_factory=set)
@@ -37,9 +36,9 @@ class Foreign:
         self.own[path] = range(len(data))
 
     def note_odd(self, location: str) -> None:
-        """Note the first location that is not replaced."""
+        """Note the first location that cannot be replaced."""
         self.odd = self.odd or location
 
     def covers(self, count: int) -> bool:
-        """True when as many NICs may be configured by these files."""
+        """True if these files may configure that many NICs."""
         return self.for_all or len(self.devices) >= count

@@ -27,7 +27,7 @@ def ifcfg_of_others(draft: Draft, directory: str) -> list[str]:
 
 
 def foreign_beside_own(draft: Draft, directory: str, pattern: str) -> Foreign:
-    """Return a Foreign that has noted which of the matching files are ours, and nothing else yet."""
+    """Return a Foreign that records which of the matching files are ours, and nothing else yet."""
     foreign = Foreign()
     for path in draft.files(directory, pattern):
         if is_ours(draft, path):
@@ -36,7 +36,7 @@ def foreign_beside_own(draft: Draft, directory: str, pattern: str) -> Foreign:
 
 
 def ifcfg_foreign(draft: Draft) -> Foreign:
-    """Return what the other files configure."""
+    """Return the configuration of the other files."""
     foreign = foreign_beside_own(draft, _DIRECTORY, "ifcfg-*")
     for path in ifcfg_of_others(draft, _DIRECTORY):
         values = {one.name: one.span.text if one.span else b"" for one in shell_values(draft.read(path) or b"", _READ)}
@@ -49,7 +49,7 @@ def ifcfg_foreign(draft: Draft) -> Foreign:
 
 
 def write_ifcfg(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
-    """Write a file for each NIC, and its routes where they cannot be in it; replaces: other NICs' files go."""
+    """Write a file for each NIC, and its routes if it cannot have them; with replaces, other NICs' files go."""
     if replaces:
         for path in ifcfg_of_others(draft, _DIRECTORY):
             name = path.rpartition("/ifcfg-")[2]
@@ -71,7 +71,7 @@ def write_ifcfg(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> No
 
 
 def _needs_name(one: StaticAddress) -> bool:
-    """True for a gateway that the scripts reach by a route of its own, or in the scope of a link, by a device's name.
+    """True for a gateway that the scripts reach by a separate route, or by a device's name in the scope of a link.
 
     NetworkManager makes such a route itself.
     """
@@ -81,7 +81,7 @@ def _needs_name(one: StaticAddress) -> bool:
 def _lines(plan: NicPlan, *, is_named: bool) -> Iterator[str]:
     yield from ("TYPE=Ethernet", f"NAME={plan.name}", f"HWADDR={plan.mac.upper()}", "ONBOOT=yes")
     if is_named:
-        yield f"DEVICE={plan.name}"  # initscripts' udev rule gives it this name by HWADDR
+        yield f"DEVICE={plan.name}"  # initscripts' udev rule names it so by HWADDR
     yield f"AUTOCONNECT_PRIORITY={_FIRST}"
     yield "BOOTPROTO=none" if plan.is_static else "BOOTPROTO=dhcp"
     yield from _address_lines(plan, is_named=is_named)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """/etc/network/interfaces of ifupdown, ifupdown2, ifupdown-ng and busybox: our stanzas are at the end of the file.
 
-They know an interface by its name alone, so udev gives the NIC one. Without udev Debian's ifupdown finds it by its
-hardware address, as ifup -a and nothing else: what names the interface finds no stanza then (ADR 0099).
+They identify an interface only by its name, so udev gives the NIC one. Without udev, Debian's ifupdown finds it by its
+hardware address, but only with ifup -a: commands with the interface's name find no stanza then (ADR 0099).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _paths(draft: Draft) -> list[str]:
 
 
 def ifupdown_foreign(draft: Draft) -> Foreign:
-    """Return what the stanzas configure that are not ours."""
+    """Return the configuration of the stanzas that are not ours."""
     foreign = Foreign()
     for path in _paths(draft):
         data = draft.read(path) or b""
@@ -105,13 +105,13 @@ def _note(foreign: Foreign, path: str, stanza: _Stanza) -> None:
 
 
 def write_interfaces(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
-    """Write our stanzas; replaces: those of other interfaces than the loopback go."""
+    """Write our stanzas; with replaces, those of interfaces other than loopback are removed."""
     if replaces:
         for path in _paths(draft):
             data = draft.read(path) or b""
             rest = _without_interfaces(data)
             if rest != data:
-                draft.change(path, rest, "the image's own interfaces are taken away")
+                draft.change(path, rest, "the image's own interfaces are removed")
     by_udev = has_udev(draft)
     by_mac = not by_udev and _matches_by_mac(draft)
     write_names(draft, plans if by_udev else ())
@@ -155,7 +155,7 @@ def _lines(plan: NicPlan, *, by_mac: bool, by_udev: bool) -> str:
 
 
 def _stanza(name: str, one: StaticAddress, plan: NicPlan | None) -> Iterator[str]:
-    """Yield the lines of one family; with the plan also those that need to be there once."""
+    """Yield the lines of one family; with the plan also the lines that are needed once."""
     family = "inet" if one.version == 4 else "inet6"
     yield f"iface {name} {family} static"
     yield f"    address {one.interface.ip}"

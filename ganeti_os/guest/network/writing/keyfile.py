@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keyfiles of NetworkManager: of several that match a NIC the one of the highest priority is used."""
+"""Keyfiles of NetworkManager: of several that match a NIC the one with the highest priority is used."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _DIRECTORY = "/etc/NetworkManager/system-connections"
 _PATTERN = "ganeti-nic*"
 _ETHERNET = (b"ethernet", b"802-3-ethernet")
 _MASTERS = ("master", "controller", "slave-type", "port-type")
-_NAMESPACE = uuid.UUID("5f0c9d53-3b6e-5c0c-a3e4-9be6a1f0b7d2")  # any; it makes one MAC address one connection
+# arbitrary; it turns a MAC address into a connection's UUID
+_NAMESPACE = uuid.UUID("5f0c9d53-3b6e-5c0c-a3e4-9be6a1f0b7d2")
 _NO_AUTO_DEFAULT = re.compile(rb"^[ \t]*+no-auto-default[ \t]*+=[ \t]*+\*", re.MULTILINE)
-_FIRST = 999  # the highest priority that there is
+_FIRST = 999  # the highest possible priority
 _ADDRESS = re.compile(r"address(?:es)?[0-9]*+")
 
 PATHS = (f"{_DIRECTORY}/",)
 
 
 def keyfile_foreign(draft: Draft) -> Foreign:
-    """Return what other connections configure. Without any, NetworkManager makes one with DHCP for each NIC."""
+    """Return the configuration of other connections. Without any, NetworkManager makes one with DHCP for each NIC."""
     foreign = Foreign(for_all=not _is_without_default(draft))
     for path in draft.files(_DIRECTORY, "*"):
         data = draft.read(path) or b""
@@ -48,7 +49,7 @@ def _values(data: bytes) -> dict[tuple[str, str], bytes]:
 
 
 def _is_without_default(draft: Draft) -> bool:
-    """True when NetworkManager leaves alone what no file configures, as servers of Red Hat's are."""
+    """True if NetworkManager ignores NICs without a file, as on servers of Red Hat's."""
     paths = draft.files("/etc/NetworkManager", "NetworkManager.conf")
     for directory in ("/usr/lib/NetworkManager/conf.d", "/etc/NetworkManager/conf.d"):
         paths += draft.files(directory, "*.conf")
@@ -56,7 +57,7 @@ def _is_without_default(draft: Draft) -> bool:
 
 
 def write_keyfiles(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
-    """Write a connection for each NIC; replaces: other connections with static addresses go."""
+    """Write a connection for each NIC; with replaces, other connections with static addresses are removed."""
     if replaces:
         for path in draft.files(_DIRECTORY, "*"):
             values = _values(draft.read(path) or b"")
@@ -65,7 +66,7 @@ def write_keyfiles(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) ->
             if static and is_ethernet and not is_ours(draft, path):
                 draft.remove(path, "taken away: its addresses are not the instance's")
     files = {f"{_DIRECTORY}/ganeti-{plan.name}.nmconnection": text_of(_lines(plan)) for plan in plans}
-    # NetworkManager takes none that others may read.
+    # NetworkManager accepts no file that others may read.
     write_own_files(draft, files, directory=_DIRECTORY, pattern=_PATTERN, mode=0o600)
 
 
@@ -86,9 +87,9 @@ def _lines(plan: NicPlan) -> Iterator[str]:
         if one is None:
             yield "method=disabled" if version == 4 and plan.is_static else "method=auto"
         else:
-            # Without a gateway of its own an IPv6 address goes with the router's announcements.
+            # Without a gateway of its own an IPv6 address uses the router's announcements.
             yield "method=auto" if version == 6 and one.gateway is None else "method=manual"
-            # A gateway outside of the network gets a route on the link from NetworkManager itself.
+            # NetworkManager itself makes a route on the link to a gateway outside of the network.
             yield f"address1={one.interface}" + (f",{one.gateway}" if one.gateway is not None else "")
         if servers := plan.servers(version):
             yield f"dns={';'.join(servers)};"

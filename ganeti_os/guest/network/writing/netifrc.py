@@ -27,7 +27,7 @@ def _enabled(draft: Draft) -> list[str]:
 
 
 def netifrc_foreign(draft: Draft) -> Foreign:
-    """Return what runs that is not ours."""
+    """Return the running configuration that is not ours."""
     foreign = Foreign()
     data = (draft.read(_PATH) or b"") if draft.is_file(_PATH) else b""
     own = own_block(data)
@@ -45,7 +45,7 @@ def netifrc_foreign(draft: Draft) -> Foreign:
 
 
 def write_netifrc(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
-    """Write our lines, and enable a service for each NIC; replaces: other NICs' services are disabled."""
+    """Write our lines, and enable a service for each NIC; with replaces, other NICs' services are disabled."""
     by_udev = has_udev(draft)
     names = {plan.index: plan.name if by_udev else f"eth{plan.index}" for plan in plans}
     if replaces:

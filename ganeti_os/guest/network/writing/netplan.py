@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""netplan's YAML: one file for all NICs. A file of another that names an ethernet might match a NIC before ours."""
+"""netplan's YAML: one file for all NICs. Another file that names an ethernet might match a NIC before ours."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pydiskimg.system.edits.draft import Draft
 _DIRECTORY = "/etc/netplan"
 _PATH = f"{_DIRECTORY}/95-ganeti.yaml"
 _RENDERER = re.compile(rb"^[ \t]*+[\"']?renderer[\"']?[ \t]*+:[ \t]*+[\"']?NetworkManager", re.MULTILINE)
-_TOTAL = 128 << 10  # bytes of all files; PyYAML reads some 200 KB a second
+_TOTAL = 128 << 10  # bytes of all files; PyYAML reads about 200 KB a second
 _PLAIN = ("version", "renderer", "ethernets")
 
 PATHS = (f"{_DIRECTORY}/",)
 
 
 def netplan_foreign(draft: Draft) -> Foreign:
-    """Return what the other files configure."""
+    """Return the configuration of the other files."""
     foreign = Foreign()
     rest = _TOTAL
     for path in draft.files(_DIRECTORY, "*.yaml"):
@@ -33,7 +33,7 @@ def netplan_foreign(draft: Draft) -> Foreign:
             continue
         sections = _sections(data) if rest >= 0 else None
         if sections is None:
-            foreign.note_odd(f"{path}: it is not understood")
+            foreign.note_odd(f"{path}: its form is unknown")
             continue
         for kind, names in sections.items():
             if kind not in _PLAIN:
@@ -45,9 +45,9 @@ def netplan_foreign(draft: Draft) -> Foreign:
 
 
 def _sections(data: bytes) -> dict[str, dict[str, bool]] | None:
-    """Return the interfaces of each kind, and whether each is matched by something else than its name.
+    """Return the interfaces of each kind, and whether each is matched by something other than its name.
 
-    None for what cannot be understood, also where no YAML library is installed.
+    Return None for files that cannot be interpreted, also if no YAML library is installed.
     """
     try:
         document = yaml_document(data)
@@ -68,14 +68,14 @@ def _sections(data: bytes) -> dict[str, dict[str, bool]] | None:
 
 
 def remove_foreign_netplan(draft: Draft) -> None:
-    """Take the files of others away that name ethernets: what takes their place names each NIC."""
+    """Remove other files that name ethernets: the new file names each NIC."""
     for path in draft.files(_DIRECTORY, "*.yaml"):
         if not is_ours(draft, path) and "ethernets" in (_sections(draft.read(path) or b"") or {}):
             draft.remove(path, "taken away: the image's own network")
 
 
 def write_netplan(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
-    """Write our file; replaces: the files that name other ethernets go, except for their renderer."""
+    """Write our file; with replaces, files that name other ethernets are removed, except for their renderer."""
     renderer = ""
     for path in draft.files(_DIRECTORY, "*.yaml"):
         data = draft.read(path) or b""

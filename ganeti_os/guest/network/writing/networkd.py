@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""*.network of systemd-networkd: the first by its name that matches an interface counts, so ours come first."""
+"""*.network of systemd-networkd: the first by its name that matches an interface is used, so ours come first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS = (f"{_DIRECTORY}/",)
 
 
 def networkd_foreign(draft: Draft) -> Foreign:
-    """Return what the guest's other *.network files configure."""
+    """Return the configuration of the guest's other *.network files."""
     foreign = Foreign()
     for directory in (_DIRECTORY, *_VENDOR):
         for path in draft.files(directory, "*.network"):
@@ -55,9 +55,9 @@ def _note(foreign: Foreign, path: str, data: bytes) -> None:
 
 
 def write_networkd(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
-    """Write a file for each NIC. Others stay: ours count before them, and they may be for a NIC that comes later.
+    """Write a file for each NIC. Others stay: ours have precedence, and the others may be for a later NIC.
 
-    replaces: those that tell static addresses go, since no NIC is to have these.
+    With replaces, files with static addresses are removed, because no NIC must have these.
     """
     if replaces:
         for path in draft.files(_DIRECTORY, "*.network"):
@@ -84,5 +84,5 @@ def _lines(plan: NicPlan) -> Iterator[str]:
         if one.gateway is not None:
             yield from ("[Route]", f"Gateway={one.gateway}")
             if one.is_on_link:
-                yield "GatewayOnlink=yes"  # so spelt until systemd 241, and read in this spelling ever since
+                yield "GatewayOnlink=yes"  # this spelling until systemd 241, and still accepted
             yield ""

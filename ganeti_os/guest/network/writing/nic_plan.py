@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is written for a NIC in any format, and how its files are told from those of other people."""
+"""The plan for a NIC in any format, and how our files are distinguished from other people's."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class StaticAddress:
 
     @property
     def is_on_link(self) -> bool:
-        """True when the gateway is reached on the link, although it is outside of the address's network."""
+        """True if the gateway is reached on the link, although it is outside of the address's network."""
         gateway = self.gateway
         return gateway is not None and gateway not in self.interface.network and not gateway.is_link_local
 
 
 @dataclass(frozen=True, slots=True)
 class NicPlan:
-    """What a NIC gets: its addresses, or DHCP where it has none. mac is in lower case, with colons."""
+    """The configuration of a NIC: its addresses, or DHCP if it has none. mac is in lower case, with colons."""
 
     index: int
     mac: str
@@ -49,7 +49,7 @@ class NicPlan:
 
     @property
     def name(self) -> str:
-        """The interface's name in files that need one. No kernel or udev gives it to another interface."""
+        """The interface's name in files that need one. Neither kernel nor udev gives it to another interface."""
         return f"nic{self.index}"
 
     @property
@@ -65,10 +65,10 @@ class NicPlan:
 
 
 def nic_plans(nics: Iterable[NicNetwork]) -> tuple[NicPlan, ...]:
-    """Return what each NIC gets; one without a hardware address gets nothing, since nothing tells it in the guest.
+    """Return the plan for each NIC; one without a hardware address gets none, because the guest cannot identify it.
 
-    An address of which neither network nor gateway is known is left out: with a wrong netmask the guest is not
-    reachable, while DHCP may know the right one.
+    An address without a known network or gateway is left out: with a wrong netmask the guest is not reachable, while
+    DHCP may know the right one.
     """
     plans = []
     for nic in with_one_default_route(nics):
@@ -77,14 +77,14 @@ def nic_plans(nics: Iterable[NicNetwork]) -> tuple[NicPlan, ...]:
             static = tuple(found for one in nic.addresses if (found := _static(nic.index, one)) is not None)
             plans.append(NicPlan(nic.index, mac, static, nic.name_servers, nic.search))
         elif nic.addresses:
-            log.info("NIC %d: nothing tells its MAC address, so no network configuration is written for it", nic.index)
+            log.info("NIC %d: its MAC address is not known, so no network configuration is written for it", nic.index)
     return tuple(plans)
 
 
 def _static(index: int, new: NewAddress) -> StaticAddress | None:
     if new.network is None and new.gateway is None:
         log.info(
-            "NIC %d: nothing tells the network of %s, so it is not written into the guest; put the NIC into a network "
+            "NIC %d: the network of %s is not known, so it is not written into the guest; put the NIC into a network "
             "of Ganeti's, or a netmask into NETWORKS_DIR",
             index,
             new.address,
@@ -106,7 +106,7 @@ def is_ours(draft: Draft, path: str) -> bool:
 
 
 def write_own_files(draft: Draft, files: dict[str, bytes], *, directory: str, pattern: str, mode: int = 0o644) -> None:
-    """Write files with our line before their contents, and remove others of ours that match: NICs that are gone."""
+    """Write files with our line before their contents, and remove other matching ones of ours: for removed NICs."""
     for path in draft.files(directory, pattern):
         if path not in files and is_ours(draft, path):
             draft.remove(path, "taken away: it is for a NIC that the instance no longer has")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""/etc/resolv.conf, where it is a plain file: no program then writes it, or one that accepts other lines in it."""
+"""/etc/resolv.conf, if it is a plain file: then no program writes it, or only one that accepts other lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SERVER = re.compile(rb"^[ \t]*+nameserver[ \t]", re.MULTILINE)
 
 
 def write_resolver(draft: Draft, plans: Sequence[NicPlan], *, is_new: bool) -> None:
-    """Write the name servers of the plans. A file that names others stays in a system that is not new.
+    """Write the name servers of the plans. In a system that is not new, a file with other ones stays.
 
     A symlink stays: it leads to the file of systemd-resolved, resolvconf or another program.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A udev rule that gives a NIC a name by its hardware address, for systems whose files go by names alone.
+"""A udev rule that names a NIC by its hardware address, for programs whose files use only names.
 
-A rule, not a *.link file: every udev since 2007 and eudev read it, and it decides before the *.link files do.
+It is a rule, not a *.link file: every udev since 2007 and eudev read it, and it takes precedence over *.link files.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _UDEV = (
 
 
 def has_udev(draft: Draft) -> bool:
-    """True when udev runs in the guest: with OpenRC it has to be enabled."""
+    """True if udev runs in the guest: with OpenRC it must be enabled."""
     if draft.exists("/etc/runlevels/sysinit"):
         return draft.stat("/etc/runlevels/sysinit/udev", follow_symlinks=False) is not None
     return any(draft.is_file(path) for path in _UDEV)
 
 
 def write_names(draft: Draft, plans: Sequence[NicPlan]) -> None:
-    """Let udev name the NICs by their plans, also against later rules. A VLAN has its NIC's address, but no driver."""
+    """Let udev name the NICs by their plans, overriding later rules. A VLAN has its NIC's address, but no driver."""
     rules = "".join(
         f'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{{address}}=="{plan.mac}", ATTR{{type}}=="1", '
         f'NAME:="{plan.name}"\n'

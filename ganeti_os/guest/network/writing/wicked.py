@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ifcfg-NAME of SUSE's wicked (and its ifup scripts before), with routes in ifroute-NAME: by names alone."""
+"""ifcfg-NAME of SUSE's wicked (and its earlier ifup scripts), with routes in ifroute-NAME: by names only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATHS = (f"{_DIRECTORY}/",)
 
 
 def wicked_foreign(draft: Draft) -> Foreign:
-    """Return what the other files configure."""
+    """Return the configuration of the other files."""
     foreign = foreign_beside_own(draft, _DIRECTORY, "if*-nic*")
     for path in ifcfg_of_others(draft, _DIRECTORY):
         name = path.rpartition("/ifcfg-")[2]
@@ -38,14 +38,16 @@ def wicked_foreign(draft: Draft) -> Foreign:
 
 
 def write_wicked(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
-    """Write two files for each NIC, and name the NICs by udev; replaces: other NICs' files and default routes go."""
+    """Write two files for each NIC, and name the NICs by udev; with replaces, other files and default routes are
+    removed.
+    """
     if replaces:
         for path in ifcfg_of_others(draft, _DIRECTORY):
             draft.remove(path, "taken away: the image's own network")
             draft.remove(path.replace("/ifcfg-", "/ifroute-"), "taken away: the image's own network")
         routes = draft.read(_ROUTES) if draft.is_file(_ROUTES) else None
         if routes is not None:
-            draft.change(_ROUTES, _DEFAULT.sub(b"", routes), "default routes of another network are taken away")
+            draft.change(_ROUTES, _DEFAULT.sub(b"", routes), "default routes of another network are removed")
     write_names(draft, plans)
     interfaces = {f"{_DIRECTORY}/ifcfg-{plan.name}": text_of(_lines(plan)) for plan in plans}
     write_own_files(draft, interfaces, directory=_DIRECTORY, pattern="ifcfg-nic*")
@@ -72,7 +74,7 @@ def _routes(plan: NicPlan) -> Iterator[str]:
 
 
 def _write_name_servers(draft: Draft, plans: Sequence[NicPlan]) -> None:
-    """Give netconfig the name servers, which writes them with those of DHCP."""
+    """Give the name servers to netconfig, which writes them together with those of DHCP."""
     wanted = {
         "NETCONFIG_DNS_STATIC_SERVERS": " ".join(str(server) for plan in plans for server in plan.name_servers),
         "NETCONFIG_DNS_STATIC_SEARCHLIST": " ".join(domain for plan in plans for domain in plan.search),
@@ -86,7 +88,7 @@ def _write_name_servers(draft: Draft, plans: Sequence[NicPlan]) -> None:
     for name, text in wanted.items():
         span = found.get(name)
         if span is None or data[span.start - 1 : span.start] not in (b'"', b"'"):
-            added.append(f'{name}="{text}"'.encode("ascii"))  # the last assignment counts
+            added.append(f'{name}="{text}"'.encode("ascii"))  # the last assignment applies
         else:
             spans.append((span, text.encode("ascii")))
     draft.change(_CONFIG, with_lines(substituted(data, spans), *added), "the name servers")

@@ -160,7 +160,7 @@ def test_a_disk_of_no_bytes_is_no_backup(tmp_path: Path) -> None:
 
 def test_raw_bytes_that_tell_no_size_are_told(caplog: pytest.LogCaptureFixture) -> None:
     restore(RAW, BackupKind.RAW, MemoryDisk(SIZE, fill=0xFF))
-    assert "pipe: nothing in it tells its size, so an early end would not be seen" in caplog.text
+    assert "pipe: it does not state its size, so an early end would not be noticed" in caplog.text
 
 
 @pytest.mark.parametrize("wanted", ["auto", "tar", "qcow2"])

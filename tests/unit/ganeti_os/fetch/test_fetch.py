@@ -72,7 +72,7 @@ def test_checksum_files(
 def test_without_a_checksum_the_names_are_told(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA, checksum=False)
     assert refused(server.url, cache) == (
-        f"{server.url}/{NAME}: no checksum was found beside it; the server has none of SHA256SUMS, {NAME}.sha256, "
+        f"{server.url}/{NAME}: no checksum was found for it; the server has none of SHA256SUMS, {NAME}.sha256, "
         f"SHA512SUMS, CHECKSUM, {NAME}.sha512, {NAME}.CHECKSUM, {NAME}.sig, {NAME}.SHA256, {NAME}.SHA256SUM, "
         "CHECKSUM.SHA256, sha256sums; put one there, or set IMAGE_VERIFY=no to use the image unchecked"
     )
@@ -85,8 +85,8 @@ def test_checksum_files_that_do_not_help_are_told(server: ImageServer, cache: Pa
     server.sums("0" * 64 + "  another\n")
     server.sums(f"MD5 ({NAME}) = {'0' * 32}\n", "CHECKSUM")
     assert refused(server.url, cache) == (
-        f"{server.url}/{NAME}: no checksum was found beside it: SHA256SUMS does not list it; CHECKSUM has a line that "
-        f"is not understood: 'MD5 ({NAME}) = {'0' * 32}'; expected 'DIGEST  FILE' or 'SHA256 (FILE) = DIGEST', with "
+        f"{server.url}/{NAME}: no checksum was found for it: SHA256SUMS does not list it; CHECKSUM has a line "
+        f"of unknown form: 'MD5 ({NAME}) = {'0' * 32}'; expected 'DIGEST  FILE' or 'SHA256 (FILE) = DIGEST', with "
         "SHA-256 or SHA-512; or set IMAGE_VERIFY=no to use the image unchecked"
     )
     assert server.ranges(NAME) == ["bytes=0-0"], "fetched for nothing"
@@ -368,7 +368,7 @@ def test_what_does_not_fit_is_refused_before(server: ImageServer, cache: Path, m
     small = os.statvfs_result((*free[:4], 1, *free[5:]))
     monkeypatch.setattr(os, "fstatvfs", lambda fd: small)
     text = refused(server.url, cache)
-    assert f"{NAME} has {len(DATA)} bytes (5.01 MiB), of which 5.01 MiB are still to be fetched, and" in text
+    assert f"{NAME} has {len(DATA)} bytes (5.01 MiB), of which 5.01 MiB are missing, and" in text
     assert left(cache) == set()
 
 

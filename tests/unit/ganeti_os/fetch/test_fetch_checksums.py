@@ -92,7 +92,7 @@ def test_lines_without(line: str) -> None:
     ],
 )
 def test_a_line_that_names_it_in_another_way_is_shown(line: str) -> None:
-    with pytest.raises(NotUnderstoodError, match=r"^has a line that is not understood: ") as caught:
+    with pytest.raises(NotUnderstoodError, match=r"^has a line of unknown form: ") as caught:
         find_checksum(line.encode(), NAME)
     assert NAME in str(caught.value)
 

@@ -178,7 +178,7 @@ def test_what_sshd_will_not_read_is_told(guest: Guest, caplog: pytest.LogCapture
     guest.give(keys=KEY)
     assert guest.read("root/.ssh/authorized_keys") == f"{KEY}\n"
     assert "sshd_config has AuthorizedKeysFile none" in caplog.text
-    assert "/root/.ssh/authorized_keys: can be written by others than root" in caplog.text
+    assert "/root/.ssh/authorized_keys: others than root can write to it" in caplog.text
 
 
 def test_links_lead_to_places_inside(guest: Guest, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_what_is_disabled_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     made = guest(tmp_path, INSTALLED, {"/etc/cloud/cloud-init.disabled": ""})
     assert configure(made, NEW) == 0
     assert caplog.messages == [
-        "cloud-init is installed but disabled by /etc/cloud/cloud-init.disabled; it is left as it is"
+        "cloud-init is installed but disabled by /etc/cloud/cloud-init.disabled; it is not changed"
     ]
     caplog.clear()
     assert configure(guest(tmp_path / "2", {"/etc/hostname": "x\n"}), NEW) == 0

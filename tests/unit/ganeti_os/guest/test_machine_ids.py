@@ -188,7 +188,7 @@ def test_names_that_somebody_chose_stay(guest: Guest, caplog: pytest.LogCaptureF
         guest.put(name, text)
     guest.forget()
     assert {name: guest.text(name) for name in chosen} == chosen
-    assert "/etc/iscsi/initiatorname.iscsi stays as the image has it" in caplog.text
+    assert "/etc/iscsi/initiatorname.iscsi is kept as in the image" in caplog.text
 
 
 def test_debian_that_makes_its_initiator_name_later(guest: Guest, caplog: pytest.LogCaptureFixture) -> None:
@@ -208,7 +208,7 @@ def test_a_host_id_and_zfs(guest: Guest, caplog: pytest.LogCaptureFixture) -> No
     guest.write("usr/sbin/zpool")
     guest.forget()
     assert file.read_bytes() == b"abcd"
-    assert "/etc/hostid stays as the image has it" in caplog.text
+    assert "/etc/hostid is kept as in the image" in caplog.text
 
 
 def test_rules_for_network_cards_of_the_image_are_emptied(guest: Guest) -> None:

@@ -239,8 +239,8 @@ def test_the_keys_that_sshd_config_names(tmp_path: Path, caplog: pytest.LogCaptu
     assert guest.keys() == []
     assert (guest.root / "srv/keys/one.pub").read_text().startswith("ecdsa-sha2-nistp256 ")
     assert sorted(path.name for path in (guest.root / "srv/keys").iterdir()) == ["one", "one.pub"]
-    assert "/etc/ssh/ssh_host_dsa_key is not made anew" in caplog.text
-    assert "/srv/keys/my is not made anew" in caplog.text
+    assert "/etc/ssh/ssh_host_dsa_key is not replaced" in caplog.text
+    assert "/srv/keys/my is not replaced" in caplog.text
     assert "/etc/ssh/keys.conf:3 names a host certificate" in caplog.text
 
 
@@ -338,7 +338,7 @@ def test_dropbear(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         file = guest.root / f"etc/dropbear/dropbear_{kind}_host_key"
         assert ALGORITHMS[kind].encode() in file.read_bytes()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert "/etc/dropbear/initramfs/dropbear_rsa_host_key stays as the image has it" in caplog.text
+    assert "/etc/dropbear/initramfs/dropbear_rsa_host_key is kept as in the image" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_a_configuration_of_very_many_lines_is_refused(tmp_path: Path) -> None:
     """15 MiB of them would take 700 MiB of memory."""
     files = {f"etc/ssh/sshd_config.d/{number}.conf": "a b\n" * 15_000 for number in range(2)}
     guest = Guest(tmp_path, {"etc/ssh/sshd_config": "Include sshd_config.d/*.conf\n", **files})
-    message = r"^/etc/ssh/sshd_config: it has more than 20000 lines, with what it includes; no more are read$"
+    message = r"^/etc/ssh/sshd_config: it has more than 20000 lines, including included files; no more are read$"
     with open_mounted_tree(guest.root) as tree, pytest.raises(GuestError, match=message):
         config_lines(Draft(tree))
 

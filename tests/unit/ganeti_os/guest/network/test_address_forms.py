@@ -259,7 +259,7 @@ def test_the_known_address_among_several_is_changed_with_what_belongs_to_it(
     )
     assert guest.read()["/etc/ssh/sshd_config"] == files["/etc/ssh/sshd_config"]
     assert warnings(caplog) == [
-        "/etc/ssh/sshd_config:2: 192.0.2.10 stays here, which the instance has no longer; change it inside the guest"
+        "/etc/ssh/sshd_config:2: 192.0.2.10 remains here, which the instance has no longer; change it inside the guest"
     ]
     assert "/etc/ssh/sshd_config:3: a comment names 192.0.2.10" in caplog.text
 
@@ -270,8 +270,8 @@ def test_a_gateway_outside_the_new_network_is_told(tmp_path: Path, caplog: pytes
     guest.rename("198.51.100.5", NIC_0_NETWORK_SUBNET="198.51.100.0/26")
     assert guest.read()["/etc/network/interfaces"] == text.replace("192.0.2.10/24", "198.51.100.5/26")
     assert warnings(caplog) == [
-        "/etc/network/interfaces:3: the gateway 192.0.2.1 stays, which is not in 198.51.100.0/26: "
-        "nothing tells another one"
+        "/etc/network/interfaces:3: the gateway 192.0.2.1 is kept, although it is not in 198.51.100.0/26: "
+        "no other one is known"
     ]
 
 
@@ -289,7 +289,7 @@ def test_a_gateway_that_becomes_one_outside_its_network(
     guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files})
     guest.rename("198.51.100.5", NIC_0_NETWORK_SUBNET="198.51.100.5/32", NIC_0_NETWORK_GATEWAY="203.0.113.1")
     assert "203.0.113.1" in str(contents(guest, files))
-    expected = ["/etc/systemd/network/a.network:3: the gateway 203.0.113.1 is not in 198.51.100.5/32; the file has to "
+    expected = ["/etc/systemd/network/a.network:3: the gateway 203.0.113.1 is not in 198.51.100.5/32; the file must "
                 "say that it is on the link"] if warned else []  # fmt: skip
     assert warnings(caplog) == expected
 
@@ -306,7 +306,7 @@ def test_what_a_template_gives_to_two_nics_stays(tmp_path: Path, caplog: pytest.
     after = str(guest.read()["/etc/network/interfaces"])
     assert after == text.replace("192.0.2.10/24", "198.51.100.5/26").replace("192.0.2.11/24", "203.0.113.5/24")
     assert warnings(caplog) == [
-        "/etc/network/interfaces:2: 192.0.2.1 stays: it would be another one for each NIC",
+        "/etc/network/interfaces:2: 192.0.2.1 is kept: it would be another one for each NIC",
     ]
 
 
@@ -321,7 +321,7 @@ def test_the_same_address_of_another_interface_stays(tmp_path: Path) -> None:
 def test_a_source_that_is_not_followed_is_told(tmp_path: Path, pattern: str, caplog: pytest.LogCaptureFixture) -> None:
     guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": f"\nsource {pattern}\n"})
     guest.rename("10.0.0.5")
-    assert warnings(caplog) == ["/etc/network/interfaces:2: what source names here is not looked for"]
+    assert warnings(caplog) == ["/etc/network/interfaces:2: the files of this source are not searched"]
 
 
 TWO = (

@@ -235,5 +235,5 @@ def test_comments_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureF
     guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": data})
     guest.rename("192.0.2.77")
     assert "/etc/network/interfaces:3: a comment names 192.0.2.10" in caplog.text
-    assert "4980 more comments in the guest name such an address" in caplog.text
+    assert "4980 more comments in the guest have such an address" in caplog.text
     assert len(caplog.records) < 40

@@ -49,7 +49,7 @@ def test_at_most_some_places_are_told(tmp_path: Path, caplog: pytest.LogCaptureF
     guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files})
     guest.rename("192.0.2.77")
     assert len(warnings(caplog)) == 21
-    assert "79 more places in the guest name an address that the instance has no longer" in caplog.text
+    assert "79 more locations in the guest have an address that the instance has no longer" in caplog.text
 
 
 def test_a_backup_copy_beside_a_file_is_neither_read_nor_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

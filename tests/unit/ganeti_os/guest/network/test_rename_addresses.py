@@ -228,7 +228,7 @@ def test_an_alias_is_a_second_address(tmp_path: Path, caplog: pytest.LogCaptureF
     guest.rename("10.0.0.3")
     assert interfaces(guest) == ["10.0.0.1", "10.0.0.2"]
     path = "/etc/network/interfaces"
-    assert f"eth0 has 2 addresses; what stays is {path}:2: 10.0.0.1, {path}:4: 10.0.0.2" in caplog.text
+    assert f"eth0 has 2 addresses; unchanged: {path}:2: 10.0.0.1, {path}:4: 10.0.0.2" in caplog.text
 
 
 def test_both_families(tmp_path: Path) -> None:
