@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Messages to standard error: each line says which instance and which step; never standard output.
+"""Messages to standard error: each line names the instance and the step; never standard output.
 
 image create inst1.example: partitioning: writing the label
 image create inst1.example: copying: 40 %, 4 GiB of 10 GiB
@@ -25,7 +25,7 @@ STEP_SECONDS = 10.0
 
 
 class _Formatter(logging.Formatter):
-    """Puts the prefix before every line; what could drive a terminal is shown as an escape."""
+    """Puts the prefix before every line; characters that could control a terminal are shown as escapes."""
 
     def __init__(self, prefix: Callable[[], str]) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class _Formatter(logging.Formatter):
 
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name and signature
-        """Stay silent: a standard error that is closed or full must not end an installation."""
+        """Stay silent: a closed or full standard error must not end an installation."""
 
 
 class Messages:
-    """Where a verb's messages go; made once, by the verb's main function.
+    """The destination of a verb's messages; made once, by the verb's main function.
 
-    check is called where a step begins or gets on, and may raise to end the verb there.
+    check is called when a step begins or progresses, and may raise to end the verb there.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Messages:
         self._failed: tuple[BaseException, str] | None = None
 
     def attach(self, *, stream: TextIO | None = None) -> None:
-        """Send every logger's records of level INFO to stream (None: standard error)."""
+        """Send every logger's records of level INFO and above to stream (None: standard error)."""
         handler = _Handler(stream or sys.stderr)
         handler.setFormatter(_Formatter(self.prefix))
         root = logging.getLogger()
         root.handlers[:] = [handler]
-        logging.getLogger("libarchive").setLevel(logging.WARNING)  # it reports features that no one asked for
+        logging.getLogger("libarchive").setLevel(logging.WARNING)  # it reports features that were not requested
         self.set_debug(False)
 
     def set_debug(self, debug: bool) -> None:
@@ -74,16 +74,16 @@ class Messages:
         logging.getLogger().setLevel(logging.DEBUG if debug else logging.INFO)
 
     def set_instance(self, *, os_name: str, verb: str, instance: str) -> None:
-        """Name the instance, once the request is known."""
+        """Set the instance's name, once the request is known."""
         self._who = " ".join(word for word in (os_name, verb, instance) if word)
 
     def prefix(self) -> str:
-        """Return what every line begins with."""
+        """Return the prefix of every line."""
         return f"{printable(self._who)}: " + "".join(f"{step}: " for step in self._steps[-1:])
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Name what is being done for the lines of the block, and for the failure() of an error that leaves it."""
+        """Set the step for the lines of the block, and for the failure() of an error that leaves it."""
         self.check()
         self._steps.append(name)
         try:
@@ -96,14 +96,14 @@ class Messages:
             self._steps.pop()
 
     def failure(self, error: BaseException) -> None:
-        """Write the error as the last line, in one piece; its traceback goes before it when DEBUG is shown."""
+        """Write the error as the last line, in one piece; its traceback precedes it if DEBUG is shown."""
         if self._failed is not None and self._failed[0] is error:
             self._steps.append(self._failed[1])
         log.debug("%s", type(error).__name__, exc_info=error)
         log.error("%s", " ".join(str(error).split()) or type(error).__name__)
 
     def progress(self, doing: str) -> Progress:
-        """Return a callback that logs a line for each STEP_PERCENT, and one when nothing was said for STEP_SECONDS."""
+        """Return a callback that logs a line for each STEP_PERCENT, and one after STEP_SECONDS without a line."""
         lines = ProgressLines(doing)
 
         def progress(done: int, total: int) -> None:
@@ -114,7 +114,7 @@ class Messages:
 
 
 class ProgressLines:
-    """A Progress that writes few lines: how far, and how much of how much."""
+    """A Progress that writes few lines: percent, and the amount of the total."""
 
     def __init__(self, doing: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._doing = doing
@@ -124,7 +124,7 @@ class ProgressLines:
 
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()
-        if done and not total:  # how much there will be is not known
+        if done and not total:  # the total is not known
             if now - self._said >= STEP_SECONDS:
                 self._said = now
                 log.info("%s: %s", self._doing, format_size(done))

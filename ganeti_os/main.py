@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From a call by Ganeti to an exit status: 0 done, 1 failed, 2 wrong usage.
 
-Standard output belongs to the export stream. Messages go to standard error, and the last line of a failure is the
-sentence that the administrator needs, because Ganeti shows the tail of the log.
+Standard output is for the export stream. Messages go to standard error, and the last line of a failure is the sentence
+that the administrator needs, because Ganeti shows the end of the log.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pydiskimg.text import without_password
 log = logging.getLogger(__name__)
 
 OS_NAME = "image"
-STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
-# How long a verb that was told to end may wait for the program at the other end of the pipe.
+STREAMING = {"export": 1, "import": 0}  # and the descriptor of the backup's stream
+# How long a verb that received a signal may wait for the program at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
-# What is not complete when a signal or a defect ends the verb, also before anything was written.
+# The incomplete object in messages when a signal or a defect ends the verb, also before the first write.
 WHAT = {
     "create": "the installation",
     "import": "the disk",
@@ -38,7 +38,7 @@ WHAT = {
     "rename": "the renaming",
     "verify": "the check",
 }
-DOING = {  # what a verb does in general, for messages that no step of its own names
+DOING = {  # the description of a verb, for messages outside of any step
     "create": "installing",
     "export": "exporting",
     "import": "restoring",
@@ -74,7 +74,7 @@ def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: s
     except HelpRequested as usage:
         return _show(str(usage), messages)
     except UsageError as error:
-        with suppress(OSError, AttributeError):  # a log that is full or closed
+        with suppress(OSError, AttributeError):  # the log is full or closed
             sys.stderr.write(f"{error.usage}\n")
         messages.failure(error)
         return 2
@@ -85,7 +85,7 @@ def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: s
 
 
 def _show(usage: str, messages: Messages) -> int:
-    """Print what a person asked for, and return the exit status; no verb runs."""
+    """Print the requested text, and return the exit status; no verb runs."""
     try:
         print(usage, flush=True)  # noqa: T201
     except OSError as error:
@@ -95,7 +95,7 @@ def _show(usage: str, messages: Messages) -> int:
 
 
 def _reported(error: Exception, ending: Ending) -> Exception:
-    """Return what the last line is to say: an error that a signal brought about is that signal's."""
+    """Return the error for the last line: an error caused by a signal is reported as that signal's."""
     if ending.number and not isinstance(error, TerminatedError):
         log.info("%s", error)
         return ending.error()
@@ -116,5 +116,5 @@ def _serve(
         messages.set_debug(request.debug_level > 0 or settings.image_debug)
         log.debug("%s", " ".join(f"{name}={without_password(text)!r}" for name, text in settings.texts().items()))
     with messages.step(DOING[verb]):
-        # Imported only here: a package that is missing must end in a sentence, too.
+        # Imported here: a missing package must also end in a sentence.
         import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)

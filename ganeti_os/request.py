@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What Ganeti asks for: arguments (OS API 5) or environment (API 10, 15, 20) become one frozen Request.
+"""The request of Ganeti: arguments (OS API 5) or environment (API 10, 15, 20) become one frozen Request.
 
-Follows ganeti-os-interface(7) and what Ganeti 3.0 was seen to pass. Nothing is read but the two parameters of
-parse_request().
+It follows ganeti-os-interface(7) and the observed calls of Ganeti 3.0. Only the two parameters of parse_request() are
+read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pydiskimg.errors import DiskImageError
 VERBS = ("create", "import", "export", "rename", "verify")
 API_VERSIONS = (20, 15, 10, 5)
 
-_MAX_DISKS = 1024  # any number, but not one that a typing error makes; Ganeti stops at 16
+_MAX_DISKS = 1024  # any number, except one made by a typing error; Ganeti stops at 16
 _MAX_NICS = 1024  # Ganeti stops at 8
-_OPTIONS = {  # OS API 5: option letter -> what it stands for
+_OPTIONS = {  # OS API 5: option letter -> its meaning
     "create": {"i": "instance_name", "b": "blockdev_sda", "s": "blockdev_sdb"},
     "import": {"i": "instance_name", "b": "blockdev_sda", "s": "blockdev_sdb"},
     "export": {"i": "instance_name", "b": "blockdev_sda"},
@@ -36,7 +36,7 @@ _DOES = {
     "rename": "Give the system on the instance's disks the new name and what Ganeti knows of its network.",
     "verify": "Check the OS parameters in the environment against the settings of this node.",
 }
-_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")  # as Ganeti normalises names, in either case
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")  # normalised as by Ganeti, for either case
 _VARIANT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}")
 _DIGITS = re.compile(r"[0-9]{1,15}")
 _GANETI_VARIABLE = re.compile(
@@ -46,11 +46,11 @@ _GANETI_VARIABLE = re.compile(
 
 
 class HelpRequested(Exception):  # noqa: N818 - not an error: the text is the usage, the exit status 0
-    """-h or --help was given; the text is what they show."""
+    """-h or --help was given; the text is the help."""
 
 
 class UsageError(DiskImageError):
-    """The arguments are wrong (exit status 2); usage is the usage message that belongs below the text."""
+    """The arguments are wrong (exit status 2); usage is the usage message to print after the text."""
 
     def __init__(self, message: str, *, usage: str) -> None:
         super().__init__(message)
@@ -58,12 +58,12 @@ class UsageError(DiskImageError):
 
 
 class RequestError(DiskImageError):
-    """What Ganeti passed makes no sense, or cannot be served."""
+    """The values from Ganeti are invalid, or the request is not supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceDisk:
-    """A disk of the instance; path is absolute, size_mib what Ganeti believes (None: not told)."""
+    """A disk of the instance; path is absolute, size_mib is Ganeti's size (None: not given)."""
 
     index: int
     path: str
@@ -90,10 +90,10 @@ class InstanceNic:
 class Request:
     """One call of a verb.
 
-    disks are in Ganeti's order. With OS API 5 disks[0] is sda and swap_path is sdb (None for export, and with the
-    other versions: swap is a matter of the settings there). device is the disk (or its snapshot) that export and
-    import work on, device_index its number. kernel_path is None when the kernel is on the instance's own disk;
-    serial_console is a hypervisor parameter. environment holds Ganeti's own variables, for customisation scripts.
+    disks are in Ganeti's order. With OS API 5 disks[0] is sda and swap_path is sdb (None for export, and with the other
+    versions, where settings determine swap). device is the disk (or its snapshot) for export and import, device_index
+    its number. kernel_path is None when the kernel is on the instance's own disk; serial_console is a hypervisor
+    parameter. environment holds Ganeti's own variables, for customisation scripts.
     """
 
     verb: str
@@ -121,12 +121,12 @@ class Request:
 
     @property
     def kernel_inside(self) -> bool:
-        """True when the instance boots the kernel on its own disk: Ganeti names no kernel of the node."""
+        """True if the instance boots the kernel on its own disk: Ganeti gives no kernel of the node."""
         return self.kernel_path is None
 
 
 def help_text(verb: str) -> str:
-    """Return what --help shows: the usage message of a verb, and what the verb does."""
+    """Return the text of --help: the usage message of a verb, and its description."""
     return f"{usage(verb)}\n\n{_DOES[verb]}"
 
 
@@ -143,9 +143,9 @@ def usage(verb: str) -> str:
 
 
 def parse_request(verb: str, argv: Sequence[str], environ: Mapping[str, str]) -> Request:
-    """Return what is asked of a verb by its arguments (without the program's name) and environment.
+    """Return the request of a verb from its arguments (without the program's name) and environment.
 
-    Raises HelpRequested, UsageError (wrong arguments) or RequestError (values that make no sense).
+    Raises HelpRequested, UsageError (wrong arguments) or RequestError (invalid values).
     """
     if verb not in VERBS:
         raise ValueError(f"{verb!r} is not one of {', '.join(VERBS)}")
@@ -157,13 +157,13 @@ def parse_request(verb: str, argv: Sequence[str], environ: Mapping[str, str]) ->
     if version == 5:
         return _arguments_request(verb, argv, environ)
     if argv:
-        message = f"{verb} takes no arguments with OS API {version}, where all comes by environment; found {argv[0]!r}"
+        message = f"{verb} takes no arguments with OS API {version}, which uses the environment; found {argv[0]!r}"
         raise UsageError(message, usage=usage(verb))
     return _environment_request(verb, environ, version)
 
 
 def apparent_instance(verb: str, argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Return the instance that a call is about as far as one can see, for what is said of a call that is wrong."""
+    """Return the instance of a call as far as it can be determined, for messages about an invalid call."""
     option = "-n" if verb == "rename" else "-i"
     given = [value for name, value in pairwise(argv) if name == option]
     names = given if given and verb in _OPTIONS else [environ.get("INSTANCE_NAME", "")]
@@ -233,7 +233,7 @@ def _options(verb: str, argv: Sequence[str]) -> dict[str, str]:
     except getopt.GetoptError as error:
         raise UsageError(f"{verb}: {error.msg}", usage=usage(verb)) from None
     if rest:
-        raise UsageError(f"{verb}: found the argument {rest[0]!r}, expected options only", usage=usage(verb))
+        raise UsageError(f"{verb}: found the argument {rest[0]!r}, expected only options", usage=usage(verb))
     values: dict[str, str] = {}
     for option, value in found:
         if option[1:] in values:
@@ -247,7 +247,7 @@ def _options(verb: str, argv: Sequence[str]) -> dict[str, str]:
 
 
 def _from_here(path: str) -> str:
-    """Make a relative path absolute: only a person gives one, and scripts run in another directory."""
+    """Make a relative path absolute: only people give one, and scripts run in another directory."""
     try:
         return os.path.abspath(path)
     except OSError as error:
@@ -255,7 +255,7 @@ def _from_here(path: str) -> str:
 
 
 def _variables_from_arguments(values: Mapping[str, str], environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Give scripts under API 5 the names that the later versions have."""
+    """Give scripts under API 5 the variables of the later versions."""
     variables = dict(_ganeti_variables(environ))
     variables |= {"OS_API_VERSION": "5", "INSTANCE_NAME": values.get("i") or values["n"], "DISK_0_PATH": values["b"]}
     if "s" in values:
@@ -311,7 +311,7 @@ def _disk(environ: Mapping[str, str], index: int) -> InstanceDisk:
         uri = environ.get(prefix + "URI")
         if uri:
             raise RequestError(
-                f"disk {index} is reachable by {prefix}URI ({uri}) only, and {prefix}PATH is not set; give the disk "
+                f"disk {index} is reachable only by {prefix}URI ({uri}), and {prefix}PATH is not set; give the disk "
                 "template kernel-space access, so that the node has a block device for it"
             )
         raise RequestError(f"{prefix}PATH is not set; expected the absolute path of disk {index}")
@@ -349,7 +349,7 @@ def _nic(environ: Mapping[str, str], index: int) -> InstanceNic:
 
 
 def _device(verb: str, environ: Mapping[str, str]) -> tuple[str | None, int | None]:
-    """Return the disk of export and import: with snapshots it is none of the instance's own paths."""
+    """Return the disk of export and import: with snapshots its path is not one of the instance's own."""
     if verb not in ("import", "export"):
         return None, None
     prefix = verb.upper()
@@ -388,7 +388,7 @@ def _parameters(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _ganeti_variables(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Leave out what export and import inherit from the node daemon."""
+    """Remove variables that export and import inherit from the node daemon."""
     return MappingProxyType({k: v for k, v in environ.items() if _GANETI_VARIABLE.fullmatch(k)})
 
 
@@ -420,7 +420,7 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
 
 
 def _serial_console(environ: Mapping[str, str]) -> bool:
-    """Tell whether the instance has a serial console: a hypervisor parameter, which Ganeti writes as Python does."""
+    """True if the instance has a serial console: a hypervisor parameter, which Ganeti writes in Python's form."""
     return environ.get("INSTANCE_HV_serial_console", "").lower() in ("true", "1", "yes")
 
 
@@ -443,6 +443,6 @@ def _check_distinct(paths: Mapping[str, str]) -> None:
     for what, path in paths.items():
         if path in seen:
             raise RequestError(
-                f"{what} is {path!r}, which {seen[path]} names already; each disk must be a different one"
+                f"{what} is {path!r}, which {seen[path]} already names; each disk must be a different one"
             )
         seen[path] = what

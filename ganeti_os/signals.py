@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Being asked to end: a signal is noted, and takes effect where nothing is half done.
+"""Requests to end: a signal is recorded, and takes effect where no operation is half done.
 
-An exception raised by the signal itself could come between an open() and the code that closes it: the leaked descriptor
-would keep the guest's file system from being unmounted. So check() is called at the start of each step and with each
-progress, in any thread.
+An exception raised by the signal handler itself could come between an open() and the code that closes it: the leaked
+descriptor would keep the guest's file system from being unmounted. Therefore check() is called at the start of each
+step and at each progress, in any thread.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class TerminatedError(Exception):
-    """A signal asked us to end."""
+    """A signal asked the process to end."""
 
 
 class Ending:
-    """Notes the first of SIGNALS that arrives once install() was called, in the main thread.
+    """Records the first of SIGNALS that arrives after install() was called, in the main thread.
 
-    what names, for messages, the thing that is not complete when a signal ends us.
+    what names, for messages, the object that is incomplete when a signal ends the process.
     """
 
     def __init__(self, what: str) -> None:
@@ -29,10 +29,10 @@ class Ending:
         self._patience = 0.0
 
     def install(self, *, patience_seconds: float = 0.0) -> None:
-        """Handle the signals, but for those that we were started to ignore.
+        """Handle the signals, except those that the process was started to ignore.
 
-        patience_seconds is for what waits for another process, which may never go on: if we have not ended so long
-        after a signal, error() is raised in the main thread, wherever that is. 0: never.
+        patience_seconds is for code that waits for another process, perhaps forever: if the process has not ended that
+        long after a signal, error() is raised in the main thread, wherever that is. 0: never.
         """
         self._patience = patience_seconds
         signal.signal(signal.SIGALRM, self._lose_patience)
@@ -41,12 +41,12 @@ class Ending:
                 signal.signal(number, self._note)
 
     def check(self) -> None:
-        """Raise TerminatedError when a signal has arrived."""
+        """Raise TerminatedError if a signal has arrived."""
         if self.number:
             raise self.error()
 
     def error(self) -> TerminatedError:
-        """Return what check() raises."""
+        """Return the error that check() raises."""
         name = signal.Signals(self.number or signal.SIGALRM).name
         return TerminatedError(f"ended by {name}; {self.what} is not complete")
 

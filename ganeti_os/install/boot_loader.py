@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The boot loader of a system that was built from its files: GRUB for a BIOS, from what the system itself carries."""
+"""The boot loader of a system that was built from its files: GRUB for a BIOS, from the system's own package."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _X86 = ("x86", "x86_64")
 
 
 def install_boot_loader(installation: Installation, system: NewSystem, tree: Tree) -> None:
-    """Write GRUB, what it reads, and give the system's table the code that loads it: nothing boots before that comes.
+    """Write GRUB and its files, and put the code that loads it into the system's table: nothing boots before that.
 
-    tree is the whole system, with its /boot in it. A system without GRUB, or for which there is no
-    BIOS, is logged. Raises BootLoaderError for a GRUB that is not known and StorageError; an import, whose
-    data are all restored by then, logs them.
+    tree is the whole system, including its /boot. A system without GRUB, or for a machine without a BIOS, is logged.
+    Raises BootLoaderError for an unknown GRUB and StorageError; an import, whose data are all restored by then, logs
+    them.
     """
     if installation.settings.bootloader == "none" or not installation.request.kernel_inside:
         return
@@ -45,7 +45,7 @@ def install_boot_loader(installation: Installation, system: NewSystem, tree: Tre
 
 
 def _reason_against(installation: Installation) -> str:
-    """Return why no BIOS can boot the instance's disk; empty where one can."""
+    """Return why a BIOS cannot boot the instance's disk; empty if it can."""
     settings, disk = installation.settings, installation.disk
     if node_architecture(settings.arch) not in _X86:
         return f"GRUB for a BIOS is for {' and '.join(_X86)}, the system is for {settings.arch}"
@@ -55,9 +55,9 @@ def _reason_against(installation: Installation) -> str:
 def _tell(installation: Installation, reason: object) -> None:
     """Log why no boot loader was written; a script may bring one."""
     if installation.scripts:
-        log.info("no boot loader is written, so a customisation script has to bring one: %s", reason)
+        log.info("no boot loader is written, so a customisation script must install one: %s", reason)
     else:
-        log.warning("no boot loader is written, and the instance does not boot by itself: %s", reason)
+        log.warning("no boot loader is written, and the instance cannot boot by itself: %s", reason)
 
 
 def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:

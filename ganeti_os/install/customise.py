@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An installed system: the overlay copied over it, the instance's identity, then the scripts."""
+"""Customise an installed system: copy the overlay over it, set the instance's identity, run the scripts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ _EFI = "/boot/efi"
 
 
 def customise_image(installation: Installation, disk: ShownDisk) -> bool:
-    """Find the system on the disk, let it become the instance, and customise it.
+    """Find the system on the disk, make it the instance, and customise it.
 
-    Scripts, and what is not an ext, need root: they are mounted, unless GUEST_MOUNT=no.
-
-    disk is the installation's, or what holds its beginning back; scripts see the installation's. A disk without a Linux
-    system stays as its image made it where nothing else than its identity was to change, or GUEST_MOUNT=no. False where
-    the instance's name and network did not get to where the system's cloud-init reads them.
+    Scripts, and file systems other than ext, need root: they are mounted, unless GUEST_MOUNT=no. disk is the
+    installation's, or the one that holds its beginning back; scripts see the installation's. A disk without a Linux
+    system is not changed if only its identity was to be set, or with GUEST_MOUNT=no. Return False if the system's
+    cloud-init will not see the instance's name and network.
     """
     may_mount = installation.settings.guest_mount
     try:
@@ -54,7 +53,7 @@ def customise_image(installation: Installation, disk: ShownDisk) -> bool:
 
 
 def require_right_to_mount(installation: Installation, source: Source, hint: str) -> None:
-    """Refuse, before anything is written, what has to be mounted on a disk that has what source has: with the hint."""
+    """Refuse a disk with the contents of source, before the first write, if it must be mounted and cannot be."""
     if _needs_mounting(installation, source):
         require_mounting(hint)
 
@@ -69,18 +68,18 @@ def _needs_mounting(installation: Installation, source: Source) -> bool:
 
 
 def _needs_efi(installation: Installation) -> Callable[[ReadableTree], bool]:
-    """Return what tells of a guest's tree whether the overlay has something for its /boot/efi, which is a FAT."""
+    """Return a function that tells whether the overlay has files for a guest's /boot/efi, which is a FAT."""
     if installation.overlay is None:
         return lambda _tree: False
-    from ganeti_os.install.overlay import reached_by  # only here: few installations have one
+    from ganeti_os.install.overlay import reached_by  # imported here: few installations have one
 
     return lambda tree: bool(reached_by(installation.overlay or "", tree, [_EFI]))
 
 
 def _customise_opened(installation: Installation, disk: ShownDisk, guest: Guest) -> bool:
-    """Bring the overlay, however many files, and then the identity, as one change; True where a seed is not seen.
+    """Copy the overlay and then set the identity, as one change; True if a seed will not be seen.
 
-    An overlay may be larger than a journal. Without its beginning the disk boots nowhere yet.
+    An overlay may be larger than a journal. The disk does not boot yet, because its beginning is missing.
     """
     may_mount = installation.settings.guest_mount
     if installation.overlay is not None:
@@ -94,7 +93,7 @@ def _customise_opened(installation: Installation, disk: ShownDisk, guest: Guest)
 
 
 def _customise_mounted(installation: Installation, disk: ShownDisk, guest: Guest) -> bool:
-    """Mount the guest, for the administrator's scripts; True where a seed in it is not seen."""
+    """Mount the guest, for the administrator's scripts; True if a seed in it will not be seen."""
     with mounted_guest(disk, guest, programs=True) as mounted:
         with open_mounted_tree(mounted.target, name=installation.disk.name) as tree:
             opened = OpenedGuest(tree, mounted.inside, mounted.target, mounted.has_efi)
@@ -106,15 +105,16 @@ def _customise_mounted(installation: Installation, disk: ShownDisk, guest: Guest
 
 
 def _bring_overlay(installation: Installation, overlay: str, guest: Guest, opened: OpenedGuest) -> None:
-    """Copy the overlay into the guest, and tell of what in it the guest is not going to see."""
-    from ganeti_os.install.overlay import copy_overlay, put_overlay, reached_by  # only here: few installations have one
+    """Copy the overlay into the guest, and warn of files in it that the guest will not see."""
+    # imported here: few installations have one
+    from ganeti_os.install.overlay import copy_overlay, put_overlay, reached_by
 
     left = [_EFI] if guest.efi is not None and not opened.has_efi else []
     may_mount = installation.settings.guest_mount
     for point in reached_by(overlay, opened.tree, [*left, *guest.closed]):
         is_forbidden = point in left and not may_mount
-        why = "GUEST_MOUNT=no" if is_forbidden else "what its fstab mounts there is not opened"
-        log.warning("%s of the guest is left alone (%s), and what the overlay has there is hidden", point, why)
+        why = "GUEST_MOUNT=no" if is_forbidden else "the file system that its fstab mounts there is not opened"
+        log.warning("%s of the guest is left alone (%s), and the overlay's files there are hidden", point, why)
     if opened.target is not None:
         copy_overlay(overlay, opened.target, installation.messages)
     else:
@@ -123,7 +123,7 @@ def _bring_overlay(installation: Installation, overlay: str, guest: Guest, opene
 
 
 def _becomes_instance(installation: Installation, opened: OpenedGuest) -> bool:
-    """Give the guest the identity of its instance; True where a seed in it is not seen."""
+    """Give the guest the identity of its instance; True if a seed in it will not be seen."""
     become_instance(installation, opened.tree)
     return installation.gives_identity and needs_seed_volume(opened.tree, opened.inside)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a directory holds, for the message that something is not in it."""
+"""A listing of a directory, for the message that a file is not in it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 from pydiskimg.text import quoted
 
 _SHOWN = 20  # names in a message
-_LISTED = 10_000  # names looked at
+_LISTED = 10_000  # names that are read
 
 
 def listing(directory: str) -> str:
-    """Return what a directory holds, as the end of a sentence."""
+    """Return the contents of a directory, as the end of a sentence."""
     try:
         names = listed_names(directory)
     except FileNotFoundError:
@@ -22,16 +22,16 @@ def listing(directory: str) -> str:
     if not names:
         return f"the directory {directory} is empty"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"in {directory} there is: {', '.join(map(shown_name, names[:_SHOWN]))}{more}"
+    return f"{directory} contains: {', '.join(map(shown_name, names[:_SHOWN]))}{more}"
 
 
 def listed_names(directory: str) -> list[str]:
-    """Return the names in a directory in order, hidden ones left out, _LISTED of them at most. Raises OSError."""
+    """Return the names in a directory in order, without hidden ones, at most _LISTED of them. Raises OSError."""
     with os.scandir(directory) as entries:
         listed = (entry.name for _, entry in zip(range(_LISTED), entries, strict=False))
         return sorted(name for name in listed if not name.startswith("."))
 
 
 def shown_name(name: str) -> str:
-    """Return the name as it is, or quoted where it would look like several words of a sentence."""
+    """Return the name, in quotes if it could be read as several words of a sentence."""
     return name if name.isprintable() and " " not in name else quoted(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""dump(8)s of a root and a /boot become a disk: partitions, file systems, their files, fstab, the boot loader."""
+"""Turn dump(8)s of a root and a /boot into a disk: partitions, file systems, their files, fstab, the boot loader."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROOT, BOOT = "root", "boot"
 
 
 class DumpFile(Protocol):
-    """A dump that is read from front to back; name is for messages."""
+    """A dump that is read from start to end; name is for messages."""
 
     name: str
 
@@ -49,7 +49,7 @@ class DumpFile(Protocol):
 
 
 def install_dumps(image: ImageFile, installation: Installation) -> None:
-    """Restore an image that is a dump of a root, and one of a /boot where the kernel is inside."""
+    """Restore an image that is a dump of a root, and one of a /boot if the kernel is inside."""
     with ExitStack() as stack:
         files = [(ROOT, _StoredDump(stack, image.path))]
         if image.boot_path is not None:
@@ -58,10 +58,10 @@ def install_dumps(image: ImageFile, installation: Installation) -> None:
 
 
 def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installation) -> None:
-    """Restore the dumps, each ROOT or BOOT, in the order in which they come, the partition table last.
+    """Restore the dumps, each ROOT or BOOT, in the order of their arrival; the partition table is written last.
 
-    /boot gets its partition as in every new installation: when the kernel is inside. Needs root for customisation
-    scripts only.
+    As in every new installation, /boot gets a partition if the kernel is inside. Root is needed only for customisation
+    scripts.
     """
     messages = installation.messages
     prepare_scripts(installation)
@@ -92,7 +92,7 @@ def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installat
 
 
 def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, DumpReader], None, None]:
-    """Begin to read each dump when it is its turn; the first one's turn is before anything is written."""
+    """Begin to read each dump in its turn; the first one before the first write."""
     for which, file in dumps:
         with open_dump(file, file.name) as reader:
             yield which, reader
@@ -101,7 +101,7 @@ def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, Dump
 def _restore(
     readers: Iterable[tuple[str, DumpReader]], filling: Filling, made: NewSystem, installation: Installation
 ) -> set[str]:
-    """Restore each dump into its file system; returns which there were."""
+    """Restore each dump into its file system; return which dumps existed."""
     restored: set[str] = set()
     for which, reader in readers:
         if which in restored:
@@ -127,7 +127,7 @@ def _restore_one(which: str, reader: DumpReader, filling: Filling, made: NewSyst
 
 
 class _StoredDump:
-    """A dump that is a file of the node; the stack closes it."""
+    """A dump in a file of the node; the stack closes it."""
 
     def __init__(self, stack: ExitStack, path: str) -> None:
         self.name = path
@@ -143,7 +143,7 @@ class _StoredDump:
 
 
 def _adapt(tree: Tree, made: NewSystem, installation: Installation) -> None:
-    """Let the system find its new file systems, and forget the old machine's network cards."""
+    """Make the system find its new file systems, and remove the old machine's network cards."""
     if not overlay_brings(installation.overlay, fstab.PATH):
         fstab.write_entries(tree, fstab_entries(made.volumes, installation.settings.filesystem))
     draft = Draft(tree)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Installing a disk image (qcow2 or raw): a copy that fills the disk and becomes the instance."""
+"""Install a disk image (qcow2 or raw): copy it, grow it to fill the disk, and make it the instance."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _WITHOUT_ROOT = "IDENTITY=no copies an image as it is, without root, where there
 
 
 def install_disk_image(image: ImageFile, installation: Installation) -> None:
-    """Copy the image onto the disk, its first MiB last, let it fill the disk, and let it become the instance.
+    """Copy the image onto the disk, its first MiB last, grow it to fill the disk, and make it the instance.
 
-    Nothing is mounted where there are no scripts, and where the system is on an ext, or is not entered.
+    Nothing is mounted if there are no scripts and the system is on an ext, or is not changed.
     """
     target, enters = _install_packed(image, installation) if image.is_packed else _install_plain(image, installation)
     tell_of_uefi(target, installation.request)
@@ -44,16 +44,16 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
 
 
 def _install_plain(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
-    """Copy the image but for its first MiB; return where to, and whether the system on it is to be entered."""
+    """Copy the image except its first MiB; return the disk, and whether the system on it is to be changed."""
     with open_complete_image(image.path, format=image.format) as source:
         return _install_source(image, source, installation)
 
 
 def _install_source(image: ImageFile, source: ImageSource, installation: Installation) -> tuple[HeldDisk, bool]:
-    """Do so with the open image, whose system says before anything is written whether it has to be mounted."""
+    """Do so with the open image, which shows before the first write whether its system must be mounted."""
     enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
     if enters:
-        from ganeti_os.install.customise import require_right_to_mount  # only here, as it takes long to import
+        from ganeti_os.install.customise import require_right_to_mount  # imported here, because it takes long to import
 
         require_right_to_mount(installation, source, _WITHOUT_ROOT)
     return _copied(image, installation, lambda: _copy(image, source, installation)), enters
@@ -62,13 +62,13 @@ def _install_source(image: ImageFile, source: ImageSource, installation: Install
 def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
     """Copy a compressed image as _install_plain() does.
 
-    What is in raw bytes is seen when they are on the disk, unless the right to mount it is missing: then they are kept
-    in a file to be looked at first, as a qcow2 always is.
+    Raw bytes are examined on the disk, unless the right to mount is missing: then they are first unpacked into a file
+    and examined there, as a qcow2 always is.
     """
-    from ganeti_os.install.from_packed import copy_raw, opened_packed, unpacked  # and with it libarchive
+    from ganeti_os.install.from_packed import copy_raw, opened_packed, unpacked  # this imports libarchive
 
     enters = installation.is_customised or installation.gives_identity
-    streams = not enters or _could_mount(installation)  # asked before a thread decompresses
+    streams = not enters or _could_mount(installation)  # checked before a thread decompresses
     with opened_packed(image) as (packed, format_):
         if format_.has_options or not streams:
             with unpacked(packed, format_, installation) as source:
@@ -78,7 +78,7 @@ def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldD
 
 
 def _could_mount(installation: Installation) -> bool:
-    """Tell whether anything that turns out to be on the disk could be mounted as far as it is to be."""
+    """True if any system on the disk could be mounted as far as necessary."""
     if not installation.scripts and not installation.settings.guest_mount:
         return True
     try:
@@ -98,22 +98,22 @@ def _customise(installation: Installation, disk: ShownDisk) -> bool:
 
 
 def _seed(installation: Installation, disk: ShownDisk) -> None:
-    from ganeti_os.guest.seed_volume import seed_in_front  # only here, as what mounts takes long to import
+    from ganeti_os.guest.seed_volume import seed_in_front  # imported here, because mounting takes long to import
 
     seed_in_front(disk, installation.request, installation.settings)
 
 
 def _may_hold_linux(source: Source) -> bool:
-    from ganeti_os.guest.root import holds_mountable  # only here, as what mounts takes long to import
+    from ganeti_os.guest.root import holds_mountable  # imported here, because mounting takes long to import
 
     found = holds_mountable(source)
     if not found:
-        log.info("%s: no Linux file system was found in it, so its name, network and keys stay", source.name)
+        log.info("%s: no Linux file system was found in it, so its name, network and keys are not changed", source.name)
     return found
 
 
 def _copied(image: ImageFile, installation: Installation, copying: Callable[[], HeldDisk]) -> HeldDisk:
-    """Copy all of the image but its first MiB, and make the swap area. The caller releases what is returned."""
+    """Copy all of the image except its first MiB, and make the swap area. The caller releases the result."""
     disk, swap = installation.disk, installation.swap
     with installation.messages.step("copying"):
         if is_same_file(image.path, disk.fd):
@@ -121,7 +121,7 @@ def _copied(image: ImageFile, installation: Installation, copying: Callable[[], 
         if swap is not None:
             check_swap(swap)
         target = copying()
-        target.wipe_rest()  # before anything that grows writes there
+        target.wipe_rest()  # before growing writes there
         if swap is not None:
             installation.wiping.wipe(swap)
             make_swap(swap)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A disk image that is compressed, or in a tarball: raw bytes go onto the disk as they come, a qcow2 is unpacked first.
+"""A disk image that is compressed, or in a tarball: raw bytes are written as they arrive, a qcow2 is unpacked first.
 
-qcow2 images that qemu-img wrote have their tables anywhere, so that they cannot be read front to back (ADR 0109). Raw
-bytes are unpacked first where something in them may need a right that is missing.
+qcow2 images of qemu-img may have their tables anywhere, so that they cannot be read in order (ADR 0109). Raw bytes are
+unpacked first if they may need a right that is missing.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
 log = logging.getLogger(__name__)
 
-_PIECE = 64 * KIB  # what is zero in it becomes a hole
+_PIECE = 64 * KIB  # zeros become holes
 _ZEROS = bytes(_PIECE)
-# The largest qcow2 of a disk: tables of a sixteenth of it with the smallest clusters there are, and a little more.
+# The largest qcow2 of a disk: tables of a sixteenth of it with the smallest possible clusters, and a little more.
 _TABLES_SHARE, _TABLES_MORE = 16, 64 * MIB
 _SIZE_FIELD = HEADER.slice_of("size")
 
 
 @contextmanager
 def opened_packed(image: ImageFile) -> Iterator[tuple[PackedFile, Format]]:
-    """Give what is in the compressed image, and its format, while the context lasts."""
+    """Give the contents of the compressed image, and their format, while the context lasts."""
     with only_file(image.path) if image.in_tarball else open_packed(image.path) as packed:
         beginning = packed.peek(LOOK_AT)
         format_ = FORMATS[image.format] if image.format else recognised(beginning)
         if not beginning.startswith(format_.magic):
             raise UnsupportedImageError(
-                f"{packed.name}: what is in it is not a {format_.name} disk image, expected one; "
-                "IMAGE_TYPE=qemu takes any; nothing was written"
+                f"{packed.name}: its content is not a {format_.name} disk image; IMAGE_TYPE=qemu accepts any; nothing "
+                "was written"
             )
         yield packed, format_
 
 
 def copy_raw(packed: PackedFile, installation: Installation) -> HeldDisk:
-    """Copy raw bytes as they come, but for the first MiB, which the caller releases.
+    """Copy raw bytes as they arrive, except for the first MiB, which the caller releases.
 
-    Raises DoesNotFitError before anything is written where the size is known by then; StorageError when more comes than
-    the disk has room for, ArchiveError when the compressed data are corrupt: then the disk begins with zeros.
+    Raises DoesNotFitError before the first write if the size is known by then; StorageError when the data are larger
+    than the disk, ArchiveError when the compressed data are corrupt: the disk then begins with zeros.
     """
     disk = installation.disk
     described = _checked_end(packed, installation)
@@ -66,13 +66,13 @@ def copy_raw(packed: PackedFile, installation: Installation) -> HeldDisk:
     messages = installation.messages
     with stream_of(packed, format="raw") as stream:
         done = stream.copy_to(target, progress=_of_file(messages.progress("copied"), packed))
-    log.info("%s of the disk came, in %s", format_size(done), format_size(packed.size))
+    log.info("%s of the disk arrived, in %s", format_size(done), format_size(packed.size))
     return target
 
 
 @contextmanager
 def unpacked(packed: PackedFile, format_: Format, installation: Installation) -> Iterator[ImageSource]:
-    """Decompress the image into a file without a name in CACHE_DIR, and open it while the context lasts.
+    """Decompress the image into an unnamed file in CACHE_DIR, and open it while the context lasts.
 
     Raises DoesNotFitError as soon as it is known, ArchiveError when the compressed data are corrupt.
     """
@@ -87,13 +87,13 @@ def unpacked(packed: PackedFile, format_: Format, installation: Installation) ->
                 if data != _ZEROS[: len(data)]:
                     pwrite_all(fd, packed.position - len(data), data, name=directory)
                 progress(packed.position, 0)
-            end_at(fd, packed.position, directory)  # with a hole at the end, if there is one
+            end_at(fd, packed.position, directory)  # including a hole at the end
         with open_complete_image(f"/proc/self/fd/{fd}", format=format_.name, name=packed.name) as source:
             yield source
 
 
 def _qcow2_limit(packed: PackedFile, installation: Installation) -> Callable[[int], None]:
-    """Return what refuses a file that is longer than a qcow2 of its virtual size can be, which fits the disk."""
+    """Return a check that refuses a file longer than a qcow2 of a virtual size that fits the disk."""
     size = int.from_bytes(packed.peek(_SIZE_FIELD.stop)[_SIZE_FIELD], "big")
     check_size_fits(packed.name, size, installation.disk)
     limit = size + size // _TABLES_SHARE + _TABLES_MORE
@@ -101,7 +101,7 @@ def _qcow2_limit(packed: PackedFile, installation: Installation) -> Callable[[in
     def check(position: int) -> None:
         if position > limit:
             raise InvalidImageError(
-                f"{packed.name}: holds a qcow2 of more than {format_size(limit)} for a disk of {format_size(size)}; "
+                f"{packed.name}: contains a qcow2 of more than {format_size(limit)} for a disk of {format_size(size)}; "
                 "expected less; nothing was written"
             )
 
@@ -109,7 +109,7 @@ def _qcow2_limit(packed: PackedFile, installation: Installation) -> Callable[[in
 
 
 def _raw_limit(packed: PackedFile, installation: Installation) -> Callable[[int], None]:
-    """Return what refuses raw bytes as soon as there are more than the disk has: how many shows at the end."""
+    """Return a check that refuses raw bytes as soon as they exceed the disk: their size is known only at the end."""
     _checked_end(packed, installation)
     disk = installation.disk
 
@@ -126,10 +126,10 @@ def _raw_limit(packed: PackedFile, installation: Installation) -> Callable[[int]
 
 
 def _checked_end(packed: PackedFile, installation: Installation) -> int:
-    """Return where raw bytes end, as far as their beginning tells, which cannot be another file's; or it is refused."""
+    """Return the end of raw bytes by their own beginning; refuses the beginning of another file type."""
     beginning = packed.peek(LOOK_AT)
     if not beginning:
-        raise InvalidImageError(f"{packed.name}: is the image of a disk of 0 bytes; expected one that holds something")
+        raise InvalidImageError(f"{packed.name}: is the image of a disk of 0 bytes; expected a disk with data")
     _check_beginning(packed.name, beginning)
     described = described_end(beginning)
     check_size_fits(packed.name, described, installation.disk)
@@ -143,5 +143,5 @@ def _check_beginning(name: str, beginning: bytes) -> None:
 
 
 def _of_file(progress: Progress, packed: PackedFile) -> Progress:
-    """Tell how much of the compressed file was read: how large its contents are is not known."""
+    """Report how much of the compressed file was read: the size of its contents is not known."""
     return lambda _done, _total: progress(packed.consumed, packed.size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Installing a tarball: partitions, file systems filled with it, fstab, scripts, and the partition table last."""
+"""Install a tarball: partitions, file systems filled from it, fstab, scripts, and the partition table last."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def install_tarball(path: str, installation: Installation) -> None:
-    """Make file systems with the files of a tarball on the disk. Needs root for customisation scripts only."""
+    """Make file systems with the files of a tarball on the disk. Root is needed only for customisation scripts."""
     messages = installation.messages
     with messages.step("partitioning"):
         prepare_scripts(installation)
@@ -55,10 +55,10 @@ def install_tarball(path: str, installation: Installation) -> None:
 
 
 def _unpacked(path: str, installation: Installation, system: NewSystem) -> Filling:
-    """Unpack into the root file system, and /boot into its own where it has one.
+    """Unpack into the root file system, and /boot into its own if it has one.
 
-    Where the tarball's /boot is a symlink, there is nothing that a file system could lie over: what it leads to is
-    packed as files of the root, and stays there.
+    If the tarball's /boot is a symlink, a file system cannot be mounted there: its target is packed as files of the
+    root, and stays there.
     """
     filling = system.filling(installation)
     if system.boot is not None:
@@ -87,4 +87,4 @@ def _unpack(path: str, installation: Installation, system: NewSystem, filling: F
 
 def _require_system(path: str, tree: ReadableTree) -> None:
     if not (tree.exists("/etc") and stat.S_ISDIR(tree.stat("/etc").st_mode)):
-        raise ArchiveError(f"{path}: holds no directory /etc, so it is not the root of a Linux system")
+        raise ArchiveError(f"{path}: has no directory /etc, so it is not the root of a Linux system")

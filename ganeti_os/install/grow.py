@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was copied becomes the instance and fills the disk; it is whole also where it does not grow."""
+"""Grow a copied system to fill the disk and make it the instance; it is complete even if it cannot grow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydiskimg.protocols import ShownDisk
 
 log = logging.getLogger(__name__)
 
-# The node's disk is at fault, and not what the guest has on it.
+# Errors of the node's disk, as opposed to its contents.
 _DISK_FAILS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENXIO, errno.EREMOTEIO})
 
 
@@ -27,10 +27,11 @@ def release_grown(
     done: str,
     needs_table: bool = False,
 ) -> bool:
-    """Let the system fill the disk and change() make it the instance; release the disk; False where it does not grow.
+    """Grow the system to fill the disk and let change() make it the instance; release the disk; False if it cannot
+    grow.
 
-    It grows first, unless change() or the system itself needs the table on the disk before. done says for an error of
-    growing then what is complete all the same: "everything is restored".
+    It grows first, unless change() or the system itself needs the table on the disk earlier. done says for an error of
+    growing what is nevertheless complete: "everything is restored".
     """
     is_free = target.lies_after_head
     grows_first = installation.grows and is_free
@@ -44,11 +45,11 @@ def release_grown(
 
 
 def grow(disk: ShownDisk, messages: Messages, *, done: str | None = None, may_mount: bool = True) -> bool:
-    """Let the last partition and its file system grow; False, after a warning, where they do not.
+    """Grow the last partition and its file system; False, after a warning, if that fails.
 
-    Raises StorageError when the disk itself fails; done is what release_grown() says of it.
+    Raises StorageError when the disk itself fails; done is as for release_grown().
     """
-    # Only here: it takes longer to import than a small disk to copy.
+    # Imported here: it takes longer to import than copying a small disk.
     from pydiskimg.volumes.grow import grow_last_volume
 
     try:

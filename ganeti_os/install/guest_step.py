@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""guest-step: one of create's own steps, for a customisation script that does it instead of create.
+"""guest-step: one of create's own steps, for a customisation script that runs it instead of create.
 
-The scripts in definition/instance-image.d, named as those of ganeti-instance-image, are a line each over this. A step
+Each script in definition/instance-image.d, named as in ganeti-instance-image, is one line that calls this. A step
 changes the guest by create's own code, and never leaves the guest.
 """
 
@@ -43,11 +43,11 @@ _DESCRIPTION = """\
 Do one of create's own steps in the guest that is mounted at TARGET, with the settings of the instance. For
 customisation scripts, where a setting keeps create from doing the step itself (IDENTITY=no, BOOTLOADER=none).
 """
-_NOTHING = "the guest has all of it already; nothing was changed"
+_NOTHING = "the guest already has all of it; nothing was changed"
 
 
 class _Run:
-    """What the steps work with, as Ganeti and the settings say."""
+    """The context of the steps, from Ganeti and the settings."""
 
     def __init__(self, target: str, request: Request, settings: Settings, messages: Messages) -> None:
         self.target = target
@@ -68,7 +68,7 @@ def _network(run: _Run, tree: Tree) -> None:
 
 
 def _drafted(step: Callable[[_Run, Draft], None]) -> Callable[[_Run, Tree], None]:
-    """Return a step that writes what the given function has put into a draft."""
+    """Return a step that writes the changes that the given function puts into a draft."""
 
     def run(context: _Run, tree: Tree) -> None:
         draft = Draft(tree)
@@ -80,7 +80,7 @@ def _drafted(step: Callable[[_Run, Draft], None]) -> Callable[[_Run, Tree], None
 
 
 def _overlay(run: _Run, _tree: Tree) -> None:
-    from ganeti_os.install.overlay import copy_overlay, find_overlay  # only here: few installations have one
+    from ganeti_os.install.overlay import copy_overlay, find_overlay  # imported here: few installations have one
 
     overlay = find_overlay(run.settings)
     if overlay is None:
@@ -96,9 +96,9 @@ def _console(run: _Run, tree: Tree) -> None:
 
 
 def _boot_loader(run: _Run, tree: Tree) -> None:
-    """Write GRUB for a system that was built from its files; a disk image keeps its own, and gets arguments only."""
+    """Write GRUB for a system that was built from its files; a disk image keeps its own, and only gets arguments."""
     if run.settings.image_type not in ("tarball", "dump") or not run.request.kernel_inside:
-        log.info("GRUB is written for tarballs and dumps with their kernel inside; this instance keeps what boots it")
+        log.info("GRUB is written for tarballs and dumps with their kernel inside; this instance keeps its boot loader")
         _drafted(lambda context, draft: configure_console(draft, context.facts, context.settings))(run, tree)
         return
     from pydiskimg.images.open_disk import open_disk
@@ -111,7 +111,7 @@ def _boot_loader(run: _Run, tree: Tree) -> None:
 
 
 def _device(variable: str) -> str:
-    """Return the block device that a variable of the script's environment names. Raises RequestError without one."""
+    """Return the block device in a variable of the script's environment. Raises RequestError without one."""
     path = os.environ.get(variable)
     if not path:
         raise RequestError(f"{variable} is not set; expected a block device, as create gives it to its scripts")
@@ -123,7 +123,7 @@ def _uuid(device: str) -> str:
     with open_raw(device) as disk:
         content = probe(disk)
     if content is None or content.uuid is None:
-        raise StorageError(f"{device}: there is not a file system with a UUID on it", errno=None, filename=device)
+        raise StorageError(f"{device}: does not contain a file system with a UUID", errno=None, filename=device)
     return content.uuid
 
 
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do the step of argv, or of this process; return the exit status: 0, 1 failed, 2 wrong usage."""
+    """Run the step of argv, or of this process; return the exit status: 0, 1 for a failure, 2 for wrong usage."""
     parser = _parser()
     step = parser.parse_args(argv).step
     target = os.environ.get("TARGET")
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     messages = Messages(os_name=_PROGRAM, verb=step)
     messages.attach()
     try:
-        # Under OS API 5 arguments say what the later versions have in variables, which scripts get under each.
+        # Under OS API 5, arguments have the values of later versions' variables, which scripts always get.
         request = parse_request("create", [], {**os.environ, "OS_API_VERSION": "20"})
         settings = read_settings(paths_of(os.environ), variant=request.variant, parameters=request.parameters)
         with open_mounted_tree(target) as tree:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk whose beginning waits until the system on it is the instance: killed before that, it boots nowhere."""
+"""A disk whose beginning is written when the system on it is the instance: if killed before, it does not boot."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class HeldDisk(WholeDisk):
-    """A WholeDisk that release() makes good, and not the commit() of the stream that was copied to it.
+    """A WholeDisk that is completed by release(), not by the commit() of the stream that was copied to it.
 
-    What mounts it sees zeros in its first MiB until then.
+    Until then a mount sees zeros in its first MiB.
     """
 
     def commit(self) -> None:
-        """Wipe what follows the last byte written; the beginning stays in memory."""
+        """Wipe all after the last written byte; the beginning stays in memory."""
         self.wipe_rest()
 
     def release(self) -> None:
@@ -36,29 +36,29 @@ class HeldDisk(WholeDisk):
 
     @property
     def lies_after_head(self) -> bool:
-        """True when all file systems begin after the first MiB, so that they can be mounted before release()."""
+        """True if all file systems begin after the first MiB, so that they can be mounted before release()."""
         try:
             partitions = read_partition_table(self, sector_size=self.sector_size)
             return bool(partitions) and not any(self._holds_something(partition) for partition in partitions)
-        except (PartitionError, FileSystemError):  # the search for a volume reports it
+        except (PartitionError, FileSystemError):  # the search for a volume reports the error
             return False
 
     def _holds_something(self, partition: Partition) -> bool:
-        """Tell whether a partition begins within the first MiB, and is more than room for a boot loader."""
+        """True if a partition begins within the first MiB, and is not just room for a boot loader."""
         if partition.start >= HEAD_SIZE:
             return False
-        from pydiskimg.fs.probe import probe  # only here: most disks begin their first partition at 1 MiB
+        from pydiskimg.fs.probe import probe  # imported here: most disks begin their first partition at 1 MiB
 
         return probe(SourceRegion(self, partition.start, partition.length)) is not None
 
 
 @contextmanager
 def released_after(target: HeldDisk, *, with_table: bool) -> Iterator[ShownDisk]:
-    """Let the block change what is on the disk that it gets; then release the disk.
+    """Let the block change the disk that it gets; then release the disk.
 
-    With a table, for a script or for what begins in the head itself, the disk has its beginning already, and a
-    provisional table in it. A block that fails takes the partition table away: a system that is not the instance yet
-    must not be started.
+    With a table (for a script, or for a file system in the head itself) the disk already has its beginning, with a
+    provisional table. If the block fails, the partition table is removed: a system that is not yet the instance must
+    not be started.
     """
     try:
         if with_table:
@@ -73,5 +73,5 @@ def released_after(target: HeldDisk, *, with_table: bool) -> Iterator[ShownDisk]
         try:
             wipe_partition_table(target.shown)
         except DiskImageError as error:  # the first error is the one to report
-            log.warning("the partition table could not be taken away: %s", error)
+            log.warning("the partition table could not be removed: %s", error)
         raise

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Is the image what IMAGE_TYPE says? A download's error page or an archive must not become an instance's disk.
+"""Check that an image is of its IMAGE_TYPE: a download's error page or an archive must not become a disk.
 
-What is refused is known to be something else. What is not known is copied with a warning: no list has the disk
-labels of all systems.
+Contents that are known to be something else are refused. Unknown ones are copied with a warning, because a list of the
+disk labels of all systems does not exist.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _EXPECTED = MappingProxyType(
         "dump": "a dump(8) of a root file system",
     }
 )
-# What each may be: a tarball may be compressed, and what that holds is for its reader to say.
+# Valid contents of each type: a tarball may be compressed; its reader judges the contents.
 _FITTING = MappingProxyType(
     {"qemu": (Sort.QCOW2,), "qcow2": (Sort.QCOW2,), "tarball": (Sort.TAR, Sort.COMPRESSED), "dump": (Sort.DUMP,)}
 )
 _DISK_TYPES = ("qemu", *FORMATS)
-# As distributions compress their disk images.
+# The compressions that distributions use for disk images.
 _PACKED = tuple(f"compressed with {program}" for program in ("gzip", "xz", "zstd", "bzip2"))
 _ADVICE = MappingProxyType(
     {
@@ -46,27 +46,29 @@ _ADVICE = MappingProxyType(
         Sort.COMPRESSED: "decompress it with: {program} -d",
         Sort.TAR: "IMAGE_TYPE=tarball installs it (without an ending in IMAGE_NAME, from a name that ends in .tar.gz)",
         Sort.DUMP: "IMAGE_TYPE=dump installs it, from a name that ends in -root.dump",
-        Sort.TEXT: "it may be the error page of a download; put the image in its place",
-        Sort.OTHER: "put the image in its place",
+        Sort.TEXT: "it may be the error page of a download; replace it by the image",
+        Sort.OTHER: "replace it by the image",
     }
 )
 
 
 def check_image_file(path: str, image_type: str) -> bool:
-    """Return whether the file is compressed, and what is in it is to be checked by check_disk_contents().
+    """Return whether the file is compressed, so that its contents must be checked by check_disk_contents().
 
-    Raises UnsupportedImageError when it is known to be something else than an image of this IMAGE_TYPE.
+    Raises UnsupportedImageError if it is known not to be an image of this IMAGE_TYPE.
     """
     with open_raw(path) as file:
         found = file_contents(file)
         ending = next((ending for ending in COMPRESSIONS if path.lower().endswith(ending)), None)
         if found is not None and image_type in _DISK_TYPES and found.what in _PACKED:
             if ending is None:
-                log.warning("%s: is %s, as its name does not say; what is in it is installed", path, found.what)
+                log.warning(
+                    "%s: is %s, although its name does not say so; its contents are installed", path, found.what
+                )
             return True
         if found is None and image_type in _DISK_TYPES and ending is not None:
             raise UnsupportedImageError(
-                f"{path}: does not begin as a file that is compressed, as its name ends in {ending}; it is damaged or "
+                f"{path}: does not begin like a compressed file, although its name ends in {ending}; it is damaged or "
                 "misnamed; nothing was written"
             )
         if found is not None and found.sort not in _FITTING.get(image_type, ()):
@@ -75,21 +77,21 @@ def check_image_file(path: str, image_type: str) -> bool:
 
 
 def check_disk_contents(image: Source, *, inside: bool = False) -> None:
-    """Raise an error when the disk in the image cannot be one; warn when nothing on it is known.
+    """Raise an error if the contents of the image cannot be a disk; warn if they are unknown.
 
-    inside tells that the bytes are the beginning of what a compressed file holds. UnsupportedImageError for the
-    contents of another file, InvalidImageError for less than a sector.
+    inside means that the bytes are the beginning of a compressed file's contents. UnsupportedImageError for the
+    contents of another file type, InvalidImageError for less than a sector.
     """
     found = file_contents(image)
     if found is not None:
         raise UnsupportedImageError(_sentence(image, found, "a disk", inside=inside))
     if image.size < MBR.size:
         raise InvalidImageError(
-            f"{image.name}: holds {image.size} bytes; a disk has at least one sector, {MBR.size} bytes"
+            f"{image.name}: has {image.size} bytes; a disk has at least one sector, {MBR.size} bytes"
         )
     if not _is_known(image):
         log.warning(
-            "%s: no partition table, file system or boot sector was found in it; it is copied as it is", image.name
+            "%s: no partition table, file system or boot sector was found in it; it is copied unchanged", image.name
         )
 
 

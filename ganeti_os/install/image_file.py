@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From an image's name to its file in IMAGE_DIR, or CACHE_DIR with IMAGE_URL: IMAGE_NAME, or IMAGE_NAME-ARCH.img."""
+"""Find an image's file by its name in IMAGE_DIR, or CACHE_DIR with IMAGE_URL: IMAGE_NAME, or IMAGE_NAME-ARCH.img."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", **{name: f".{name}" for name i
 
 
 class MissingImageError(StorageError):
-    """The image that the settings name does not exist."""
+    """The image in the settings does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image that exists. format is what to open it as: raw, qcow2, or None for looking at the contents.
+    """An image that exists. format is the format to open it with: raw, qcow2, or None to detect it.
 
-    is_archive tells a tarball, which is unpacked and has no format; is_dump a dump(8) of the root file system, whose
-    /boot is in boot_path when it is needed. is_packed tells a disk image that is compressed, or
-    in a tarball, as the only file of it.
+    is_archive: a tarball, which is unpacked and has no format; is_dump: a dump(8) of the root file system, whose /boot
+    is in boot_path if needed. is_packed: a disk image that is compressed, or the only file in a tarball.
     """
 
     path: str
@@ -44,11 +43,11 @@ class ImageFile:
 
 
 def image_names(settings: Settings, *, kernel_inside: bool) -> list[tuple[str, ...]]:
-    """Return what the image's files may be called, in the order of looking; each the root's name first.
+    """Return the possible names of the image's files, in the order of search; each with the root's name first.
 
-    That is IMAGE_NAME itself where it can be a whole file name, then IMAGE_NAME-ARCH and IMAGE_TYPE's suffix, for each
-    name of the architecture. A dump that has a kernel inside has two files, all else has one. A name without an ending
-    is a whole one only where the images are on this node: no server is asked for it. Raises MissingImageError without
+    First IMAGE_NAME itself if it can be a whole file name, then IMAGE_NAME-ARCH with IMAGE_TYPE's suffix, for each name
+    of the architecture. A dump with a kernel inside has two files, all others have one. A name without an ending is a
+    whole one only if the images are on this node; it is not requested from a server. Raises MissingImageError without
     IMAGE_NAME.
     """
     directory = image_directory(settings)
@@ -68,14 +67,14 @@ def image_names(settings: Settings, *, kernel_inside: bool) -> list[tuple[str, .
 
 
 def image_directory(settings: Settings) -> str:
-    """Return where the images are: the cache, when they are fetched."""
+    """Return the directory of the images: the cache if they are fetched."""
     return settings.cache_dir if settings.image_url else settings.image_dir
 
 
 def find_image(settings: Settings, *, kernel_inside: bool = True, names: tuple[str, ...] = ()) -> ImageFile:
-    """Return the image that the settings name; with IMAGE_URL, names are the files that were fetched.
+    """Return the image of the settings; with IMAGE_URL, names are the files that were fetched.
 
-    Raises MissingImageError, which says what there is instead, or StorageError when it cannot be looked at.
+    Raises MissingImageError, which lists the existing files, or StorageError when it cannot be examined.
     """
     directory = image_directory(settings)
     candidates = [names] if names else image_names(settings, kernel_inside=kernel_inside)
@@ -95,34 +94,34 @@ def find_image(settings: Settings, *, kernel_inside: bool = True, names: tuple[s
 
 
 def _boot_dump(name: str) -> tuple[str, ...]:
-    """Return the name of the /boot beside a root; none beside one that is not named as a root."""
+    """Return the name of a root's /boot; none if the name is not that of a root."""
     return (name.removesuffix(ROOT_DUMP) + BOOT_DUMP,) if name.endswith(ROOT_DUMP) else ()
 
 
 def _is_there(directory: str, name: str, settings: Settings) -> bool:
-    """Tell whether there is something of that name: also a link to nothing, for a message that says so.
+    """True if a file of that name exists, or a broken link, which a message will report.
 
-    A directory called IMAGE_NAME is something else of the administrator's.
+    A directory called IMAGE_NAME is not meant.
     """
     path = os.path.join(directory, name)
     return os.path.lexists(path) and not (name == settings.image_name and os.path.isdir(path))
 
 
 def open_complete_image(path: str, *, format: str | None, name: str | None = None) -> ImageSource:  # noqa: A002
-    """Open a disk image as open_image() does, and refuse one that is not all of a disk in words for an administrator.
+    """Open a disk image as open_image() does, and refuse incomplete ones with advice for an administrator.
 
-    That is one that needs another file, and one of 0 bytes.
+    These are images that need another file, and images of 0 bytes.
     """
     try:
         image = open_image(path, format=format, name=name)
     except ReferenceDeniedError as error:
         raise UnsupportedImageError(
-            f"{error.reference}, and an image must be complete without other files here; make such a one with: "
+            f"{error.reference}, but an image must be complete without other files here; make a complete one with: "
             "pydiskimg convert --allow-references DIR -O qcow2 IMAGE NEW"
         ) from None
     if not image.size:
         image.close()
-        raise InvalidImageError(f"{image.name}: is the image of a disk of 0 bytes; expected one that holds something")
+        raise InvalidImageError(f"{image.name}: is the image of a disk of 0 bytes; expected a disk with data")
     return image
 
 
@@ -132,14 +131,14 @@ def _check_image(path: str, settings: Settings) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise _missing(*os.path.split(path), settings) from None
     except OSError as error:
-        raise storage_error(error, path, "cannot look at the image") from error
+        raise storage_error(error, path, "cannot examine the image") from error
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         message = f"{path}: found a directory or special file, expected an image"
         raise StorageError(message, errno=errno.EINVAL, filename=path)
 
 
 def _missing(directory: str, name: str | list[str], settings: Settings) -> MissingImageError:
-    """Return what to raise where there is no file of the name, or of any of the names."""
+    """Return the error if the file, or all files, of these names are missing."""
     names = [name] if isinstance(name, str) else name
     usual = [each for each in names if each != settings.image_name or is_file_name(each)]
     wanted, *others = usual
@@ -149,17 +148,17 @@ def _missing(directory: str, name: str | list[str], settings: Settings) -> Missi
         return MissingImageError(message, errno=errno.ENOENT, filename=path)
     others += [each for each in names if each not in usual]
     nor = f", nor is there {' or '.join(map(shown_name, others))}" if others else ""
-    message = f"{path}: there is no such image{nor}; {_offer(wanted, directory, settings)}{listing(directory)}"
+    message = f"{path}: the image does not exist{nor}; {_offer(wanted, directory, settings)}{listing(directory)}"
     return MissingImageError(message, errno=errno.ENOENT, filename=path)
 
 
 def _offer(wanted: str, directory: str, settings: Settings) -> str:
-    """Return what may have been meant: the image as another IMAGE_TYPE, or the nearest name."""
+    """Return a suggestion: the image as another IMAGE_TYPE, or the nearest name."""
     try:
         names = listed_names(directory)
-    except OSError:  # the listing says why
+    except OSError:  # the listing explains it
         return ""
-    if wanted.endswith(BOOT_DUMP):  # its root is there
+    if wanted.endswith(BOOT_DUMP):  # its root exists
         return "it is the /boot of an instance that boots its own kernel; "
     for image_type, suffix in SUFFIXES.items():
         for arch in spellings(settings.arch):

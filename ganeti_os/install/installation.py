@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One run of create: everything that its steps need to know, and what is checked before it writes."""
+"""One run of create: all that its steps need, and the checks before the first write."""
 
 from __future__ import annotations
 
@@ -35,29 +35,30 @@ class Installation:
 
     @property
     def wiping(self) -> Wiping:
-        """What becomes of bytes that a former instance wrote."""
+        """Whether the data of a former instance are wiped."""
         return Wiping(self.settings.wipe, self.messages)
 
     @property
     def is_customised(self) -> bool:
-        """True when the administrator's own files or scripts go into the installed system."""
+        """True if the administrator's own files or scripts go into the installed system."""
         return bool(self.scripts or self.overlay)
 
     @property
     def gives_identity(self) -> bool:
-        """True when the installed system becomes the instance; what is imported is the machine that it was."""
+        """True if the installed system becomes the instance; an imported one stays the machine that it was."""
         is_new = self.request.verb == "create" or self.settings.import_identity == "new"
         return is_new and not self.settings.identity_is_off
 
     @property
     def grows(self) -> bool:
-        """True when a system that is copied as a disk is to fill the instance's disk."""
+        """True if a system that is copied as a disk should be grown to fill the instance's disk."""
         return self.settings.grow and not self.settings.nomount
 
 
 def require_mounting(hint: str) -> None:
-    """Enter the namespace that mounts are made in, before anything is written; without root, refuse with the hint."""
-    from pydiskimg.host.mount import enter_private_namespace  # only here: it takes longer to import than a small copy
+    """Enter the namespace for mounts, before the first write; without root, refuse with the hint."""
+    # imported here: it takes longer to import than a small copy
+    from pydiskimg.host.mount import enter_private_namespace
 
     try:
         enter_private_namespace()
@@ -68,14 +69,14 @@ def require_mounting(hint: str) -> None:
 
 
 def prepare_identity(settings: Settings, keys: KeyMaker) -> None:
-    """Check what a new system is to be given, and let keys begin with the RSA key while the disk is written.
+    """Check the identity of a new system, and start making the RSA key while the disk is written.
 
-    Raises SettingsError and StorageError for authorised keys and user-data that cannot be used, ImportError without
-    the library for keys.
+    Raises SettingsError and StorageError for authorised keys and user-data that cannot be used, ImportError if the
+    library for keys is missing.
     """
     keys_of_settings(settings)
     if settings.cloud_user_data:
-        from ganeti_os.guest.cloud_init import check_user_data  # only here: few settings have any
+        from ganeti_os.guest.cloud_init import check_user_data  # imported here: few settings have any
 
         check_user_data(settings)
     keys.start()

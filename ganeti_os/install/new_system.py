@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The disk of a system that is built from its files: partitions, file systems, and the table last.
 
-File systems are filled as they are made, then changed, and mounted for customisation scripts alone (ADR 0126).
+File systems are filled as they are made, then changed, and mounted only for customisation scripts (ADR 0126).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pydiskimg.units import MIB, format_bytes
 
 
 class _Unflushed(Region):
-    """A partition that nothing refers to before the disk is flushed as a whole, and has a partition table then."""
+    """A partition that is not in a partition table until the disk as a whole was flushed."""
 
     def flush(self) -> None:
         pass
@@ -43,10 +43,10 @@ class _Unflushed(Region):
 
 @dataclass(slots=True)
 class NewSystem:
-    """A disk that has no partition table yet, and the file systems of its root and of /boot, None: in the root.
+    """A disk without a partition table yet, and the file systems of its root and of /boot (None: in the root).
 
-    The layout's table is written at the end, whatever it is by then: see without_boot(). hints are for a full file
-    system, by the names of root and boot.
+    The layout's table is written at the end, as it is then: see without_boot(). hints are for a full file system, by
+    the names of root and boot.
     """
 
     layout: Layout
@@ -69,14 +69,14 @@ class NewSystem:
 
 
 def prepare_scripts(installation: Installation) -> None:
-    """Enter the namespace that scripts need the system mounted in: call it before reading, which may start a thread."""
+    """Enter the namespace that scripts need; call this before reading, which may start a thread."""
     if installation.scripts:
         require_mounting("customisation scripts run in the mounted system; without them nothing is mounted")
 
 
 @contextmanager
 def new_system(installation: Installation) -> Iterator[NewSystem]:
-    """Wipe the disk; what the block puts onto it gets its partition table when it leaves without an error.
+    """Wipe the disk; its new contents get their partition table when the block ends without an error.
 
     All refusals come before the disk is wiped.
     """
@@ -107,7 +107,7 @@ def _system(layout: Layout, installation: Installation) -> NewSystem:
 
 
 def without_boot(system: NewSystem, installation: Installation) -> None:
-    """Let /boot be a directory of the root file system, whose partition gets the boot flag; /boot's stays empty."""
+    """Make /boot a directory of the root file system, whose partition gets the boot flag; /boot's stays empty."""
     system.layout = plan_layout(installation, boot_in_root=True)
     system.volumes = replace(system.volumes, boot=None)
     system.boot = None
@@ -115,7 +115,7 @@ def without_boot(system: NewSystem, installation: Installation) -> None:
 
 @contextmanager
 def opened_system(system: NewSystem) -> Iterator[Tree]:
-    """Open the new system, with its /boot, to be read and changed."""
+    """Open the new system, including its /boot, to be read and changed."""
     with open_changed_tree(system.root) as root:
         if system.boot is None:
             yield root
@@ -127,7 +127,7 @@ def opened_system(system: NewSystem) -> Iterator[Tree]:
 
 
 def full(error: StorageError, installation: Installation, *, is_boot: bool) -> StorageError:
-    """Return an error of a full file system with what makes it larger."""
+    """Return the error of a full file system with advice for making it larger."""
     hint = _hint(installation, is_boot=is_boot)
     return StorageError(f"{error}; {hint}", errno=error.errno, filename=error.filename)
 
@@ -139,10 +139,10 @@ def _hint(installation: Installation, *, is_boot: bool) -> str:
 
 
 def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> Layout:
-    """Decide on the partitions: /boot when the kernel is inside, swap unless it has a disk of its own, the root.
+    """Choose the partitions: /boot if the kernel is inside, swap unless it has a separate disk, the root.
 
-    With boot_in_root that of /boot is not used, though it is there. Raises DoesNotFitError or SettingsError before
-    anything was written.
+    With boot_in_root the partition of /boot exists but is not used. Raises DoesNotFitError or SettingsError before the
+    first write.
     """
     settings, disk = installation.settings, installation.disk
     has_boot = installation.request.kernel_inside
@@ -161,7 +161,7 @@ def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> La
 
 
 def _label(settings: Settings, disk: DescriptorDisk) -> str | None:
-    """Return which table is made; None where the disk's size decides."""
+    """Return the kind of table; None if the disk's size decides."""
     if settings.partition_table == "mbr" and disk.size > MBR_LIMIT:
         raise SettingsError(
             f"PARTITION_TABLE is mbr, which describes disks below 2 TiB; {disk.name} has {format_bytes(disk.size)}; "
@@ -174,14 +174,14 @@ def _swap_size_mib(installation: Installation) -> int:
     size = installation.settings.swap_size_mib or installation.request.memory_mib
     if size is None:
         raise SettingsError(
-            "SWAP=yes, but SWAP_SIZE is empty and Ganeti did not tell the instance's memory (INSTANCE_BE_maxmem); "
+            "SWAP=yes, but SWAP_SIZE is empty and Ganeti did not pass the instance's memory (INSTANCE_BE_maxmem); "
             "set SWAP_SIZE in MiB, or SWAP=no"
         )
     return size
 
 
 def _make_swap(layout: Layout, installation: Installation) -> UUID | None:
-    """Make the swap area, on its partition or on the disk of its own; None where none is wanted."""
+    """Make the swap area, on its partition or on a separate disk; None if none is wanted."""
     if installation.swap is not None:
         installation.wiping.wipe(installation.swap)
         swap = make_swap(installation.swap).uuid
@@ -196,7 +196,7 @@ def _unflushed(disk: DescriptorDisk, partition: PlannedPartition) -> Region:
 
 def customise_provisional(installation: Installation, system: NewSystem) -> None:
     """Mount the new system and run the scripts on it."""
-    installation.disk.flush()  # before the kernel looks at it
+    installation.disk.flush()  # before the kernel reads it
     with installation.messages.step("customising"), ExitStack() as mounts:
         root_device = _loop(mounts, installation.disk, system.layout.root)
         target = _mount(mounts, installation, root_device)
@@ -204,7 +204,7 @@ def customise_provisional(installation: Installation, system: NewSystem) -> None
         if system.boot is not None and system.layout.boot is not None:
             boot_device = _loop(mounts, installation.disk, system.layout.boot)
             _mount(mounts, installation, boot_device, target=mount_point_inside(target, "boot"))
-        # Boot loaders want a table; this one has every place and nothing that boots or mounts by it.
+        # Boot loaders need a table; this one has all locations and types that nothing boots or mounts.
         system.layout.table.write(installation.disk, provisional=True)
         run_scripts(installation, target, root_device, boot_device)
 

@@ -28,18 +28,18 @@ from pydiskimg.units import format_size
 log = logging.getLogger(__name__)
 
 _MOST_STEPS = 100  # of a symlink's way, names and symlinks
-_LONGEST = 4000  # bytes of a path upwards, which nothing but a hostile guest has so many directories for
+_LONGEST = 4000  # bytes of a path upwards; only a hostile guest has so many directories
 
 
 class OverlayError(DiskImageError):
-    """The overlay that the settings name does not exist, or others could have put something into it."""
+    """The overlay in the settings does not exist, or users other than root could have changed it."""
 
 
 def find_overlay(settings: Settings) -> str | None:
-    """Return the directory OVERLAYS_DIR/OVERLAY; None when OVERLAY is not set.
+    """Return the directory OVERLAYS_DIR/OVERLAY; None if OVERLAY is not set.
 
-    Raises OverlayError when there is none, or it or OVERLAYS_DIR is world-writable or belongs to somebody else,
-    StorageError when it cannot be looked at.
+    Raises OverlayError if it does not exist, or it or OVERLAYS_DIR is world-writable or belongs to another user,
+    StorageError when it cannot be examined.
     """
     if not settings.overlay:
         return None
@@ -47,9 +47,9 @@ def find_overlay(settings: Settings) -> str | None:
     try:
         above, status = os.stat(settings.overlays_dir), os.stat(path)
     except FileNotFoundError:
-        raise OverlayError(f"{path}: there is no such overlay (OVERLAY); {listing(settings.overlays_dir)}") from None
+        raise OverlayError(f"{path}: the overlay does not exist (OVERLAY); {listing(settings.overlays_dir)}") from None
     except OSError as error:
-        raise storage_error(error, path, "cannot look at the overlay") from error
+        raise storage_error(error, path, "cannot examine the overlay") from error
     if not stat.S_ISDIR(status.st_mode):
         raise OverlayError(f"{path}: is not a directory; an overlay is a directory with the files of a guest's /")
     for directory, found in ((settings.overlays_dir, above), (path, status)):
@@ -60,7 +60,7 @@ def find_overlay(settings: Settings) -> str | None:
 
 
 def copy_overlay(path: str, target: str, messages: Messages) -> None:
-    """Copy what is in the overlay over the guest whose root is mounted at target."""
+    """Copy the overlay's files over the guest whose root is mounted at target."""
     with messages.step("copying the overlay"):
         with open_mounted_tree(target, name="of the instance") as tree:
             labels = _Labels(tree)
@@ -69,10 +69,10 @@ def copy_overlay(path: str, target: str, messages: Messages) -> None:
 
 
 def put_overlay(path: str, tree: ChangedTree | JoinedTree, messages: Messages) -> None:
-    """Put what is in the overlay into the guest's file systems, which nothing mounts."""
+    """Put the overlay's files into the guest's file systems without a mount."""
     with messages.step("copying the overlay"):
         top, labels = os.fsencode(os.path.realpath(path)), _Labels(tree)
-        # All labels before the first change: meanwhile the tree does not read what waits to be written.
+        # All labels before the first change: afterwards the tree does not read pending changes.
         labelled = ((entry.path, labels.attributes(entry.path, entry.kind)) for entry in DirectoryReader(top).entries())
         found = {name: attributes for name, attributes in labelled if attributes}
         reader = DirectoryReader(top, messages.progress("copied"), lambda name, _kind: found.get(name, {}))
@@ -80,7 +80,7 @@ def put_overlay(path: str, tree: ChangedTree | JoinedTree, messages: Messages) -
 
 
 def add_overlay(path: str, filling: Filling, messages: Messages, *, hints: Mapping[str, str]) -> None:
-    """Add what is in the overlay to file systems that are filled; hints are for a full one, by its disk's name."""
+    """Add the overlay's files to new file systems; hints are for a full one, by its disk's name."""
     with messages.step("copying the overlay"):
         labels = _Labels(filling.tree)
         reader = DirectoryReader(os.fsencode(os.path.realpath(path)), messages.progress("copied"), labels.attributes)
@@ -89,15 +89,15 @@ def add_overlay(path: str, filling: Filling, messages: Messages, *, hints: Mappi
 
 
 def overlay_brings(overlay: str | None, path: str) -> bool:
-    """Tell whether an overlay has a file at the guest's path."""
+    """True if the overlay has a file at the guest's path."""
     return overlay is not None and os.path.lexists(os.path.join(overlay, path.lstrip("/")))
 
 
 def reached_by(overlay: str, tree: ReadableTree, points: Iterable[str]) -> list[str]:
-    """Return those directories of the guest into which something of an overlay goes, or below which, by symlinks too.
+    """Return those directories of the guest into which files of an overlay go, or below which, also through symlinks.
 
-    A symlink that leads nowhere counts as far as it leads: what is missing is on the other file system. A point that is
-    not there counts as reached where the overlay has its path. Raises StorageError as the tree does.
+    A broken symlink counts as far as it leads: its target is on another file system. A directory that does not exist
+    counts as reached if the overlay has its path. Raises StorageError as the tree does.
     """
     wanted, reached = {}, set()
     for point in points:
@@ -111,7 +111,7 @@ def reached_by(overlay: str, tree: ReadableTree, points: Iterable[str]) -> list[
 
 
 def _directories_reached(overlay: str, tree: ReadableTree) -> Iterator[str]:
-    """Yield directories of the guest into which files of an overlay go, by the paths that they have there."""
+    """Yield directories of the guest into which files of an overlay go, by their paths there."""
 
     def fail(error: OSError) -> NoReturn:
         raise storage_error(error, str(error.filename), "cannot be listed")
@@ -130,7 +130,7 @@ def _directories_reached(overlay: str, tree: ReadableTree) -> Iterator[str]:
 
 
 def _last_on_the_way(tree: ReadableTree, path: str) -> Iterator[str]:
-    """Yield what is last on the way of a symlink that leads nowhere; nothing for what is not one."""
+    """Yield the last existing path on the way of a broken symlink; nothing for other files."""
     if not _is_link(tree, path):
         return
     for _ in range(_MOST_STEPS):
@@ -151,7 +151,7 @@ def _is_link(tree: ReadableTree, path: str) -> bool:
 
 
 def _upwards(tree: ReadableTree, path: str) -> Iterator[tuple[int, int]]:
-    """Yield what a directory of the guest is, and each above it, on the way that symlinks of its path have led to."""
+    """Yield a directory of the guest, and each of its parents, with the symlinks of its path resolved."""
     here, above = _identity(tree, path), None
     while here != above and len(path) <= _LONGEST:
         yield here
@@ -171,9 +171,9 @@ def _tell(path: str, copied: CopiedTree | Added | Put) -> None:
 
 
 class _Labels:
-    """The SELinux labels of what the overlay brings; a directory that the guest has keeps its own.
+    """The SELinux labels of the overlay's files; an existing directory of the guest keeps its own.
 
-    There are none on another file system than the root's: /boot/efi cannot hold them.
+    Only the root's file system has them: /boot/efi cannot store them.
     """
 
     def __init__(self, tree: ReadableTree) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The administrator's customisation scripts: the only programs that are started, and only from here.
 
-They run as root inside our mount namespace, so they are refused where anyone but root can write them.
+They run as root in the private mount namespace, so they are refused if users other than root can write to them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 _GUEST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What a script reads and writes a guest's files with; it is started by the interpreter that runs us.
+# The command by which a script reads and writes a guest's files; it runs with this process's interpreter.
 GUEST_FILE = os.path.join(_GUEST, "guest-file")
-# What does one of create's own steps for a script.
+# The command that runs one of create's own steps for a script.
 GUEST_STEP = os.path.join(_GUEST, "guest-step")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 HOLDER_SECONDS = 2.0  # a pipeline's last process may end a moment after the script
@@ -46,7 +46,7 @@ _SECRETS = frozenset(f"OSP_{setting.name}" for setting in SETTINGS if setting.se
 
 
 class ScriptError(DiskImageError):
-    """A customisation script is not fit to run, failed, or left something behind. script is its path."""
+    """A customisation script must not run, failed, or left processes behind. script is its path."""
 
     def __init__(self, message: str, *, script: str) -> None:
         super().__init__(message)
@@ -66,10 +66,10 @@ class _Interrupted(BaseException):
 
 
 def enabled(directory: str) -> list[str]:
-    """Return the paths of the scripts that run-parts(8) would run, in C order; none when there is not a directory.
+    """Return the paths of the scripts that run-parts(8) would run, in C order; empty if the directory does not exist.
 
-    Anything but an executable file with a fitting name is skipped. Raises ScriptError for a directory or script that is
-    world-writable or belongs to somebody else, StorageError when the directory cannot be read.
+    All but executable files with a valid name are skipped. Raises ScriptError for a directory or script that is
+    world-writable or belongs to another user, StorageError when the directory cannot be read.
     """
     try:
         names = sorted(os.listdir(directory), key=os.fsencode)
@@ -91,9 +91,9 @@ def enabled(directory: str) -> list[str]:
 
 
 def _note_predecessor(directory: str, what: str) -> None:
-    """Warn of scripts where ganeti-instance-image has them, beside our own default: an administrator enabled them.
+    """Warn of scripts in ganeti-instance-image's directory, besides our own default: an administrator enabled them.
 
-    what says why none of ours runs.
+    what says why none of the own scripts runs.
     """
     if os.path.basename(directory) != "instance-image.d":
         return
@@ -123,7 +123,7 @@ def _reason_to_skip(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        return f"it cannot be looked at ({os.strerror(error.errno or 0)})"
+        return f"it cannot be examined ({os.strerror(error.errno or 0)})"
     if not stat.S_ISREG(mode):
         return "it is not a regular file"
     return "" if mode & 0o111 else "it is not executable"
@@ -144,11 +144,11 @@ def script_environment(
     root_dev: str,
     boot_dev: str | None,
 ) -> dict[str, str]:
-    """Return the environment of a script: Ganeti's own variables, a PATH, settings, and what was made for the script.
+    """Return the environment of a script: Ganeti's own variables, a PATH, settings, and the variables made for it.
 
     OS parameters that are secret are left out.
-    settings are by name, as Settings.for_scripts() gives them. target is where the guest's root is mounted; boot_dev is
-    None when there is no separate /boot (then BOOT_DEV is empty).
+    settings are by name, from Settings.for_scripts(). target is where the guest's root is mounted; boot_dev is None if
+    there is no separate /boot (BOOT_DEV is then empty).
     """
     made = {"TARGET": target, "BLOCKDEV": blockdev, "ROOT_DEV": root_dev, "BOOT_DEV": boot_dev or ""}
     made |= {"GUEST_FILE": GUEST_FILE, "GUEST_FILE_PYTHON": sys.executable, "GUEST_STEP": GUEST_STEP}
@@ -157,7 +157,7 @@ def script_environment(
 
 
 def run(scripts: Sequence[str], environment: Mapping[str, str], *, target: str) -> None:
-    """Run the scripts one after the other, and look after each whether it left a process that uses target.
+    """Run the scripts one after the other, and check after each whether it left a process that uses target.
 
     Raises ScriptError for the first that cannot be started, fails or is ended by a signal, and ScriptHoldsError for
     processes left behind.
@@ -171,13 +171,14 @@ def run(scripts: Sequence[str], environment: Mapping[str, str], *, target: str) 
 
 
 def check_holders(script: str, target: str) -> None:
-    """Raise ScriptHoldsError when processes use target, HOLDER_SECONDS after the script at the latest."""
+    """Raise ScriptHoldsError if processes use target, at the latest HOLDER_SECONDS after the script."""
     deadline = time.monotonic() + HOLDER_SECONDS
     while found := holders(target):
         if time.monotonic() >= deadline:
             names = ", ".join(map(str, found[:5]))
             raise ScriptHoldsError(
-                f"{script}: ended, but left behind what uses {target}: {names}; the script has to end what it starts",
+                f"{script}: ended, but left processes that use {target}: {names}; the script must end the processes "
+                "that it starts",
                 script=script,
                 found=found,
             )
@@ -185,10 +186,10 @@ def check_holders(script: str, target: str) -> None:
 
 
 def run_script(script: str, environment: Mapping[str, str]) -> None:
-    """Run one script to its end, its output on our standard error. Raises ScriptError.
+    """Run one script to its end, its output on standard error. Raises ScriptError.
 
-    While it runs, SIGTERM, SIGINT and SIGHUP end its process group first and have their effect on us then (main
-    thread only). Should we be killed, the kernel kills the script.
+    While it runs, SIGTERM, SIGINT and SIGHUP first end its process group and then take effect here (main thread only).
+    If this process is killed, the kernel kills the script.
     """
     with _deferred_signals() as signals:
         process = _start(script, environment)
@@ -250,7 +251,7 @@ def _ending(status: int) -> str:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the script's process group to end, insist after GRACE_SECONDS, and collect the script."""
+    """Terminate the script's process group, kill it after GRACE_SECONDS, and collect the script's status."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -261,7 +262,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Signals:
-    """Remembers the signals that arrived; raises _Interrupted for them only between two calls."""
+    """Records the signals that arrive; raises _Interrupted for them only between two calls."""
 
     def __init__(self) -> None:
         self.arrived: list[int] = []
@@ -285,7 +286,7 @@ class _Signals:
 
 @contextmanager
 def _deferred_signals() -> Iterator[_Signals]:
-    """Collect signals in the block and let them have their usual effect after it."""
+    """Collect signals in the block and let them take their usual effect after it."""
     signals = _Signals()
     old = {}
     if threading.current_thread() is threading.main_thread():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a former instance wrote to the disk, and the new one would find: zeroed as the setting WIPE says."""
+"""Zero the data of a former instance that the new one would find on the disk, according to the setting WIPE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydiskimg.units import GIB, MIB, format_size
 
 log = logging.getLogger(__name__)
 
-# So long is one call of the kernel's, which no signal ends: seconds at most.
+# The limit of one system call, which no signal ends: a few seconds at most.
 _FREED_AT_ONCE = GIB
 _WRITTEN_AT_ONCE = 64 * MIB
 
@@ -29,7 +29,7 @@ class Wiping:
     messages: Messages
 
     def wipe(self, disk: DescriptorDisk, start: int = 0) -> None:
-        """Zero the disk from the byte start on. With auto it stays as it is where zeros would have to be written."""
+        """Zero the disk from the byte start on. With auto it is not changed if zeros would have to be written."""
         if self.mode == "no" or start >= disk.size:
             return
         started = time.monotonic()
@@ -40,7 +40,7 @@ class Wiping:
             self.messages.check()
         if done < disk.size and self.mode == "auto":
             log.info(
-                "the last %s of %s keep what they held before: zeros would have to be written, which WIPE=yes does, or "
+                "the last %s of %s are not wiped: zeros would have to be written, which WIPE=yes does, or "
                 "Ganeti's prealloc_wipe_disks",
                 format_size(disk.size - done),
                 disk.name,
@@ -56,7 +56,7 @@ class Wiping:
 
 
 class WholeDisk(DeferredHead):
-    """A disk that is written from its beginning: wipe_rest(), or commit(), wipes what follows the last byte written."""
+    """A disk that is written from its beginning: wipe_rest() or commit() zeroes all after the last written byte."""
 
     def __init__(self, disk: DescriptorDisk, wiping: Wiping) -> None:
         super().__init__(disk)
@@ -81,16 +81,16 @@ class WholeDisk(DeferredHead):
 
     @property
     def shown(self) -> DescriptorDisk:
-        """The disk as it is, its beginning included."""
+        """The disk itself, including its beginning."""
         return self._whole
 
     @property
     def fd(self) -> int:
-        """The descriptor of the disk, whose first MiB is not what is read here."""
+        """The descriptor of the disk, whose first MiB differs from the data read here."""
         return self._whole.fd
 
     def wipe_rest(self) -> None:
-        """Wipe what lies after the last byte written, once: what is written there afterwards stays."""
+        """Zero the disk after the last written byte, once: later writes there stay."""
         wiping, self._wiping = self._wiping, None
         if wiping is not None:
             wiping.wipe(self._whole, self._end)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The authorised keys that the settings give: lines as sshd(8) describes them, checked before anything is written."""
+"""The authorised keys in the settings: lines as in sshd(8), checked before the first write."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _KINDS = ("ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 def keys_of_settings(settings: Settings) -> tuple[str, ...]:
     """Return the lines of AUTHORIZED_KEYS and of the file AUTHORIZED_KEYS_FILE, without comments.
 
-    Raises SettingsError for a file that others than root can write, or that holds something else; StorageError for one
-    that cannot be read.
+    Raises SettingsError for a file that others than root can write, or with other contents; StorageError for one that
+    cannot be read.
     """
     keys = parse_keys(settings.authorized_keys)
     if settings.authorized_keys_file:
@@ -50,7 +50,7 @@ def parse_keys(text: str) -> tuple[str, ...]:
 
 
 def _is_key(line: str) -> bool:
-    """Tell whether a line has a type, and a key after it that is of this type."""
+    """True if a line has a type, followed by a key of this type."""
     if not line.isprintable():
         return False
     words = line.split()
@@ -68,7 +68,7 @@ def _is_key(line: str) -> bool:
 
 def _contents(path: str) -> str:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO must not block
     except OSError as error:
         raise storage_error(error, path, "cannot read the authorised keys") from error
     try:

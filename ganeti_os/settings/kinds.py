@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What values a setting may have: one kind for each sort of text, with what it expects and the check of it."""
+"""The kinds of values that settings may have, each with its description and check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganeti_os.settings.image_names import SPELLINGS
 from pydiskimg.text import quoted, without_password
 
 MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
-MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
+MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and the download's additions fit in the 255 bytes of a file name
 MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
 
 MAX_RESOLVER_WORDS = 8  # name servers, or domains; glibc uses three of the former
@@ -25,16 +25,16 @@ _SHOWN = 80  # characters of a wrong value in a message
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 )
-# As crypt(5) has them: MD5, bcrypt, SHA-256 and -512, scrypt, yescrypt, gost-yescrypt; or no password at all.
+# As in crypt(5): MD5, bcrypt, SHA-256 and -512, scrypt, yescrypt, gost-yescrypt; or no password at all.
 _CRYPT_HASH = re.compile(r"\$(?:1|2[aby]?|5|6|7|y|gy)\$[./A-Za-z0-9$=,]{8,400}|[*!]")
 
 
 @dataclass(frozen=True, slots=True)
 class ValueKind:
-    """What values a setting has.
+    """A kind of values of a setting.
 
-    expected says it, as in "expected yes or no". check turns a text, which is not empty, into the value and raises
-    ValueError. empty is the value where text and default are both empty.
+    expected describes it, as in "expected yes or no". check turns a non-empty text into the value and raises
+    ValueError. empty is the value if text and default are both empty.
     """
 
     expected: str
@@ -43,7 +43,7 @@ class ValueKind:
 
 
 class ReasonError(ValueError):
-    """What is wrong with a text, where that it is not what was expected would say too little."""
+    """The problem of a text, if "expected ..." would not explain it."""
 
 
 def shown(text: str) -> str:

@@ -75,12 +75,13 @@ def _refusal(setting: Setting, allowed: Allowed | None) -> str:
     if not setting.per_instance:
         files = "the settings file" if setting.node_only else "the settings file or in a variant"
         return (
-            "what runs as root on a node, and which of its directories are used, is for the node's administrator to "
-            f"say, by {setting.name} in {files}"
+            "only the node's administrator may decide what runs as root on a node and which of its directories are "
+            f"used, by {setting.name} in {files}"
         )
     if allowed is None or setting.parameter in allowed.names:
         return ""
     return (
-        f"{allowed.location}: OS_PARAMETERS has {', '.join(allowed.names) or NO_NAMES}; add it there, or take it from "
+        f"{allowed.location}: OS_PARAMETERS has {', '.join(allowed.names) or NO_NAMES}; add it there, or remove it "
+        "from "
         f"the instance with: gnt-instance modify -O {setting.parameter}=default INSTANCE"
     )

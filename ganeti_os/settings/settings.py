@@ -36,13 +36,16 @@ class Paths:
         return f"{self.sysconfdir}/default/ganeti-instance-image"
 
     def default(self, setting: Setting) -> str:
-        """Return a setting's default as it is written in the file; empty where it is a rule."""
+        """Return a setting's default in the form of the file; empty if it is a rule."""
         return setting.default.format(sysconfdir=self.sysconfdir, localstatedir=self.localstatedir)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Values from one place; lines gives the line of each where the place is a file. An empty value is the default."""
+    """Values from one source; lines gives the line of each if the source is a file.
+
+    An empty value means the default.
+    """
 
     name: str
     values: Mapping[str, str]
@@ -53,7 +56,7 @@ class Layer:
     def from_file(cls, path: str) -> Layer:
         """Read a settings file. helpers are the names that other values were built from.
 
-        Raises SettingsError or StorageError; FileNotFoundError stays as it is.
+        Raises SettingsError, StorageError or FileNotFoundError.
         """
         found = read_shell_file(path)
         return cls(
@@ -64,21 +67,21 @@ class Layer:
         )
 
     def location(self, name: str) -> str:
-        """Return where a value was set, for messages: path:line: or the layer's name."""
+        """Return the location of a value for messages: path:line: or the layer's name."""
         return f"{self.name}:{self.lines[name]}" if name in self.lines else self.name
 
 
 def node_architecture(machine: str) -> str:
-    """Return ARCH for what os.uname().machine says: i686 is x86, amd64 is x86_64, one that is not known stays."""
+    """Return ARCH for os.uname().machine: i686 becomes x86, amd64 becomes x86_64, unknown ones stay."""
     return _MACHINES.get(machine.lower(), machine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the table's settings came to.
+    """The resulting values of the table's settings.
 
-    swap_size_mib is None for the instance's memory, os_parameters None for all that there are; image_name may be empty.
-    paths are those that they were read with.
+    swap_size_mib is None for the instance's memory, os_parameters None for all existing ones; image_name may be empty.
+    paths are the directories of the files.
     """
 
     cdinstall: bool
@@ -127,10 +130,10 @@ class Settings:
     def from_layers(
         cls, layers: Sequence[Layer], *, paths: Paths | None = None, machine: str | None = None
     ) -> Settings:
-        """Check every layer's values and join them, a later layer before an earlier one.
+        """Check every layer's values and merge them; later layers take precedence.
 
-        machine is the node's os.uname().machine when None. Names that are not known or have no effect are logged.
-        Raises SettingsError for the first value that makes no sense, also where a later layer replaces it.
+        machine is by default the node's os.uname().machine. Names that are not known or have no effect are logged.
+        Raises SettingsError for the first invalid value, even if a later layer replaces it.
         """
         paths = paths or Paths()
         native = node_architecture(machine or os.uname().machine)
@@ -149,7 +152,7 @@ class Settings:
 
     @property
     def identity_is_off(self) -> str:
-        """The setting that keeps everything inside the guest as the image has it; empty where none does."""
+        """The setting that keeps everything inside the guest as in the image; empty if none does."""
         switches = {
             "NOMOUNT=yes": self.nomount,
             "CDINSTALL=yes": self.cdinstall,
@@ -158,13 +161,13 @@ class Settings:
         return next((name for name, is_set in switches.items() if is_set), "")
 
     def texts(self) -> dict[str, str]:
-        """Return every setting by its name, as it would be written in the file; of a secret one only that it is set."""
+        """Return every setting by its name, in the form of the file; for a secret one only that it is set."""
         texts = {setting.name: _text(getattr(self, setting.field)) for setting in SETTINGS}
         texts |= {"OS_PARAMETERS": NO_NAMES} if self.os_parameters == () else {}
         return {name: "(not shown)" if text and BY_NAME[name].secret else text for name, text in texts.items()}
 
     def for_scripts(self) -> dict[str, str]:
-        """Return the settings that customisation scripts get, by name and as they would be written in the file."""
+        """Return the settings for customisation scripts, by name and in the form of the file."""
         return {name: text for name, text in self.texts().items() if BY_NAME[name].for_scripts}
 
 
@@ -177,8 +180,8 @@ def read_settings(
 ) -> Settings:
     """Return the settings of an instance with this variant of the OS and these OS parameters.
 
-    parameters are by name without OSP_, as in Request. Raises SettingsError for what makes no sense, StorageError for a
-    file that cannot be read. Each wrong parameter is logged first, when there is more than one thing to say.
+    parameters are by name without OSP_, as in Request. Raises SettingsError for invalid values, StorageError for a file
+    that cannot be read. If several parameters are wrong, each is logged first.
     """
     native = node_architecture(machine or os.uname().machine)
     values, wrong = read_parameters(parameters, native=native)
@@ -194,12 +197,12 @@ def read_settings(
         raise SettingsError(wrong[0])
     if wrong:
         _log_each(wrong)
-        raise SettingsError(f"{len(wrong)} of {len(parameters)} OS parameters are wrong, as told above")
+        raise SettingsError(f"{len(wrong)} of {len(parameters)} OS parameters are wrong; see above")
     return settings
 
 
 def check_contradictions(settings: Settings) -> None:
-    """Raise SettingsError for settings of which one makes another impossible."""
+    """Raise SettingsError for settings that contradict each other."""
     if settings.image_keyring and not settings.image_verify and settings.image_url:
         raise SettingsError(
             "IMAGE_VERIFY=no contradicts IMAGE_KEYRING: a signature is of the checksum that would not be checked; "
@@ -213,7 +216,7 @@ def check_contradictions(settings: Settings) -> None:
 
 
 def _files(paths: Paths, variant: str | None, native: str) -> list[Layer]:
-    """Return the layers of the settings file and of the variant's file, as far as there are such files."""
+    """Return the layers of the settings file and of the variant's file, if these exist."""
     layers = []
     directory = paths.default(BY_NAME["VARIANTS_DIR"])
     try:
@@ -237,19 +240,20 @@ def _files(paths: Paths, variant: str | None, native: str) -> list[Layer]:
 
 
 def _check_variant(layer: Layer, paths: Paths) -> None:
-    """Refuse the list of OS parameters: it would protect nothing where the person it is about chooses the variant."""
+    """Refuse a list of OS parameters in a variant, which the user who creates an instance chooses."""
     if "OS_PARAMETERS" in layer.values:
         where = layer.location("OS_PARAMETERS")
         raise SettingsError(
-            f"{where}: OS_PARAMETERS has no place in a variant, which the person who creates an instance chooses; set "
+            f"{where}: OS_PARAMETERS is not allowed in a variant, which the person who creates an instance chooses; "
+            "set "
             f"it in {paths.settings_file}"
         )
     if layer.values.get("VARIANTS_DIR"):
-        log.warning("%s: VARIANTS_DIR has an effect in the settings file only", layer.location("VARIANTS_DIR"))
+        log.warning("%s: VARIANTS_DIR has an effect only in the settings file", layer.location("VARIANTS_DIR"))
 
 
 def _allowed(layers: Sequence[Layer], paths: Paths, native: str) -> Allowed | None:
-    """Return what OS_PARAMETERS of the settings file says; None for all."""
+    """Return OS_PARAMETERS of the settings file; None for all."""
     setting = BY_NAME["OS_PARAMETERS"]
     for layer in layers:
         if layer.name == paths.settings_file and layer.values.get(setting.name):
@@ -289,7 +293,7 @@ def _note_unknown(layer: Layer, name: str) -> None:
         if layer.values[name]:
             log.info("%s: %s has no effect: %s", layer.location(name), name, WITHOUT_EFFECT[name])
         return
-    if name in layer.helpers:  # the administrator's own, for a later value
+    if name in layer.helpers:  # the administrator's own name, for a later value
         return
     nearest = difflib.get_close_matches(name.upper(), BY_NAME, n=1)
     offer = f"; did you mean {nearest[0]}?" if nearest else ""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Files of shell assignments, read and never executed.
 
-Understood: NAME=value, several on a line, `;`, `export`, 'single' and "double" quotes, backslashes, comments, lines
-continued by a backslash, and $NAME or ${NAME} of a name that an earlier line of the file assigned. Every value is
-what POSIX sh (XCU 2.2, 2.3, 2.6, 2.9.1) would assign. Everything else is an error with its line, because to skip or
-to guess would configure something that the administrator did not write.
+Supported are NAME=value, several on a line, `;`, `export`, 'single' and "double" quotes, backslashes, comments, lines
+continued by a backslash, and $NAME or ${NAME} of a name that an earlier line of the file assigned. Every value is the
+one that POSIX sh (XCU 2.2, 2.3, 2.6, 2.9.1) would assign. Everything else is an error with its line, because skipping
+or guessing would configure something that the administrator did not write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import DiskImageError, storage_error
 
-SIZE_LIMIT = 1 << 20  # of a file, and of all that its $NAMEs expand to: A=$A$A doubles with each line
+SIZE_LIMIT = 1 << 20  # the size of a file, and of all expansions of its $NAMEs: A=$A$A doubles with each line
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
@@ -25,7 +25,7 @@ _WORD_ENDS = re.compile(r"(?:\\\n)*(?:[ \t\n;]|\Z)")
 _CONTINUED = re.compile(r"\\\n")
 _NAME_GOES_ON = re.compile(r"(?:\\\n)+[A-Za-z0-9_]")
 _COMMENT = re.compile(r"#[^\n]*")
-_PLAIN = re.compile(r"[^\s\\'\"$`;&|<>()~:]+|[^\S \t\n]+")  # what stands for itself outside quotes
+_PLAIN = re.compile(r"[^\s\\'\"$`;&|<>()~:]+|[^\S \t\n]+")  # characters without a special meaning outside quotes
 _PLAIN_QUOTED = re.compile(r"[^\\\"$`]+")
 _FIRST_WORD = re.compile(r"\S{0,40}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -33,14 +33,14 @@ _SPECIAL_PARAMETER = re.compile(r"[0-9@*#?$!-]")
 
 
 class SettingsError(DiskImageError):
-    """A settings file cannot be read, or a setting's value makes no sense."""
+    """A settings file cannot be read, or the value of a setting is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """The last value that a file gives a name.
 
-    line counts from 1. used tells that a later value was built from it: the name may be the administrator's own.
+    line counts from 1. used means that a later value was built from it: the name may be the administrator's own.
     """
 
     value: str
@@ -49,9 +49,9 @@ class Assignment:
 
 
 def read_shell_file(path: str) -> dict[str, Assignment]:
-    """Return what the file assigns, by name.
+    """Return the assignments in the file, by name.
 
-    Raises SettingsError for contents, StorageError when the file cannot be read; FileNotFoundError stays as it is.
+    Raises SettingsError for invalid contents, StorageError when the file cannot be read, or FileNotFoundError.
     """
     try:
         data = _contents(path)
@@ -66,7 +66,7 @@ def read_shell_file(path: str) -> dict[str, Assignment]:
 
 def _contents(path: str) -> bytes:
     """Return at most one byte more than SIZE_LIMIT."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO must not block
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise SettingsError(f"{path}: found a directory or special file, expected a file of assignments")
@@ -77,7 +77,7 @@ def _contents(path: str) -> bytes:
 
 
 def parse_shell_text(data: bytes, path: str) -> dict[str, Assignment]:
-    """Return what the bytes of a file assign, by name; path is for messages. Raises SettingsError."""
+    """Return the assignments in the bytes of a file, by name; path is for messages. Raises SettingsError."""
     return _Parser(_decoded(data, path), path).parse()
 
 
@@ -153,7 +153,7 @@ class _Parser:
         name = _NAME.match(self.text, self.position)
         known = name and (name.group() in self.values or name.group() in values)
         if export and name and known and _WORD_ENDS.match(self.text, name.end()):
-            self.position = name.end()  # `export NAME` marks it for programs, which there are none of here
+            self.position = name.end()  # `export NAME` marks it for programs, and none are started here
             return
         found = _FIRST_WORD.match(self.text, self.position)
         raise self.error(
@@ -162,7 +162,7 @@ class _Parser:
         )
 
     def value(self, *, export: bool) -> str:
-        """Read one word's worth of value, quotes removed and names expanded."""
+        """Read one word of a value; quotes are removed and names expanded."""
         start = self.position
         parts: list[str] = []
         while (part := self.part(start, export=export)) is not None:
@@ -252,7 +252,7 @@ class _Parser:
         return following if following in ('"', "\\", "$", "`") else "\\" + following
 
     def expansion(self) -> str:
-        """Read $NAME or ${NAME}; a dollar sign before anything that is not a parameter is itself."""
+        """Read $NAME or ${NAME}; any other dollar sign stands for itself."""
         rest = self.position + 1
         brace = self.text[rest : rest + 1] == "{"
         name = _NAME.match(self.text, rest + brace)

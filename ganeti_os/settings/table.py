@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SETTINGS, the one table of names, kinds, defaults and meanings: what is read, checked and written down is from it."""
+"""SETTINGS, the one table of names, kinds, defaults and meanings: reading, checks and documentation use it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from pydiskimg.fs.probe.kind import EXT_TYPES
 class Setting:
     """One row of the table.
 
-    default is the text as written in the file, with {sysconfdir} and {localstatedir} standing for the configured
-    directories; empty where the default is a rule. gives_away is not empty for what may be an OS parameter: what a
-    person gets by it who may create instances. for_scripts: customisation scripts get it as an environment variable.
-    node_only: a variant cannot set it, since the person who creates an instance chooses the variant. secret: its value
-    is in no message, and customisation scripts do not get it.
+    default is the text as written in the file, with {sysconfdir} and {localstatedir} for the configured directories;
+    empty if the default is a rule. gives_away is not empty if the setting may be an OS parameter: it says what a person
+    who may create instances can do with it. for_scripts: customisation scripts get it as an environment variable.
+    node_only: a variant cannot set it, because the person who creates an instance chooses the variant. secret: its
+    value never appears in a message, and customisation scripts do not get it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Setting:
 
     @property
     def per_instance(self) -> bool:
-        """True when it may be an OS parameter."""
+        """True if it may be an OS parameter."""
         return bool(self.gives_away)
 
     @property
@@ -67,7 +67,7 @@ class Setting:
 
 
 def checked(setting: Setting, text: str, *, native: str) -> object:
-    """Return the value of a text that is not empty; native is the node's ARCH.
+    """Return the value of a non-empty text; native is the node's ARCH.
 
     Raises ValueError, whose text continues a sentence that begins with the setting's name.
     """

@@ -15,23 +15,23 @@ _SHOWN = 20  # names in a message
 
 
 def variant_file(directory: str, variant: str) -> str:
-    """Return where the settings of a variant are; the name is as Request checked it."""
+    """Return the path of a variant's settings; the name is as checked by Request."""
     return os.path.join(directory, f"{variant}.conf")
 
 
 def published() -> list[str]:
-    """Return the names in the OS directory's variants.list, as Ganeti reads it; none when it cannot be read."""
+    """Return the names in the OS directory's variants.list, as Ganeti reads it; empty if it cannot be read."""
     try:
-        fd = os.open(_LIST, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang
+        fd = os.open(_LIST, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO must not block
         with open(fd, encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file.read(_SIZE_LIMIT).splitlines()]
-    except OSError:  # it only decides how a message is worded
+    except OSError:  # it only affects the text of a message
         return []
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def missing_variant(path: str, variant: str) -> SettingsError:
-    """Return what to raise when a variant's file does not exist: a published variant is promised, another forced."""
+    """Return the error for a missing variant's file: a published variant is promised, another one was forced."""
     names = published()
     if variant in names:
         return SettingsError(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What Ganeti asks an OS definition to do; one module a verb."""
+"""The verbs of a Ganeti OS definition; one module for each."""

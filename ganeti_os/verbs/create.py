@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Install the image that the settings name onto the request's first disk.
 
-    Everything that can be refused is refused before the first byte is written; the partition table comes last.
+    All refusals come before the first write; the partition table is written last.
     """
     if settings.cdinstall:
         log.info("CDINSTALL=yes: nothing is prepared; install the instance from a CD")
@@ -55,18 +55,18 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 
 
 def _swap(stack: ExitStack, request: Request, settings: Settings) -> DescriptorDisk | None:
-    """Return the disk that becomes swap as a whole; not one that holds what a guest's firmware keeps."""
+    """Return the disk that becomes swap as a whole, unless it contains firmware variables of a guest."""
     if not request.swap_path or not settings.swap:
         return None
     disk = stack.enter_context(open_disk(request.swap_path, writable=True))
     if holds_firmware_variables(disk):
-        log.warning("%s holds firmware variables (UEFI) and is left as it is; no swap area is made", disk.name)
+        log.warning("%s contains firmware variables (UEFI) and is not changed; no swap area is made", disk.name)
         return None
     return disk
 
 
 def _left_out(settings: Settings, enabled: list[str]) -> list[str]:
-    """Tell that the administrator's scripts do not run in a disk image that is not mounted; return those that do."""
+    """Warn that the administrator's scripts do not run in a disk image that is not mounted; return those that do."""
     if enabled:
         log.warning("GUEST_MOUNT=no: the customisation scripts in %s do not run", settings.customize_dir)
     return []
@@ -78,16 +78,16 @@ def _overlay(settings: Settings) -> str | None:
     if settings.nomount:
         log.info("NOMOUNT=yes: the overlay %s is not copied", settings.overlay)
         return None
-    from ganeti_os.install.overlay import find_overlay  # only here: few installations have one
+    from ganeti_os.install.overlay import find_overlay  # imported here: few installations have one
 
     return find_overlay(settings)
 
 
 def _image(stack: ExitStack, request: Request, settings: Settings, messages: Messages) -> ImageFile:
-    """Return the image, fetched where it has an address; it stays there as long as the stack is open."""
+    """Return the image, fetched if it has an address; it stays available while the stack is open."""
     names: tuple[str, ...] = ()
     if settings.image_url:
-        from ganeti_os.fetch import fetched_first  # takes longer to import than a small image to copy
+        from ganeti_os.fetch import fetched_first  # takes longer to import than copying a small image
 
         candidates = image_names(settings, kernel_inside=request.kernel_inside)
         names = stack.enter_context(fetched_first(candidates, settings, messages, instance=request.instance))
@@ -101,16 +101,16 @@ def _image(stack: ExitStack, request: Request, settings: Settings, messages: Mes
 
 
 def _holds_disk(tarball: str) -> bool:
-    """Tell whether the tarball is a disk image's, and not a system's files."""
-    from pydiskimg.files.tar import first_file  # which a tarball is read by anyway
+    """True if the tarball contains a disk image rather than a system's files."""
+    from pydiskimg.files.tar import first_file  # needed for reading a tarball anyway
 
     name = first_file(tarball)
     return name is not None and is_disk_in_tarball(name)
 
 
 def _install_files(image: ImageFile, installation: Installation) -> None:
-    """Install an image that holds a system's files, on file systems that are made for it."""
-    # Only here, as libarchive and libparted take longer to import than a small disk image to copy.
+    """Install an image of a system's files, on new file systems."""
+    # Imported here: libarchive and libparted take longer to import than copying a small disk image.
     if image.is_dump:
         from ganeti_os.install.from_dumps import install_dumps
 

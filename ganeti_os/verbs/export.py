@@ -24,10 +24,10 @@ _STANDARD_OUTPUT = 1
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:
-    """Write the request's device to standard output, without what its file systems say is free.
+    """Write the request's device to standard output, without the space that its file systems have free.
 
-    The disk is raw, whatever its first bytes say: a guest wrote them. No create, import or rename of ours writes to it
-    meanwhile; a virtual machine may.
+    The disk is raw, whatever its first bytes are: a guest wrote them. No create, import or rename of this package
+    writes to it meanwhile; a virtual machine may.
     """
     assert request.device is not None
     if os.isatty(_STANDARD_OUTPUT):
@@ -36,9 +36,9 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     compression = settings.export_compression
     with ExitStack() as claims, open_raw(request.device) as disk:
         claim_for_reading(claims, disk.fileno(), disk.name)
-        if not disk.size:  # as a device has that is not attached to anything
-            raise RequestError(f"{request.device}: has 0 bytes; expected a disk that holds something to back up")
-        with messages.step("looking for what is in use"):
+        if not disk.size:  # as a device that is not attached has
+            raise RequestError(f"{request.device}: has 0 bytes; expected a disk with data to back up")
+        with messages.step("looking for used space"):
             source = used_source(disk)
             for note in source.notes:
                 log.info("%s", note)
@@ -63,12 +63,12 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 
 
 def _of_the_disk(progress: Progress) -> Progress:
-    """Count bytes of the disk for a person, where a stream counts its two passes."""
+    """Count bytes of the disk for people, although a stream counts two passes."""
     return lambda done, total: progress(done // 2, total // 2)
 
 
 def _announce(fd: int | None, size: int) -> None:
-    """Tell Ganeti how many bytes will come, for its estimate of the time; it does without when it cannot be told."""
+    """Tell Ganeti the number of bytes of the stream, for its estimate of the time, if that is possible."""
     if fd is None or fd <= 2:
         return
     try:

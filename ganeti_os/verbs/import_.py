@@ -38,14 +38,14 @@ _KEEP = "IMPORT_IDENTITY=keep restores"
 
 
 class NotAnotherError(DiskImageError):
-    """A restored system could not be made another machine."""
+    """A restored system could not be given a new identity."""
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Write the backup on standard input to the request's device, as it arrives.
 
-    A backup that ends early, or does not become the other machine that it was to be, leaves a disk that begins with
-    zeros, or has no partition table.
+    A backup that ends early, or cannot be given its new identity, leaves a disk that begins with zeros or has no
+    partition table.
     """
     assert request.device is not None
     started = time.monotonic()
@@ -63,13 +63,13 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 
 
 def _restore(installation: Installation) -> HeldDisk | None:
-    """Restore the backup; None where file systems were made for it, so that they fill the disk and are complete."""
+    """Restore the backup; None if file systems were made for it, so that they fill the disk and are complete."""
     pipe = PipeReader(_STANDARD_INPUT, "standard input")
     kind = backup_kind(pipe, installation.settings.import_format)
     if kind in (BackupKind.QCOW2, BackupKind.RAW):
         with _looked_into(pipe, kind, installation) as looked_into:
             return restore_disk(looked_into, kind, installation.disk, installation.wiping)
-    # Only here, as libarchive and libparted take longer to import than a small disk to restore.
+    # Imported here: libarchive and libparted take longer to import than restoring a small disk.
     from ganeti_os.backup.ganeti_instance_image import restore_archive, restore_dump_of_root
 
     if kind is BackupKind.TAR:
@@ -80,9 +80,9 @@ def _restore(installation: Installation) -> HeldDisk | None:
 
 @contextmanager
 def _looked_into(pipe: PipeReader, kind: BackupKind, installation: Installation) -> Iterator[Incoming]:
-    """Refuse what has to be mounted and cannot be, before anything is written; else give what to read instead of pipe.
+    """Refuse a system that must be mounted and cannot be, before the first write; otherwise give the pipe to read.
 
-    Some is seen only when it is on the disk (ADR 0141).
+    For some backups that is known only when they are on the disk (ADR 0141).
     """
     refused = None
     if installation.gives_identity and installation.settings.guest_mount:
@@ -92,7 +92,7 @@ def _looked_into(pipe: PipeReader, kind: BackupKind, installation: Installation)
         if kept is None:
             yield pipe
             return
-        from ganeti_os.backup.beginning import has_to_be_mounted  # only here: an import is nearly always root's
+        from ganeti_os.backup.beginning import has_to_be_mounted  # imported here: an import is nearly always root's
 
         if has_to_be_mounted(kept, kind, installation.disk):
             assert refused is not None
@@ -101,7 +101,7 @@ def _looked_into(pipe: PipeReader, kind: BackupKind, installation: Installation)
 
 
 def _kept(pipe: PipeReader, installation: Installation, stack: ExitStack) -> KeptPipe | None:
-    """Let the beginning of the pipe be kept until stack is closed; None where no directory can hold it."""
+    """Keep the beginning of the pipe until stack is closed; None if no directory can hold it."""
     from ganeti_os.backup.kept_pipe import KeptPipe
     from ganeti_os.install.nameless_file import nameless_file
 
@@ -109,13 +109,13 @@ def _kept(pipe: PipeReader, installation: Installation, stack: ExitStack) -> Kep
     try:
         fd = stack.enter_context(nameless_file(directory, "the beginning of a backup", setting="EXPORT_DIR"))
     except StorageError as error:
-        log.info("%s; whether the system has to be mounted is seen when it is on the disk", error)
+        log.info("%s; whether the system must be mounted is known only when it is on the disk", error)
         return None
     return KeptPipe(pipe, fd, directory)
 
 
 def _refused_to_mount() -> StorageError | None:
-    """Return the error with which a user is refused who may not mount; None for one who may."""
+    """Return the error for a user who may not mount; None for one who may."""
     try:
         require_mounting(f"without it {_KEEP} a disk as it was")
     except StorageError as error:
@@ -126,9 +126,9 @@ def _refused_to_mount() -> StorageError | None:
 
 
 def _complete(target: HeldDisk, installation: Installation) -> bool:
-    """Let what was restored be another machine where it is to be, and fill the disk; False where it does not grow."""
+    """Give the restored system a new identity if wanted, and grow it to fill the disk; False if it cannot grow."""
     if holds_firmware_variables(target):
-        log.info("%s holds firmware variables (UEFI) and stays as it was backed up", target.name)
+        log.info("%s contains firmware variables (UEFI) and is not changed", target.name)
         target.release()
         return True
     if installation.gives_identity:
@@ -140,15 +140,15 @@ def _complete(target: HeldDisk, installation: Installation) -> bool:
 
 
 def _become_another(disk: ShownDisk, installation: Installation) -> None:
-    """Let the system on the disk become another machine than the one that was backed up; a disk may hold none.
+    """Give the system on the disk a new identity; a disk may have no system.
 
-    Until it is, the disk has no table: beside the machine that was backed up, it must not be started.
+    Until then the disk has no partition table: it must not be started together with the machine that was backed up.
     """
-    from ganeti_os.guest.new_identity import become_another  # only here: most imports do without
+    from ganeti_os.guest.new_identity import become_another  # imported here: most imports do not need it
 
     try:
         with installation.messages.step("identity"):
             become_another(disk, installation.request, installation.settings, installation.keys)
     except DiskImageError as error:
-        text = "the system could not be made another machine than the one that was backed up, and is left without"
+        text = "the system could not be given a new identity, and is left without"
         raise NotAnotherError(f"{text} its partition table: {error}; {_KEEP} it as it was") from error

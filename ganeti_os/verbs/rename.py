@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""rename: the system on the instance's disk gets the instance's new name, and its new address where it has one."""
+"""rename: the system on the instance's disk gets the instance's new name, and its new address if it has one."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:
-    """Rename the system on the first of the request's disks that holds one; again is a success without a change.
+    """Rename the system on the first of the request's disks that has one; repeating it succeeds without a change.
 
-    Any name that the system had becomes the new one. Where its root cannot be found, the seed of its cloud-init is
-    renamed. Raises NoRootError when there is neither; nothing was written then.
+    Any old name of the system becomes the new one. If its root cannot be found, the name is changed in the seed of its
+    cloud-init. Raises NoRootError if there is neither; nothing was written then.
     """
     reason = _nothing_to_do(request, settings)
     if reason is not None:
@@ -45,7 +45,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 
 
 def _rename(disk: DescriptorDisk, guest: Guest, facts: Facts, settings: Settings) -> None:
-    # For the edit only: nothing of the guest's is run, and its device nodes are not opened.
+    # Only files are edited: the guest's programs are not run, and its device nodes are not opened.
     try:
         with opened_guest(disk, guest, with_boot=False, may_mount=settings.guest_mount) as opened:
             make_instance(opened.tree, facts, settings)
@@ -64,9 +64,9 @@ def _nothing_to_do(request: Request, settings: Settings) -> str | None:
 
 
 def _find(stack: ExitStack, request: Request, facts: Facts, settings: Settings) -> tuple[DescriptorDisk, Guest] | None:
-    """Return the first disk with a root file system, which stack closes, and what is where on it.
+    """Return the first disk with a root file system, which stack closes, and the volumes on it.
 
-    None where there is none, but a volume with a seed of cloud-init, which is renamed.
+    Return None if there is only a volume with a seed of cloud-init, in which the name is changed.
     """
     has_seed = False
     reasons: list[DiskImageError] = []
@@ -77,7 +77,7 @@ def _find(stack: ExitStack, request: Request, facts: Facts, settings: Settings) 
         with ExitStack() as opened:
             disk = opened.enter_context(open_disk(candidate.path, writable=True))
             if holds_firmware_variables(disk):
-                log.info("%s holds firmware variables (UEFI) and stays as it is", candidate.path)
+                log.info("%s contains firmware variables (UEFI) and is not changed", candidate.path)
                 continue
             try:
                 guest = find_guest(disk, may_mount=settings.guest_mount)
@@ -94,4 +94,4 @@ def _find(stack: ExitStack, request: Request, facts: Facts, settings: Settings) 
         raise reasons[0]
     is_left = any(isinstance(reason, LeftAloneError) for reason in reasons)
     kind = LeftAloneError if is_left else NoRootError
-    raise kind("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))
+    raise kind("no disk contains a system: " + ("; ".join(map(str, reasons)) or "all are read-only"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""verify: are the OS parameters that somebody set for an instance acceptable?"""
+"""verify: check the OS parameters of an instance."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ log = logging.getLogger(__name__)
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:  # noqa: ARG001 - the signature of a verb
-    """Refuse settings that contradict each other; that the parameters made Settings shows that each is acceptable."""
+    """Refuse settings that contradict each other; each parameter was checked when Settings was made."""
     check_contradictions(settings)
     log.debug("%d OS parameters, each acceptable", len(request.parameters))

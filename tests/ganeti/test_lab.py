@@ -49,7 +49,7 @@ def test_parameters_of_the_cluster(lab: Lab) -> None:
         said = add_fails(lab, "cluster.lab.example", os="image+default")
     finally:
         lab.succeed("gnt-os", "modify", "-O", "image_name=default", "image+default")
-    assert "from-the-cluster-x86_64.qcow2: there is no such image" in said
+    assert "from-the-cluster-x86_64.qcow2: the image does not exist" in said
 
 
 def test_the_os_without_a_variant_is_refused_by_ganeti_itself(lab: Lab) -> None:

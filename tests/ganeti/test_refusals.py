@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ganeti
 
 def test_a_missing_image(lab: Lab) -> None:
     said = add_fails(lab, "missing.lab.example", "-O", "image_name=debian-smal")
-    assert "debian-smal-x86_64.qcow2: there is no such image, nor is there debian-smal-" in said
+    assert "debian-smal-x86_64.qcow2: the image does not exist, nor is there debian-smal-" in said
     assert "; did you mean debian-small-x86_64.qcow2?" in said
     assert not any(lab.disk("missing.lab.example").read_bytes())
 

@@ -165,7 +165,7 @@ def test_an_overlay_with_something_for_boot_efi_is_what_is_mounted_for(node: Nod
     done = as_nobody(node, "create", create_environment(disk))
     assert done.returncode == 0, done.stderr
     assert (
-        "/boot/efi of the guest is left alone (GUEST_MOUNT=no), and what the overlay has there is hidden" in done.stderr
+        "/boot/efi of the guest is left alone (GUEST_MOUNT=no), and the overlay's files there are hidden" in done.stderr
     )
 
 
@@ -178,7 +178,7 @@ def test_what_the_guest_mounts_over_an_overlays_files_is_told(node: Node, tool: 
     assert done.returncode == 0, done.stderr
     told = [line.partition("warning: ")[2] for line in done.stderr.splitlines() if "left alone" in line]
     why = "what its fstab mounts there is not opened"
-    assert told == [f"/run of the guest is left alone ({why}), and what the overlay has there is hidden"]
+    assert told == [f"/run of the guest is left alone ({why}), and the overlay's files there are hidden"]
 
 
 def compressed(image: Path, node: Node) -> dict[str, str]:

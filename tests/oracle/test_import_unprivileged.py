@@ -159,6 +159,6 @@ def test_without_room_to_keep_what_tells_it_a_backup_is_refused_when_it_is_on_th
     node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT="raw", EXPORT_DIR="/does/not/exist", **SETTINGS)
     done = as_nobody(node, "import", stream_environment("import", disk), image)
     assert done.returncode == 1
-    assert "/does/not/exist: cannot keep the beginning of a backup there meanwhile (EXPORT_DIR)" in done.stderr
+    assert "/does/not/exist: cannot keep the beginning of a backup there temporarily (EXPORT_DIR)" in done.stderr
     assert "is left without its partition table: " in last_line(done)
     assert "mounting needs root (CAP_SYS_ADMIN); IMPORT_IDENTITY=keep restores it as it was" in last_line(done)

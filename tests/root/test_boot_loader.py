@@ -28,7 +28,7 @@ from tests.fixtures.tarballs import FILE, SYMLINK, Member, add
 pytestmark = pytest.mark.root
 MIB = 1 << 20
 SIZE = 64 * MIB
-NOT_WRITTEN = "boot loader: warning: no boot loader is written, and the instance does not boot by itself: "
+NOT_WRITTEN = "boot loader: warning: no boot loader is written, and the instance cannot boot by itself: "
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_system_without_grub_whose_script_brings_it(node: Node, tmp_path: Path
     node.add_script("10-nothing", "#!/bin/sh\n")
     _head, log = create(node, tmp_path)
     assert (
-        "boot loader: no boot loader is written, so a customisation script has to bring one: the system has no" in log
+        "boot loader: no boot loader is written, so a customisation script must install one: the system has no" in log
     )
     assert "warning" not in log
 

@@ -163,7 +163,7 @@ def test_what_there_is_is_listed_when_there_is_no_root(tmp_path: Path, boot_fs: 
         open_disk(path) as opened,
         pytest.raises(
             NoRootError,
-            match=r"there is: partition 1 \(ext4\): no /etc of a Linux system; partition 2 \(nothing known\); set NOM",
+            match=r"among: partition 1 \(ext4\): no /etc of a Linux system; partition 2 \(nothing known\); set NOM",
         ),
     ):
         find_guest(opened)

@@ -85,7 +85,7 @@ def test_a_system_that_cannot_be_the_instance(tmp_path: Path, verb: str, table: 
     sentence = last_line(done)
     assert "/etc/hostname" in sentence
     if verb == "import":
-        assert "the system could not be made another machine than the one that was backed up, and is left" in sentence
+        assert "the system could not be given a new identity, and is left" in sentence
         assert sentence.endswith("IMPORT_IDENTITY=keep restores it as it was")
     with disk.open("rb") as file:
         assert not any(file.read(MIB))

@@ -177,11 +177,11 @@ def test_a_disk_with_firmware_variables_is_left_alone(tool: Tool, tmp_path: Path
         assert done.returncode == 0, done.stderr
         assert nvram.read_bytes() == variables()
     assert (
-        f"{nvram} holds firmware variables (UEFI) and stays as it is"
+        f"{nvram} contains firmware variables (UEFI) and is not changed"
         in rename(node, nvram, **more, DISK_1_PATH=str(system)).stderr
     )
     done = rename(node, nvram)
-    assert (done.returncode, "no disk holds a system" in last_line(done)) == (1, True)
+    assert (done.returncode, "no disk contains a system" in last_line(done)) == (1, True)
 
 
 def test_a_disk_with_firmware_variables_does_not_become_swap(tool: Tool, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_disk_with_firmware_variables_does_not_become_swap(tool: Tool, tmp_pat
     nvram.write_bytes(variables())
     done = node.run("create", "-i", "inst", "-b", str(disk), "-s", str(nvram))
     assert done.returncode == 0, done.stderr
-    assert "holds firmware variables (UEFI) and is left as it is; no swap area is made" in done.stderr
+    assert "contains firmware variables (UEFI) and is not changed; no swap area is made" in done.stderr
     assert nvram.read_bytes() == variables()
 
 
@@ -207,7 +207,7 @@ def test_a_disk_with_firmware_variables_is_imported_as_it_was(tool: Tool, tmp_pa
     said = done.stderr.decode()
     assert done.returncode == 0, said
     assert beginning(disk, MIB) == old.read_bytes()
-    assert f"{disk} holds firmware variables (UEFI) and stays as it was backed up" in said
+    assert f"{disk} contains firmware variables (UEFI) and is not changed" in said
     assert "warning" not in said
     assert "no identity" not in said
 

@@ -145,7 +145,7 @@ def test_dumps_get_the_boot_loader_of_their_own_grub(node: Node, tmp_path: Path,
     assert done.returncode == 0, done.stderr
     with target.open("rb") as file:
         assert (file.read(2) == b"\xeb\x63") == known
-    warned = b"the instance does not boot by itself: /usr/lib/grub/i386-pc/kernel.img: is too short for an ELF file"
+    warned = b"the instance cannot boot by itself: /usr/lib/grub/i386-pc/kernel.img: is too short for an ELF file"
     assert (warned in done.stderr) != known
     with inside(str(target), partitions(str(target))[0], tmp_path) as point:
         assert (point / "grub/i386-pc/normal.mod").exists() == known

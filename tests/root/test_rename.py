@@ -188,7 +188,7 @@ def test_no_system_is_a_failure_that_says_what_to_do(node: Node, tmp_path: Path)
         assert all(str(disk) in last_line(done) for disk in disks[:count])
         assert "set NOMOUNT=yes" in last_line(done)
     done = node.run("rename", **environment(disks[0], DISK_0_ACCESS="ro"))
-    assert (done.returncode, "none can be written to" in last_line(done)) == (1, True)
+    assert (done.returncode, "all are read-only" in last_line(done)) == (1, True)
 
 
 def test_another_name_becomes_the_new_one_and_is_told(node: Node, ext4: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.root
 MIB = 1 << 20
 SIZE = 40 * MIB
 SECRET = b"\xa5"
-KEPT = "keep what they held before: zeros would have to be written"
+KEPT = "are not wiped: zeros would have to be written"
 
 
 @pytest.fixture(params=["file", "device", "device that frees nothing"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""New key pairs for ssh servers. To find the primes of an RSA key takes longer than all else; it begins early.
+"""New key pairs for ssh servers. Finding the primes of an RSA key takes longest, so that begins early.
 
 The library is imported where it is used: most verbs make no keys.
 """
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 RSA, ECDSA, ED25519 = KINDS = ("rsa", "ecdsa", "ed25519")
-RSA_BITS = 3072  # as ssh-keygen has it (ADR 0103)
+RSA_BITS = 3072  # as ssh-keygen does (ADR 0103)
 _EXPONENT = 65537
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The contents of both files. private never goes into a message or a log."""
+    """The contents of both files. private must never appear in a message or a log."""
 
     private: bytes
     public: bytes
@@ -33,9 +33,9 @@ class Pair:
 
 
 class KeyMaker:
-    """Makes one key of each kind when it is needed; the RSA key in a thread from start() on.
+    """Makes one key of each kind on demand; the RSA key in a thread from start() on.
 
-    The thread ends by itself, and the process with it: one that is cut off in the library aborts the process.
+    The thread must end by itself before the process does: if it is interrupted in the library, the process aborts.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class KeyMaker:
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Begin with the RSA key; again does nothing. Raises ImportError without the library."""
+        """Begin with the RSA key; further calls do nothing. Raises ImportError without the library."""
         import cryptography  # noqa: F401 - what is missing is to be told before a disk is written
 
         if self._thread is None:
@@ -60,7 +60,7 @@ class KeyMaker:
             self._error = error
 
     def rsa(self) -> RSAPrivateKey:
-        """Return the RSA key, once it is there."""
+        """Return the RSA key, once it is ready."""
         self.start()
         assert self._thread is not None
         self._thread.join()
@@ -88,10 +88,10 @@ class KeyMaker:
         return self.ecdsa() if kind == ECDSA else self.ed25519()
 
     def pair(self, kind: str, *, comment: str, pem: bool = False) -> Pair:
-        """Return a new pair as ssh-keygen would write it.
+        """Return a new pair in the form of ssh-keygen.
 
-        comment is for the public file. pem: the private key in the form that OpenSSH before 6.5 reads, too; there is
-        none for Ed25519.
+        comment is for the public file. pem: the private key in the form that OpenSSH before 6.5 also reads; Ed25519 has
+        none.
         """
         from cryptography.hazmat.primitives import serialization as form
 

@@ -28,7 +28,7 @@ class IniValue:
 
 
 def ini_values(data: bytes) -> Iterator[IniValue]:
-    """Yield what each line gives to a key, in the order of the file."""
+    """Yield the assignment in each line, in the order of the file."""
     number, section = 0, ""
     for match in _LINE.finditer(data):
         if match.group("section") is not None:

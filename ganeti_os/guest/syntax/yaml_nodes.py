@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A YAML document as nodes that know their bytes, so that one value can be replaced and all else stays.
+"""A YAML document as nodes with their locations, so that one value can be replaced and all else stays.
 
-Only this module imports PyYAML. What a guest wrote is bounded: bytes, depth and nodes. An alias is the node that its
-anchor names, and counts as all that is in it, since a reader goes through it again. No object is ever made.
+Only this module imports PyYAML. A guest's document is bounded: bytes, depth and nodes. An alias is the node of its
+anchor, and counts with all its contents, because readers process it again. Objects are never constructed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pydiskimg.system.edits.span import Span
 if TYPE_CHECKING:
     import yaml
 
-SIZE_LIMIT = 64 << 10  # bytes; PyYAML reads some 200 KB a second
+SIZE_LIMIT = 64 << 10  # bytes; PyYAML reads about 200 KB a second
 _DEPTH = 32
 _NODES = 10_000
 
 
 class YamlError(Exception):
-    """The text is not YAML, or more than is read. The text says why, line is where, from 1."""
+    """The text is not YAML, or too large. The text of the error says why; line counts from 1."""
 
     def __init__(self, message: str, line: int = 1) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class YamlError(Exception):
 
 @dataclass(slots=True)
 class Scalar:
-    """span is where the value is written, None where the file spells it in another way (escapes, folded lines)."""
+    """span is the location of the value, None if the file spells it in another way (escapes, folded lines)."""
 
     value: str
     span: Span | None
@@ -44,7 +44,7 @@ class Sequence:
 
 @dataclass(slots=True)
 class Mapping:
-    """pairs in the order of the file; a key may come twice."""
+    """pairs in the order of the file; a key may occur twice."""
 
     pairs: list[tuple[Node, Node]] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ def yaml_document(data: bytes) -> Node | None:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise YamlError(f"it is not YAML: {error.problem or error.context or 'unknown error'}", line) from error
-    except yaml.YAMLError as error:  # a character that YAML has no place for
+    except yaml.YAMLError as error:  # a character that YAML does not allow
         raise YamlError(f"it is not YAML: {' '.join(str(error).split())}"[:200]) from error
     except (ValueError, OverflowError) as error:  # of %YAML 1.99999..., or \UFFFFFFFF
         raise YamlError(f"it is not YAML: {error}"[:200]) from error
@@ -117,7 +117,7 @@ class _Builder:
             case yaml.AliasEvent():
                 found = self._anchors.get(str(event.anchor))
                 if found is None:
-                    raise YamlError(f"*{str(event.anchor)[:40]} names no anchor", _line(event))
+                    raise YamlError(f"*{str(event.anchor)[:40]} has no anchor", _line(event))
                 node, size = found
                 self._count += size
                 return node
@@ -125,7 +125,7 @@ class _Builder:
                 node = Sequence() if isinstance(event, yaml.SequenceStartEvent) else Mapping()
                 self._open.append((node, [], event.anchor, self._count))
                 if len(self._open) > _DEPTH:
-                    raise YamlError(f"more than {_DEPTH} levels are inside each other", _line(event))
+                    raise YamlError(f"it has more than {_DEPTH} nested levels", _line(event))
             case yaml.CollectionEndEvent():
                 return self._close()
         return None
@@ -140,7 +140,7 @@ class _Builder:
         return node
 
     def _name(self, anchor: str | None, node: Node, before: int) -> None:
-        """Count a node that is complete, and note its anchor now, so that none contains itself."""
+        """Count a complete node, and record its anchor only now, so that it cannot contain itself."""
         self._count += 1
         if anchor is not None:
             self._anchors[anchor] = node, self._count - before

@@ -84,7 +84,7 @@ def test_imported_by_the_type_that_is_set(node: Node, disk: Path) -> None:
     assert "holds, decompressed, a qcow2 image, expected a disk; IMAGE_TYPE=qcow2 installs it" in last_line(done)
     put(node, "x.gz", gzip.compress(disk_bytes()), IMAGE_TYPE="qcow2")
     done = node.create(disk)
-    assert "x.gz: what is in it is not a qcow2 disk image, expected one; IMAGE_TYPE=qemu takes any" in last_line(done)
+    assert "x.gz: its content is not a qcow2 disk image; IMAGE_TYPE=qemu accepts any" in last_line(done)
     assert disk.read_bytes() == OLD
 
 
@@ -99,7 +99,7 @@ def tar_bytes() -> bytes:
     ("inside", "words"),
     [
         (b"", "is the image of a disk of 0 bytes"),
-        (b"x\0" * 100, "holds 200 bytes; a disk has at least one sector"),
+        (b"x\0" * 100, "has 200 bytes; a disk has at least one sector"),
         (b"<html><body>", "holds, decompressed, text that begins with '<html>"),
         (lzma.compress(bytes(9999)), "is compressed with xz, expected a disk; decompress it with: xz -d"),
         (tar_bytes(), "holds, decompressed, a tar archive, expected a disk; IMAGE_TYPE=tarball installs it"),
@@ -292,11 +292,13 @@ def test_a_name_that_says_compressed_is_believed(node: Node, disk: Path, ending:
     path = put(node, f"x.img.{ending}", bytes(packed))
     done = node.create(disk)
     assert (done.returncode, disk.read_bytes() == OLD) == (1, True), done.stderr
-    assert f"{path}: does not begin as a file that is compressed, as its name ends in .{ending}" in last_line(done)
+    assert f"{path}: does not begin like a compressed file, although its name ends in .{ending}" in last_line(done)
 
 
 def test_a_name_that_does_not_say_that_it_is_compressed_is_told(node: Node, tmp_path: Path) -> None:
     put(node, "x.img", gzip.compress(disk_bytes()))
     done = node.create(tmp_path / "disk", INSTANCE_NAME="inst1.example.org")
     assert "warning: " in done.stderr
-    assert "x.img: is compressed with gzip, as its name does not say; what is in it is installed" in done.stderr
+    assert (
+        "x.img: is compressed with gzip, although its name does not say so; its contents are installed" in done.stderr
+    )

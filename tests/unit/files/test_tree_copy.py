@@ -138,7 +138,7 @@ def test_an_overlay_that_is_a_symlink(source: Path, guest: Path, tmp_path: Path)
 def test_a_full_directory_in_the_place_of_a_file_is_refused(source: Path, guest: Path) -> None:
     put(guest, "etc/x", "old")
     put(source, "etc")
-    with pytest.raises(ArchiveError, match=f"{source}: entry etc: a directory that is not empty is in"):
+    with pytest.raises(ArchiveError, match=f"{source}: entry etc: it would replace a directory that is not empty"):
         copy_directory(str(source), str(guest))
     assert (guest / "etc/x").read_text() == "old"
 

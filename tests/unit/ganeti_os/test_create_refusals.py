@@ -62,7 +62,7 @@ def test_an_image_of_no_bytes(node: Node, disk: Path, image_type: str) -> None:
     node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE=image_type)
     image = b"" if image_type == "raw" else written(BytesSource(b""))
     (node.images / f"x-x86_64.{image_type}").write_bytes(image)
-    refused(node, disk, f"x-x86_64.{image_type}: is the image of a disk of 0 bytes; expected one that holds something")
+    refused(node, disk, f"x-x86_64.{image_type}: is the image of a disk of 0 bytes; expected a disk with data")
 
 
 def test_a_truncated_header(node: Node, disk: Path) -> None:

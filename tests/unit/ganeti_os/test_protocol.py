@@ -180,10 +180,10 @@ def test_wrong_arguments(verb: str, argv: list[str], environ: dict[str, str], pa
         ({"DISK_COUNT": "9" * 5000}, "expected a whole number"),
         ({"DISK_COUNT": "3"}, "DISK_2_PATH is not set"),
         ({"DISK_0_PATH": None}, "DISK_0_PATH is not set"),
-        ({"DISK_0_PATH": None, "DISK_0_URI": "rbd:x"}, "disk 0 is reachable by DISK_0_URI (rbd:x) only"),
+        ({"DISK_0_PATH": None, "DISK_0_URI": "rbd:x"}, "disk 0 is reachable only by DISK_0_URI (rbd:x)"),
         ({"DISK_0_PATH": "disk0"}, "DISK_0_PATH is 'disk0'; expected the absolute path"),
         ({"DISK_0_PATH": "/dev/a\n"}, "expected the absolute path"),
-        ({"DISK_1_PATH": "/dev/drbd0"}, "DISK_1_PATH is '/dev/drbd0', which DISK_0_PATH names already"),
+        ({"DISK_1_PATH": "/dev/drbd0"}, "DISK_1_PATH is '/dev/drbd0', which DISK_0_PATH already names"),
         ({"DISK_0_ACCESS": "w"}, "DISK_0_ACCESS is 'w'; expected rw or ro"),
         ({"DISK_0_SIZE": "10G"}, "DISK_0_SIZE is '10G'"),
         ({"NIC_COUNT": "x"}, "NIC_COUNT is 'x'"),
@@ -225,7 +225,7 @@ def test_other_verbs_environment_that_makes_no_sense(verb: str, changes: dict[st
     [
         (["-i", "", "-b", "/dev/a", "-s", "/dev/b"], "-i is empty or not set"),
         (["-i", "x", "-b", "", "-s", "/dev/b"], "-b is ''"),
-        (["-i", "x", "-b", "/dev/a", "-s", "/dev/a"], "-s is '/dev/a', which -b names already"),
+        (["-i", "x", "-b", "/dev/a", "-s", "/dev/a"], "-s is '/dev/a', which -b already names"),
     ],
 )
 def test_arguments_that_make_no_sense(argv: list[str], part: str) -> None:

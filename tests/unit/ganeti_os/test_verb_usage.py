@@ -58,7 +58,7 @@ def test_a_disk_without_a_path(node: Node, verb: str) -> None:
     environ |= {f"{verb.upper()}_DISK_URI": "rbd:pool/disk"}
     for names in (("DISK_0_PATH",), ()):
         given = {name: value for name, value in environ.items() if name not in names}
-        with pytest.raises(RequestError, match=r"^disk 0 is reachable by DISK_0_URI \(rbd:pool/disk\) only, "):
+        with pytest.raises(RequestError, match=r"^disk 0 is reachable only by DISK_0_URI \(rbd:pool/disk\), "):
             parse_request(verb, [], given)
     done = node.run(verb, **environ)
     assert (done.returncode, done.stdout) == (1, "")

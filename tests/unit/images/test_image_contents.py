@@ -144,7 +144,7 @@ def test_less_than_a_sector(node: Node, disk: Path, size: int) -> None:
     assert f"{path}: holds {size} bytes; a disk has at least one sector, 512 bytes" in last_line(done)
 
 
-WARNING = "warning: {}: no partition table, file system or boot sector was found in it; it is copied as it is"
+WARNING = "warning: {}: no partition table, file system or boot sector was found in it; it is copied unchanged"
 
 
 UNKNOWN = {"zeros": bytes(MIB), "unknown": b"\xe9\x01" + bytes(range(256)) * 16, "0xff": OLD}

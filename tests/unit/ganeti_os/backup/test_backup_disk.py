@@ -150,7 +150,7 @@ def test_a_disk_of_no_bytes_is_no_backup(tmp_path: Path) -> None:
     disk.touch()
     done = node.export(disk, backup)
     assert (done.returncode, backup.read_bytes()) == (1, b"")
-    assert last_line(done).endswith(f"{disk}: has 0 bytes; expected a disk that holds something to back up")
+    assert last_line(done).endswith(f"{disk}: has 0 bytes; expected a disk with data to back up")
     backup.write_bytes(written(BytesSource(b"")))
     disk.write_bytes(b"\xff" * MIB)
     done = node.restore(disk, backup)

@@ -44,9 +44,9 @@ def test_lists_what_is_there_and_offers_the_nearest(tmp_path: Path) -> None:
     for name in ("debian-11-x86_64.img", "win dows.img", "zebra.tar.gz"):
         (tmp_path / name).touch()
     assert missing(tmp_path) == (
-        f"{tmp_path}/debian-12-x86_64.img: there is no such image, nor is there debian-12-amd64.img or "
+        f"{tmp_path}/debian-12-x86_64.img: the image does not exist, nor is there debian-12-amd64.img or "
         "debian-12-x64.img or debian-12; did you mean debian-11-x86_64.img? "
-        f"in {tmp_path} there is: debian-11-x86_64.img, 'win dows.img', zebra.tar.gz"
+        f"{tmp_path} contains: debian-11-x86_64.img, 'win dows.img', zebra.tar.gz"
     )
 
 
@@ -99,7 +99,7 @@ def test_a_dump_has_two_files_where_the_kernel_is_inside(tmp_path: Path) -> None
     root.touch()
     wanted = settings(tmp_path, kind="dump")
     assert find_image(wanted, kernel_inside=False) == ImageFile(str(root), False, None, is_dump=True)
-    with pytest.raises(MissingImageError, match=r"x86_64-boot\.dump: there is no such image"):
+    with pytest.raises(MissingImageError, match=r"x86_64-boot\.dump: the image does not exist"):
         find_image(wanted, kernel_inside=True)
     boot.touch()
     expected = ImageFile(str(root), False, None, is_dump=True, boot_path=str(boot))
@@ -125,7 +125,7 @@ def test_an_image_of_another_type(tmp_path: Path) -> None:
     text = missing(tmp_path)
     assert "; IMAGE_TYPE is qemu, did you mean dump, debian-12-x86_64-root.dump? in " in text
     with pytest.raises(
-        MissingImageError, match=r"-boot\.dump: there is no such image; it is the /boot of an instance "
+        MissingImageError, match=r"-boot\.dump: the image does not exist; it is the /boot of an instance "
     ):
         find_image(settings(tmp_path, kind="dump"))
 
@@ -134,7 +134,7 @@ def test_an_image_that_is_not_complete(tmp_path: Path) -> None:
     path = tmp_path / "x.qcow2"
     header = {"backing_file_offset": 120, "backing_file_size": 8}
     path.write_bytes(Craft(cluster_bits=12, size=4096, extensions=bytes(8) + b"base.img", header=header).build())
-    with pytest.raises(UnsupportedImageError, match=r"^disk: names the backing file 'base\.img', and an image must be"):
+    with pytest.raises(UnsupportedImageError, match=r"^disk: names the backing file 'base\.img', but an image must be"):
         open_complete_image(str(path), format="qcow2", name="disk")
 
 
@@ -194,7 +194,7 @@ def test_a_directory_of_that_name_is_something_else(tmp_path: Path) -> None:
 def test_a_whole_name_that_is_missing_is_told_first(tmp_path: Path) -> None:
     (tmp_path / "debian-13-amd64.qcow2").touch()
     assert missing(tmp_path, "debian-12-amd64.qcow2") == (
-        f"{tmp_path}/debian-12-amd64.qcow2: there is no such image, nor is there debian-12-amd64.qcow2-x86_64.img or "
+        f"{tmp_path}/debian-12-amd64.qcow2: the image does not exist, nor is there debian-12-amd64.qcow2-x86_64.img or "
         "debian-12-amd64.qcow2-amd64.img or debian-12-amd64.qcow2-x64.img; did you mean debian-13-amd64.qcow2? "
-        f"in {tmp_path} there is: debian-13-amd64.qcow2"
+        f"{tmp_path} contains: debian-13-amd64.qcow2"
     )

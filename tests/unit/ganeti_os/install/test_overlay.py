@@ -36,7 +36,7 @@ def test_found(tmp_path: Path) -> None:
 
 def test_missing(tmp_path: Path) -> None:
     (tmp_path / "mail").mkdir()
-    with pytest.raises(OverlayError, match=f"{tmp_path}/web: there is no such overlay .* there is: mail$"):
+    with pytest.raises(OverlayError, match=f"{tmp_path}/web: the overlay does not exist .* contains: mail$"):
         find(tmp_path, "web")
     with pytest.raises(OverlayError, match=f"the directory {tmp_path}/no does not exist$"):
         find(tmp_path / "no", "web")
@@ -49,7 +49,7 @@ def test_missing(tmp_path: Path) -> None:
 def test_world_writable(tmp_path: Path, which: str) -> None:
     (tmp_path / "d" / "web").mkdir(parents=True)
     (tmp_path / "d" / which).chmod(0o777)
-    with pytest.raises(OverlayError, match=r"anybody can write to it \(mode 0777\)"):
+    with pytest.raises(OverlayError, match=r"all users can write to it \(mode 0777\)"):
         find(tmp_path / "d", "web")
 
 
@@ -60,7 +60,7 @@ def test_create_refuses_before_it_writes(tmp_path: Path) -> None:
     disk.write_bytes(b"\xff" * SIZE)
     done = node.create(disk)
     assert done.returncode == 1
-    assert "web: there is no such overlay (OVERLAY)" in last_line(done)
+    assert "web: the overlay does not exist (OVERLAY)" in last_line(done)
     assert disk.read_bytes() == b"\xff" * SIZE
 
 

@@ -91,12 +91,12 @@ def test_scripts_where_the_predecessor_has_them(tmp_path: Path, caplog: pytest.L
 
 def test_world_writable_is_refused(directory: Path) -> None:
     path = script(directory / "a", "#!/bin/sh\n", 0o777)
-    with pytest.raises(ScriptError, match=r"/a: anybody can write to it \(mode 0777\)") as caught:
+    with pytest.raises(ScriptError, match=r"/a: all users can write to it \(mode 0777\)") as caught:
         enabled(str(directory))
     assert caught.value.script == path
     os.chmod(path, 0o755)
     directory.chmod(0o1777)
-    with pytest.raises(ScriptError, match=r"scripts: anybody can write to it \(mode 1777\)"):
+    with pytest.raises(ScriptError, match=r"scripts: all users can write to it \(mode 1777\)"):
         enabled(str(directory))
     os.unlink(path)
     assert enabled(str(directory)) == []

@@ -110,7 +110,7 @@ def test_one_wrong_parameter_is_the_last_sentence() -> None:
 
 
 def test_several_wrong_parameters(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(SettingsError, match=r"^2 of 3 OS parameters are wrong, as told above$"):
+    with pytest.raises(SettingsError, match=r"^2 of 3 OS parameters are wrong; see above$"):
         read_settings(Paths("/none"), parameters={"SWAP": "x", "GROW": "yes", "IMAGE_DIR": "/"})
     assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [
         "OS parameter image_dir",
@@ -140,7 +140,7 @@ def test_verify_tells_of_each(node: Node) -> None:
     )
     assert lines[1].startswith("image verify: settings: OS parameter image_url is refused: ")
     assert lines[2] == "image verify: settings: OS parameter swap is 'perhaps'; expected yes or no"
-    assert lines[3] == "image verify: settings: 3 of 4 OS parameters are wrong, as told above"
+    assert lines[3] == "image verify: settings: 3 of 4 OS parameters are wrong; see above"
 
 
 def test_verify_tells_of_parameters_and_of_the_rest(node: Node) -> None:
@@ -224,7 +224,7 @@ def test_what_the_node_does_not_list_is_refused(tmp_path: Path, name: str, text:
     paths = listing(tmp_path, LISTED)
     assert refusal(paths, **{name: text and VALUES[name]}) == (
         f"OS parameter {name.lower()} is refused: {paths.settings_file}:3: OS_PARAMETERS has swap, image_name; add it "
-        f"there, or take it from the instance with: gnt-instance modify -O {name.lower()}=default INSTANCE"
+        f"there, or remove it from the instance with: gnt-instance modify -O {name.lower()}=default INSTANCE"
     )
 
 

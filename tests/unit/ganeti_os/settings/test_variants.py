@@ -70,7 +70,7 @@ def test_the_directory_is_a_setting_of_the_settings_file(
     (tmp_path / "mine/v.conf").write_text("SWAP=no\nVARIANTS_DIR=/elsewhere\n")
     assert not read_settings(paths, variant="v").swap
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/mine/v.conf:2: VARIANTS_DIR has an effect in the settings file only"
+        f"{tmp_path}/mine/v.conf:2: VARIANTS_DIR has an effect only in the settings file"
     ]
     Path(paths.settings_file).write_text("VARIANTS_DIR=relative\n")
     with pytest.raises(SettingsError, match=r":1: VARIANTS_DIR is 'relative'; expected the absolute path"):

@@ -164,7 +164,7 @@ def test_damaged_text_is_changed_in_its_addresses_only(
         ("# \xe4\n".encode("latin-1") + SANE.encode(), ":1: it is not UTF-8"),
         (b"a: b\n# \xff\n" + SANE.encode(), ":2: it is not UTF-8"),
         (SANE + "x: \x07\n", "it is not YAML: unacceptable character"),
-        (SANE + "x: " + "[" * 40 + "]" * 40, ":7: more than 32 levels are inside each other"),
+        (SANE + "x: " + "[" * 40 + "]" * 40, ":7: it has more than 32 nested levels"),
         (SANE + "x: [" + "a, " * 20000 + "]", ":7: it has more than 10000 values"),
         (SANE + "#" * SIZE_LIMIT, f":1: it is larger than {SIZE_LIMIT} bytes"),
     ],
