@@ -183,7 +183,7 @@ class QuickParser:
         operands: list[str] = []
         rest = iter(words)
         for word in rest:
-            if word.startswith("json:"):  # describes an image
+            if word.startswith(("json:", "file:")):  # describes an image, or names it by a protocol
                 self.error(word)
             if word == "-" or not word.startswith("-"):
                 operands.append(word)

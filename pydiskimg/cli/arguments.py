@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import ImageBytes, ImageSource
 
 
+def without_protocol(name: str) -> str:
+    """Return the path that name is for: qemu-img takes "file:" off, the protocol of files."""
+    path = name.removeprefix("file:")
+    # A colon in the rest is not one after the name of a protocol.
+    return f"./{path}" if path != name and ":" in path.partition("/")[0] else path
+
+
 def require_name(path: str, what: str = "image") -> None:
     """Raise StorageError for an empty name, which an unset shell variable leaves; what says whose it is."""
     if not path:

@@ -61,9 +61,9 @@ def run(words: Sequence[str]) -> int:
 
 
 def _describes(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
-    """Whether an image may be described rather than named."""
+    """Whether an image may be described rather than named, or be named with a protocol."""
     by_options = getattr(arguments, "image_opts", False) or getattr(arguments, "target_image_opts", False)
-    return by_options or any(word.startswith("json:") for word in words)
+    return by_options or any(word.startswith(("json:", "file:")) for word in words)
 
 
 def _wrong_usage(command: str) -> int:

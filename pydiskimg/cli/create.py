@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from pydiskimg.cli.arguments import require_name, size_argument
+from pydiskimg.cli.arguments import require_name, size_argument, without_protocol
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options, split_options
 from pydiskimg.cli.options import add_format_option, add_quiet_option
 from pydiskimg.errors import InUseError, UnsupportedImageError
@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.backing = options.backing_file
     if arguments.backing_format is None:
         arguments.backing_format = options.backing_format
+    named, arguments.file = arguments.file, without_protocol(arguments.file)
     _check_usage(arguments, options)
     if arguments.size is None:
         arguments.size = options.size
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
         backing_size = _backing_size(arguments.file, arguments.backing, arguments.backing_format)
         size = backing_size if size is None else size
     assert size is not None
-    formatting = _formatting_line(arguments, options, size)
+    formatting = _formatting_line(arguments, options, size, named)
     size = round_size(size)
     if arguments.backing is None:
         _create(arguments, options, size)
@@ -156,7 +157,7 @@ def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: 
     )
 
 
-def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size: int) -> str:
+def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size: int, named: str) -> str:
     """Return the line that qemu-img create prints: the options that were given or have a default, in its order."""
     given = dict(
         pair.split("=", 1) for text in arguments.image_options or () for pair in split_options(text) if "=" in pair
@@ -181,4 +182,4 @@ def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size:
     if not FORMATS[arguments.format].has_options:
         shown = {key: shown[key] for key in ("size", "nocow", "preallocation", "extent_size_hint")}
     words = [f"{key}={str(value).replace(',', ',,')}" for key, value in shown.items() if value is not None]
-    return f"Formatting '{arguments.file}', fmt={arguments.format} {' '.join(words)}"
+    return f"Formatting '{named}', fmt={arguments.format} {' '.join(words)}"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.cli.arguments import open_source, require_file_name
+from pydiskimg.cli.arguments import open_source, require_file_name, without_protocol
 from pydiskimg.cli.convert_target import refuse_own_file, written_disk
 from pydiskimg.cli.image_description import JSON, described_image
 from pydiskimg.cli.image_options import ImageOptions
@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Copy what the operands name."""
     names, numbers = _operands(arguments, [arguments.operand, *arguments.more])
-    output = names["of"]
+    output = without_protocol(names["of"])
     require_file_name(output)
     name = _input(arguments, names["if"])
     with references(arguments) as policy:
@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _input(arguments: argparse.Namespace, name: str) -> str:
     if not arguments.image_opts and not name.startswith(JSON):
+        name = without_protocol(name)
         require_file_name(name)
         return name
     if arguments.format is not None:

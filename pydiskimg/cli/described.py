@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import cast
 
+from pydiskimg.cli.arguments import without_protocol
 from pydiskimg.cli.image_description import JSON, ImageDescription, described_image
 from pydiskimg.disks.region import Region, SourceRegion
 from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
@@ -54,6 +55,8 @@ class DescribedRegion(SourceRegion, ImageBytes):
 def resolve_descriptions(arguments: argparse.Namespace) -> None:
     """Replace what describes an image by its description, or by a path and format where the subcommand takes these.
 
+    "file:" before a path is taken off.
+
     Raises UnsupportedImageError for a description that cannot be understood, or says more than the subcommand takes.
     """
     if getattr(arguments, "more_operands", None) is not None:  # convert
@@ -83,7 +86,7 @@ def resolve_descriptions(arguments: argparse.Namespace) -> None:
 def _described(arguments: argparse.Namespace, word: str, form: str) -> str:
     by_options = getattr(arguments, "image_opts", False)
     if not by_options and not word.startswith(JSON):
-        return word
+        return without_protocol(word)
     found = described_image(word, by_options=by_options)
     if (given := getattr(arguments, form, None)) is not None:
         if by_options:
@@ -96,7 +99,7 @@ def _described(arguments: argparse.Namespace, word: str, form: str) -> str:
 
 def _described_target(arguments: argparse.Namespace, word: str) -> str:
     if not arguments.target_image_opts and not word.startswith(JSON):
-        return word
+        return without_protocol(word)
     if not arguments.in_place:
         arguments.parser.error("what is described exists: add -n, or name a new image by its path")
     found = described_image(word, by_options=arguments.target_image_opts)

@@ -15,12 +15,15 @@ from pydiskimg.cli.options import (
 )
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.rebase import rebase, rename_backing
 
 if TYPE_CHECKING:
     import argparse
     from typing import Any
+
+_UNSEEN_FORMATS = ("file", "host_device")  # protocols, which QEMU takes for formats of what is raw
 _EXAMPLES = """\
 pydiskimg rebase --allow-references . -b other.qcow2 -F qcow2 top.qcow2
 pydiskimg rebase -u -b /images/other.qcow2 -F qcow2 top.qcow2
@@ -40,10 +43,10 @@ def add_parser(subparsers: Any) -> None:
     )
     add_format_option(parser, choices=("qcow2",), note="format; only qcow2 has backing files")
     parser.add_argument("-b", dest="backing", metavar="BACKING", required=True, help="new backing file; '' for none")
-    add_format_option(parser, "-F", of="BACKING", dest="backing_format")
+    add_format_option(parser, "-F", of="BACKING", dest="backing_format", choices=(*FORMATS, *_UNSEEN_FORMATS))
     parser.add_argument("-u", dest="unsafe", action="store_true", help="change the name only: open and compare nothing")
     parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters that are written")
-    add_force_share_option(parser)
+    add_force_share_option(parser, "accepted as by qemu-img; files are locked all the same")
     add_progress_option(parser)
     add_quiet_option(parser, "accepted as by qemu-img: nothing is printed")
     add_cache_option(parser, "-t", "-T")
@@ -60,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.usage_error("-u needs -F: nothing is opened, and the format of a backing file is not guessed")
         rename_backing(arguments.file, arguments.backing, backing_format=arguments.backing_format or "")
         return
+    if arguments.backing_format in _UNSEEN_FORMATS:
+        arguments.usage_error(f"-F {arguments.backing_format} goes with -u, which opens nothing; use -F raw")
     with (
         references(arguments) as policy,
         progress(

@@ -191,11 +191,13 @@ def file_of(source: Source) -> RawSource:
 
 
 def stated_backing_format(header: Header, name: str) -> str | None:
-    """The format that the image gives its backing file; None when it gives none."""
+    """The format that the image gives its backing file, or what it comes to; None when it gives none."""
     if header.backing_format is None:
         return None
     if (stated := os.fsdecode(header.backing_format)) in FORMATS:
         return stated
+    if stated == "file":  # the protocol of files, by which QEMU reads what is raw
+        return "raw"
     raise UnsupportedImageError(
         f"{name}: says that the format of its backing file {quoted(header.backing_file or b'')} is "
         f"{quoted(header.backing_format)}; only {' and '.join(FORMATS)} are read"

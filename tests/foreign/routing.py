@@ -105,10 +105,12 @@ def _file_known(call: Call, file: str) -> bool:
     described = file.startswith("json:") and call.command != "create"
     if described or "--image-opts" in call.options or "--target-image-opts" in call.options:
         return "encrypt." not in file and all(driver in _DRIVERS for driver in _DRIVER.findall(file))
-    return not _PROTOCOL.match(file)
+    return file.startswith("file:") or not _PROTOCOL.match(file)
 
 
 def _value_known(command: str, name: str, value: str) -> bool:
+    if name == "-F" and command == "rebase":
+        return value in (*FORMATS, "file", "host_device")
     if name in ("-f", "-F", "-O"):
         return value in FORMATS
     if name in ("-b", "-B"):

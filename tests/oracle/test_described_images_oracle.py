@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.cli import main
+from tests.fixtures.both_programs import by_pydiskimg, by_qemu_img
 from tests.fixtures.qcow2_chains import contents, made_chain
 from tests.fixtures.qcow2_images import run
 
@@ -218,6 +220,55 @@ def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixtur
         assert "this command takes whole images" in capsys.readouterr().err
     assert ours("map", "--image-opts", "-f", "qcow2", top) == 1
     assert ours("create", "-f", "qcow2", base, "1M") == 1
+
+
+_OF_LAYOUT = r"disk size.*|.*actual-size.*|Image end offset.*|0x[45]0000"
+
+
+@pytest.mark.parametrize("name", ["a.qcow2", "a:b", "./a:b", "sub/a"])
+def test_names_with_the_protocol_of_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take "file:" off, and call the image by the rest; a colon in that is none after a protocol."""
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    Path("raw").write_bytes(b"\7" * 64 * KIB)
+    image = f"file:{name}"
+    steps = (
+        ["create", "-f", "qcow2", image, "1M"],
+        ["convert", "-n", "-f", "raw", "-O", "qcow2", "file:raw", image],
+        ["info", image],
+        ["info", "--output=json", image],
+        ["map", image],
+        ["check", image],
+        ["measure", "-O", "raw", image],
+        ["resize", "-f", "qcow2", image, "2M"],
+        ["snapshot", "-c", "one", image],
+        ["bitmap", "--add", image, "new"],
+        ["amend", "-o", "lazy_refcounts=on", image],
+        ["compare", "-F", "raw", image, "file:raw"],
+        ["dd", "-O", "raw", f"if={image}", "of=file:part:1", "bs=512", "count=1"],
+        ["convert", "-O", "raw", image, "file:whole"],
+    )
+    told: list[list[object]] = []
+    for run_one in (by_qemu_img, by_pydiskimg):
+        said = [run_one(*words) for words in steps]
+        assert [each.status for each in said] == [0] * len(steps)
+        told.append([re.sub(_OF_LAYOUT, "", each.out) for each in said])
+        told[-1] += [Path(each).read_bytes() for each in ("part:1", "whole")]
+        for path in (Path(name), Path("part:1"), Path("whole")):
+            path.unlink()
+    assert told[0] == told[1]
+
+
+def test_protocols_as_formats_of_a_backing_file(chain: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """rebase -u writes them, QEMU's word for what is raw; nothing is opened."""
+    top = "layer0.qcow2"
+    for form in ("host_device", "file"):
+        assert ours("rebase", "-u", "-F", form, "-b", "base.qcow2", top) == 0
+        assert json.loads(run("qemu-img", "info", "--output=json", top))["backing-filename-format"] == form
+    assert ours("convert", "--allow-references", ".", "-O", "raw", top, "made") == 0
+    assert Path("made").read_bytes() == contents(Path(top), "qcow2")
+    assert ours("rebase", "-F", "host_device", "-b", "base.qcow2", top) == 1
+    assert "goes with -u" in capsys.readouterr().err
 
 
 def test_a_described_target(chain: list[Path]) -> None:
