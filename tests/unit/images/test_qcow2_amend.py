@@ -103,6 +103,17 @@ def test_interrupted_at_every_write(name: str, seed: int) -> None:
     assert shown(bytes(store.data))[1:] == before[1:]
 
 
+def test_an_upgraded_image_names_the_features() -> None:
+    """As a new one of that version does, also to a program that knows none of them."""
+    stores = MemoryStore(), MemoryStore()
+    for store, version in zip(stores, (3, 2), strict=True):
+        create_qcow2(store, 1 << 20, cluster_size=4096, version=version)
+    upgrade(stores[1])
+    new, upgraded = (read_header(store).extensions for store in stores)
+    assert upgraded == new
+    assert layout.EXTENSION_FEATURE_NAMES in new
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_every_width_after_every_other(seed: int) -> None:
     store = filled(seed)

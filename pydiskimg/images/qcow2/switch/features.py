@@ -11,7 +11,7 @@ from pydiskimg.images.qcow2.snapshots import snapshot_entries
 from pydiskimg.images.qcow2.switch.layer import DiskLayer
 from pydiskimg.images.qcow2.switch.snapshots import complete_snapshot_table
 from pydiskimg.images.qcow2.switch.zero_clusters import store_zero_clusters
-from pydiskimg.images.qcow2.write.head import replace_head
+from pydiskimg.images.qcow2.write.head import feature_names, replace_head
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def upgrade(store: Store) -> None:
         complete_snapshot_table(store)
         header = read_header(store)
     fields = {"version": 3, "refcount_order": header.refcount_order, "incompatible_features": 0}
-    replace_head(store, header, header.extensions, None, **fields)
+    replace_head(store, header, header.extensions | {layout.EXTENSION_FEATURE_NAMES: feature_names()}, None, **fields)
     store.flush()
 
 

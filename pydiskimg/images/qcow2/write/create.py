@@ -14,7 +14,7 @@ from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.options import chosen_options
 from pydiskimg.images.qcow2.sizes import REFCOUNT_ORDER, l1_entries, refcount_clusters, round_size
-from pydiskimg.images.qcow2.write.head import pack_extension
+from pydiskimg.images.qcow2.write.head import feature_names, pack_extension
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Store
 
 REFCOUNT_SIZE = 2
-
-# Section "Feature name table": what a program that does not know a bit can call it.
-_FEATURES = (
-    (0, 0, b"dirty bit"),
-    (0, 1, b"corrupt bit"),
-    (0, 2, b"external data file"),
-    (0, 3, b"compression type"),
-    (0, 4, b"extended L2 entries"),
-    (1, 0, b"lazy refcounts"),
-    (2, 0, b"bitmaps"),
-    (2, 1, b"raw external data"),
-)
-
 
 _Fields = namedtuple(
     "_Fields",
@@ -147,7 +134,7 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
         extensions += pack_extension(layout.EXTENSION_BACKING_FORMAT, plan.backing_format)
     if plan.data_file:
         extensions += pack_extension(layout.EXTENSION_DATA_FILE, plan.data_file)
-    names = _feature_names() if plan.version == 3 else b""
+    names = pack_extension(layout.EXTENSION_FEATURE_NAMES, feature_names()) if plan.version == 3 else b""
     start = header_length(plan)
     end = layout.EXTENSION.pack(type=layout.EXTENSION_END)
     if start + len(extensions + names + end + plan.backing_file) > plan.cluster_size:
@@ -193,11 +180,6 @@ def _fields(plan: Plan, backing_offset: int) -> bytes:
         compression_type=number,
     )
     return whole[: header_length(plan)]
-
-
-def _feature_names() -> bytes:
-    names = b"".join(layout.FEATURE_NAME.pack(type=kind, bit=bit, name=name) for kind, bit, name in _FEATURES)
-    return pack_extension(layout.EXTENSION_FEATURE_NAMES, names)
 
 
 def _write_zeros(store: Store, offset: int, length: int) -> None:

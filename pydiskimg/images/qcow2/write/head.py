@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 _FIRST = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_DATA_FILE, layout.EXTENSION_BITMAPS)
 _LAST = (layout.EXTENSION_FEATURE_NAMES,)
 
+# Section "Feature name table": what a program that does not know a bit can call it.
+_FEATURES = (
+    (0, 0, b"dirty bit"),
+    (0, 1, b"corrupt bit"),
+    (0, 2, b"external data file"),
+    (0, 3, b"compression type"),
+    (0, 4, b"extended L2 entries"),
+    (1, 0, b"lazy refcounts"),
+    (2, 0, b"bitmaps"),
+    (2, 1, b"raw external data"),
+)
+
 
 def change_header(store: Store, **fields: int) -> None:
     """Change fields of an image's header, all of them by one write into one sector."""
@@ -61,6 +73,11 @@ def switch_head(store: Store, header: Header, extensions: dict[int, bytes] | Non
     else:
         replace_head(store, header, extensions, None, **fields)
     store.flush()
+
+
+def feature_names() -> bytes:
+    """Return the data of the extension that names the features, which images of version 3 have."""
+    return b"".join(layout.FEATURE_NAME.pack(type=kind, bit=bit, name=name) for kind, bit, name in _FEATURES)
 
 
 def pack_extension(kind: int, data: bytes) -> bytes:
