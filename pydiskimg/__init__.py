@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pydiskimg.errors import VerificationError as VerificationError
     from pydiskimg.extents import Extent as Extent
     from pydiskimg.extents import Kind as Kind
+    from pydiskimg.files.directory import DirectoryReader as DirectoryReader
     from pydiskimg.files.dump import DumpReader as DumpReader
     from pydiskimg.files.dump import Restored as Restored
     from pydiskimg.files.dump import open_dump as open_dump
@@ -51,19 +52,35 @@ if TYPE_CHECKING:
     from pydiskimg.fs.ext4.make import make_ext as make_ext
     from pydiskimg.fs.ext4.new_file_system import ExtInfo as ExtInfo
     from pydiskimg.fs.ext4.new_file_system import NewExt as NewExt
+    from pydiskimg.fs.ext4.populate.filling import Filling as Filling
     from pydiskimg.fs.ext4.populate.populate import Populated as Populated
     from pydiskimg.fs.ext4.populate.populate import populate as populate
     from pydiskimg.fs.ext4.populate.populate import populate_joined as populate_joined
+    from pydiskimg.fs.ext4.shrink import minimum_size as minimum_size
+    from pydiskimg.fs.ext4.shrink import shrink_ext as shrink_ext
     from pydiskimg.fs.ext4.tree import ExtTree as ExtTree
     from pydiskimg.fs.probe import FileSystemKind as FileSystemKind
     from pydiskimg.fs.probe import probe as probe
     from pydiskimg.fs.swap import SwapInfo as SwapInfo
     from pydiskimg.fs.swap import make_swap as make_swap
+    from pydiskimg.images.amend import Amendment as Amendment
+    from pydiskimg.images.amend import amend_image as amend_image
     from pydiskimg.images.create import new_image as new_image
     from pydiskimg.images.create import new_overlay as new_overlay
+    from pydiskimg.images.measure import Measured as Measured
+    from pydiskimg.images.measure import measure as measure
     from pydiskimg.images.open import open_image as open_image
     from pydiskimg.images.open_disk import open_disk as open_disk
     from pydiskimg.images.open_disk import open_image_disk as open_image_disk
+    from pydiskimg.images.open_store import open_qcow2_store as open_qcow2_store
+    from pydiskimg.images.qcow2.check import CheckResult as CheckResult
+    from pydiskimg.images.qcow2.check import check_qcow2 as check_qcow2
+    from pydiskimg.images.qcow2.repair.image import Repair as Repair
+    from pydiskimg.images.qcow2.repair.image import repair_qcow2 as repair_qcow2
+    from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps as change_bitmaps
+    from pydiskimg.images.qcow2.switch.snapshots import apply_snapshot as apply_snapshot
+    from pydiskimg.images.qcow2.switch.snapshots import delete_snapshot as delete_snapshot
+    from pydiskimg.images.qcow2.switch.snapshots import take_snapshot as take_snapshot
     from pydiskimg.images.references import AllowedDirectory as AllowedDirectory
     from pydiskimg.images.references import allow_references as allow_references
     from pydiskimg.images.resize import resize_image as resize_image
@@ -81,12 +98,19 @@ if TYPE_CHECKING:
     from pydiskimg.system.build import BuiltSystem as BuiltSystem
     from pydiskimg.system.build import SystemOptions as SystemOptions
     from pydiskimg.system.build import build_system as build_system
+    from pydiskimg.transfer.commit import commit as commit
     from pydiskimg.transfer.compare import Comparison as Comparison
     from pydiskimg.transfer.compare import compare as compare
     from pydiskimg.transfer.copy import Copied as Copied
     from pydiskimg.transfer.copy import copy as copy
+    from pydiskimg.transfer.differences import write_differences as write_differences
+    from pydiskimg.transfer.joined import JoinedSource as JoinedSource
+    from pydiskimg.transfer.paced import PacedDisk as PacedDisk
+    from pydiskimg.transfer.rebase import rebase as rebase
+    from pydiskimg.transfer.rebase import rename_backing as rename_backing
     from pydiskimg.transfer.receive import Stream as Stream
     from pydiskimg.transfer.receive import read_stream as read_stream
+    from pydiskimg.transfer.salvage import SalvagedSource as SalvagedSource
     from pydiskimg.transfer.send import write_stream as write_stream
     from pydiskimg.volumes.find import Volume as Volume
     from pydiskimg.volumes.find import find_volumes as find_volumes
@@ -109,18 +133,28 @@ _HOMES = {
         "VerificationError"
     ),
     "extents": "Extent Kind",
+    "files.directory": "DirectoryReader",
     "files.dump": "DumpReader Restored open_dump restore_dump",
     "files.tar": "Extracted extract open_tar",
     "fs.ext4.change.tree": "ChangedTree",
     "fs.ext4.make": "make_ext",
     "fs.ext4.new_file_system": "ExtInfo NewExt",
+    "fs.ext4.populate.filling": "Filling",
     "fs.ext4.populate.populate": "Populated populate populate_joined",
+    "fs.ext4.shrink": "minimum_size shrink_ext",
     "fs.ext4.tree": "ExtTree",
     "fs.probe": "FileSystemKind probe",
     "fs.swap": "SwapInfo make_swap",
+    "images.amend": "Amendment amend_image",
     "images.create": "new_image new_overlay",
+    "images.measure": "Measured measure",
     "images.open": "open_image",
     "images.open_disk": "open_disk open_image_disk",
+    "images.open_store": "open_qcow2_store",
+    "images.qcow2.check": "CheckResult check_qcow2",
+    "images.qcow2.repair.image": "Repair repair_qcow2",
+    "images.qcow2.switch.bitmaps": "change_bitmaps",
+    "images.qcow2.switch.snapshots": "apply_snapshot delete_snapshot take_snapshot",
     "images.references": "AllowedDirectory allow_references",
     "images.resize": "resize_image",
     "partitions.make": "Content NewPartition PartitionTable plan_partition_table",
@@ -128,9 +162,15 @@ _HOMES = {
     "partitions.read": "read_partition_table",
     "protocols": "Disk ImageSource Progress Source read_bytes",
     "system.build": "BuiltSystem SystemOptions build_system",
+    "transfer.commit": "commit",
     "transfer.compare": "Comparison compare",
     "transfer.copy": "Copied copy",
+    "transfer.differences": "write_differences",
+    "transfer.joined": "JoinedSource",
+    "transfer.paced": "PacedDisk",
+    "transfer.rebase": "rebase rename_backing",
     "transfer.receive": "Stream read_stream",
+    "transfer.salvage": "SalvagedSource",
     "transfer.send": "write_stream",
     "volumes.find": "Volume find_volumes",
     "volumes.grow": "VolumeGrowth grow_last_volume",

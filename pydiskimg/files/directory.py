@@ -63,13 +63,22 @@ def opened_entry(
 
 @dataclass(slots=True)
 class DirectoryReader:
-    """Everything below top as entries, sorted by bytes, a directory before its files.
+    """Entries of all files below the directory top, sorted by bytes, each directory before its files.
 
-    prefix is the path of a first entry, for top itself, directory or not, and is prepended to the others; b"" means
-    that there is no such entry. attributes returns, for an entry's path and its S_IF constant, additional extended
-    attributes; its own take precedence. progress gets the bytes of files that were read, and of all files. refused has
-    files, by (st_dev, st_ino), that must not be copied, each with the reason. Raises StorageError for one of these, and
-    when a system call fails, InvalidImageError for a file that shrinks meanwhile.
+    entries() yields them for populate(), build_system() or ChangedTree.put(). top is bytes. prefix is the path of an
+    entry for top itself and begins all other paths; b"" means that there is no such entry. attributes returns
+    additional extended attributes for an entry's path and its S_IF constant; the file's own take precedence. progress
+    is called with the bytes of files that were read and the total. refused has files that must not be copied, by
+    (st_dev, st_ino), with the reason.
+
+    Raises StorageError for one of these and where the system refuses, InvalidImageError for a file that shrinks
+    meanwhile.
+
+    >>> import os
+    >>> from pydiskimg import DirectoryReader, MemoryDisk, populate
+    >>> os.mkdir("site"); open("site/index.html", "w").close()
+    >>> populate(MemoryDisk(16 << 20), DirectoryReader(b"site").entries()).entries
+    1
     """
 
     top: bytes

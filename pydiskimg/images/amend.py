@@ -44,8 +44,14 @@ _Fields = namedtuple(
 
 
 class Amendment(_Fields):
-    """What becomes of an image's options: version (2 or 3), size (bytes), refcount_bits, lazy_refcounts, data_file (its
-    name) and data_file_raw. None: as it is. backing_file and backing_format may only say what is so already.
+    """Options of a qcow2 image to change; None leaves an option as it is.
+
+    version is 2 or 3, size is bytes, refcount_bits is a power of two from 1 to 64, lazy_refcounts and data_file_raw are
+    bool, and data_file is a name. backing_file and backing_format may only repeat what the image has.
+
+    >>> from pydiskimg import Amendment
+    >>> Amendment(version=3, lazy_refcounts=True).refcount_bits is None
+    True
     """
 
     __slots__ = ()
@@ -59,12 +65,17 @@ def amend_image(
     references: AllowedDirectory | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Change options of the qcow2 image at path, one after the other; durable on return.
+    """Change options of the qcow2 image at path; durable on return.
 
-    Each is changed by one write of the header: after an interruption some are, and the image shows what it did. A
-    smaller size loses what lies beyond it. references are the files that the image may name, which a new size needs.
-    Raises UnsupportedImageError for what is not possible, before anything is changed, and what opening and writing
-    raise.
+    Each option is changed by one write of the header: after an interruption some of them have changed, and the contents
+    of the disk are the same. A smaller size loses the bytes beyond it. format and references are those of open_image();
+    references are needed for a new size. progress is called with the bytes that are done and their total.
+
+    Raises UnsupportedImageError for a change that is not possible, before anything has changed, and what opening and
+    writing raise.
+
+    >>> from pydiskimg import Amendment, amend_image
+    >>> amend_image("disk.qcow2", Amendment(refcount_bits=64, lazy_refcounts=True))
     """
     name = os.fspath(path)
     with open_qcow2_store(path, format=format) as store:

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 
 class Measured(ValueObject):
-    """Bytes of the file: as a copy of the source makes it, at most, and once everything was written to."""
+    """The size of an image's file in bytes. measure() returns it.
+
+    required is what the file needs for the present contents, and fully_allocated what it needs once everything has been
+    written.
+
+    >>> from pydiskimg import measure
+    >>> measured = measure(1 << 30, format="raw")
+    >>> measured.required, measured.fully_allocated
+    (1073741824, 1073741824)
+    """
 
     def __init__(self, required: int, fully_allocated: int) -> None:
         self.required = required
@@ -31,10 +40,18 @@ def measure(
 ) -> Measured:
     """Return how large the file of an image with a virtual disk of size bytes becomes.
 
-    format is "raw" or "qcow2", source what is to be copied into it, None for an image that begins empty. options are
-    those of a qcow2 image; is_preallocated is for preallocation "falloc" and "full". The numbers are those of
-    qemu-img measure, which counts all tables of a disk that is full. Raises DoesNotFitError and UnsupportedImageError
-    for an image that cannot be made, and what reading the source's extents raises.
+    format is "raw" or "qcow2". source is what is to be copied into the image; None means an image that is empty at
+    first. options are those of a qcow2 image, as for new_image(); is_preallocated is for preallocation "falloc" and
+    "full". The numbers are those of `qemu-img measure`.
+
+    Raises DoesNotFitError and UnsupportedImageError for an image that cannot be made, and what reading the extents of
+    the source raises.
+
+    >>> from pydiskimg import measure, open_image
+    >>> with open_image("disk.qcow2") as source:
+    ...     measured = measure(source.size, format="qcow2", source=source)
+    >>> 0 < measured.required < measured.fully_allocated
+    True
     """
     if format == "raw":
         whole = size if source is not None else round_size(size)

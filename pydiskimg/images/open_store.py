@@ -31,11 +31,18 @@ class OpenStore:
 
 
 def open_qcow2_store(path: str | os.PathLike[str], *, format: str | None = None) -> OpenStore:  # noqa: A002
-    """Give the bytes of the qcow2 image that a file or block device holds, for the functions that change an image.
+    """Open the file or block device of a qcow2 image for the functions that change the image as a whole.
 
-    The file is opened as open_disk() opens it for writing: one that is mounted, attached to a loop device or used by a
-    virtual machine is refused, and locked as QEMU does. format is what the caller knows of it; None looks at the
-    contents. Raises InUseError, StorageError, and UnsupportedImageError for an image that is not qcow2.
+    The result is a context manager that gives the Store for take_snapshot(), change_bitmaps(), repair_qcow2() and
+    others. The file is opened as by open_disk(): one that is mounted, attached to a loop device or used by a virtual
+    machine is refused, and it is locked as QEMU locks it. format None detects the format by the first bytes.
+
+    Raises InUseError, StorageError, and UnsupportedImageError for an image that is not qcow2.
+
+    >>> from pydiskimg import open_qcow2_store, repair_qcow2
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     repair_qcow2(store).refusal
+    ''
     """
     name = os.fspath(path)
     opened = open_raw_disk(name, writable=True)

@@ -46,19 +46,29 @@ def commit(
     rate: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write what the qcow2 image at path holds into its backing file, and empty the image; durable on return.
+    """Write the contents of the qcow2 image at path into its backing file, and empty the image; durable on return.
 
-    references are the files that the image may name, as for open_image(). base is the file of its backing chain that
-    gets the contents of all images above it (None: the next one), relative to the directory of the image that names
-    it; images between path and base then show something else than before and are not to be used. empty=False leaves
-    the image as it is, and so does a base that is not the next one. A base that is smaller becomes as large as the
-    image. rate is the bytes a second that are written on average and no more, zeros that need not be written aside
-    (None: no limit). progress counts the bytes that are written.
+    references is the result of allow_references(). base names the file of the backing chain that gets the contents of
+    all images above it, relative to the directory of the image that names it; None means the next one. Images between
+    path and base then have other contents than before and must not be used. empty=False leaves the image as it is, as
+    does a base that is not the next file. A smaller base grows to the size of the image. rate limits the bytes that are
+    written per second. progress is called with the bytes that are done and their total.
 
-    Both files are locked and refused as open_disk() refuses them, and so are the other files of the chain where another
-    program writes them. After an interruption the image at path shows what it
-    did, and commit() may be called again. Raises UnsupportedImageError where there is no backing file or base is not
-    in the chain, and what opening, reading and writing raise.
+    Both files are locked and refused as by open_disk(), and other files of the chain are refused where another program
+    writes them. After an interruption the image has the contents that it had, and commit() may be called again.
+
+    Raises UnsupportedImageError where there is no backing file or base is not in the chain, and what opening, reading
+    and writing raise.
+
+    >>> from pydiskimg import allow_references, commit, new_overlay, open_image_disk
+    >>> new_overlay("top.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
+    >>> with allow_references(".") as references:
+    ...     with open_image_disk("top.qcow2", references=references) as disk:
+    ...         disk.write(512, b"changed")
+    ...     commit("top.qcow2", references=references)
+    >>> with open("disk.raw", "rb") as file:
+    ...     file.read(519)[512:]
+    b'changed'
     """
     with ExitStack() as stack:
         disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))

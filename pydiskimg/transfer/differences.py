@@ -44,10 +44,18 @@ def write_differences(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write into disk, which shows below (None: zeros), what source shows otherwise, in whole clusters of unit bytes.
+    """Write into disk what differs between source and below, in whole clusters of unit bytes.
 
-    but_its_own leaves out what the topmost image of source holds itself. sparse False writes zeros as data. progress
-    counts the bytes that are compared; nothing is flushed. Raises what reading and writing raise.
+    disk shows below at first, as an overlay of it does; None means that it shows zeros. but_its_own leaves out what the
+    topmost image of source stores itself. sparse=False writes zeros as data. workers is the number of threads. progress
+    is called with the bytes that were compared and their total. Call disk.flush() afterwards. Raises what reading and
+    writing raise.
+
+    >>> from pydiskimg import allow_references, new_overlay, open_image, open_image_disk, write_differences
+    >>> new_overlay("small.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
+    >>> with allow_references(".") as references, open_image_disk("small.qcow2", references=references) as disk:
+    ...     with open_image("disk.qcow2") as source, open_image("disk.raw") as below:
+    ...         write_differences(source, below, disk, unit=65536)
     """
 
     def found() -> Iterator[Extent]:

@@ -22,9 +22,14 @@ _SECTOR = 512
 
 
 class JoinedSource(ImageSource):
-    """The bytes of all sources in their order; close() closes them.
+    """The bytes of several sources one after the other; close() closes the sources.
 
     A source whose size is not a multiple of 512 bytes is continued with zeros to the next sector, as by QEMU.
+
+    >>> from pydiskimg import JoinedSource, open_image
+    >>> with JoinedSource([open_image("disk.qcow2"), open_image("disk.raw")]) as source:
+    ...     source.size
+    134217728
     """
 
     name: str

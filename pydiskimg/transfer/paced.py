@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 
 class PacedDisk(Disk):
-    """disk, to which write() writes rate bytes a second on average, from all threads together; it stays the caller's.
+    """A Disk whose write() takes at most rate bytes per second on average, from all threads together.
 
-    Zeroing is not counted: it writes nothing where the disk can do so.
+    Zeroing is not limited. The disk stays the caller's.
+
+    >>> from pydiskimg import MemoryDisk, PacedDisk, copy
+    >>> copied = copy(MemoryDisk(1 << 20), PacedDisk(MemoryDisk(1 << 20), 100 << 20))
     """
 
     name: str

@@ -38,17 +38,24 @@ def rebase(
     compress: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Let the qcow2 image at path stand on another backing file, and show the same bytes as before; durable on return.
+    """Give the qcow2 image at path another backing file, with the same contents of the disk; durable on return.
 
-    backing is the name that the image gets, relative to its own directory; "" lets it stand on none, and it then holds
-    everything itself. The caller names that file, so it is opened; backing_format is its format, raw or qcow2, which
-    the image records (None: by the contents). references are the files that the old chain, and the new one below
-    backing, may name, as for open_image(). compress compresses the clusters that are written. progress counts the bytes
-    that are compared.
+    backing is the new name, relative to the directory of the image; "" gives it none, and the image then holds all data
+    itself. The caller names that file, so it is opened; backing_format ("raw" or "qcow2", None: by its first bytes) is
+    recorded. references is for the files that the old chain and the new one name, as for open_image(). compress
+    compresses the clusters that are written. progress is called with the bytes that were compared and their total.
 
-    The image is locked and refused as open_disk() does, and so is each of its backing files, the old and the new ones,
-    where another program writes it. After an interruption it stands on the old file and shows the
-    same; rebase() may be called again. Raises what opening, reading and writing raise.
+    The image is locked and refused as by open_disk(); backing files are refused where another program writes them.
+    After an interruption the image has its old backing file and the same contents, and rebase() may be called again.
+    Raises what opening, reading and writing raise.
+
+    >>> from pydiskimg import allow_references, new_overlay, open_image, rebase
+    >>> new_overlay("top.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
+    >>> with allow_references(".") as references:
+    ...     rebase("top.qcow2", "", backing_format=None, references=references)
+    >>> with open_image("top.qcow2") as image:
+    ...     list(image.files())
+    ['top.qcow2']
     """
     with ExitStack() as stack:
         disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))
@@ -67,9 +74,14 @@ def rebase(
 
 
 def rename_backing(path: str | os.PathLike[str], backing: str, *, backing_format: str) -> None:
-    """Let the qcow2 image at path name another backing file, or none (""), and compare nothing: `rebase -u`.
+    """Record another backing file in the qcow2 image at path, or none (""), without reading it: `qemu-img rebase -u`.
 
-    The image shows the same only when the files hold the same, which is the caller's word.
+    backing_format is "raw" or "qcow2". The contents of the disk stay the same only if both backing files have the same
+    contents, which is not checked. Durable on return; raises what opening and writing raise.
+
+    >>> from pydiskimg import new_overlay, rename_backing
+    >>> new_overlay("top.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
+    >>> rename_backing("top.qcow2", "disk.qcow2", backing_format="qcow2")
     """
     with ExitStack() as stack:
         disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))

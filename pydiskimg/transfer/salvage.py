@@ -34,10 +34,17 @@ _SPAN = 1 << 30  # as much of an image of another format is given up where its e
 
 
 class SalvagedSource(ImageSource):
-    """source, whose unreadable sectors read as zero; close() closes it.
+    """A source whose unreadable sectors read as zero, for copying a damaged image or disk; close() closes the source.
 
-    report(offset, length, error) is called for each run of them (bytes), by one thread at a time, and may be called
-    again for one that is read again.
+    report(offset, length, error) is called for each run of such sectors (bytes), from one thread at a time, and may be
+    called again for one that is read again.
+
+    >>> from pydiskimg import MemoryDisk, SalvagedSource, copy, open_image
+    >>> lost = []
+    >>> with SalvagedSource(open_image("disk.qcow2"), lambda *run: lost.append(run)) as source:
+    ...     copied = copy(source, MemoryDisk(source.size))
+    >>> lost
+    []
     """
 
     name: str

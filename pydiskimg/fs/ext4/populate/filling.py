@@ -49,15 +49,19 @@ class Added:
 
 
 class Filling:
-    """A file system, or two of which join() mounts the second at a directory of the first, while entries fill them.
+    """One or two new file systems while several streams of entries fill them; populate() for more than one stream.
 
-        filling = Filling(NewExt(disk=root), NewExt(disk=boot))
-        filling.join("/boot")
-        with open_tar("root.tar.gz") as entries:
-            filling.add(entries)
-        filling.complete()
+    join() mounts the second file system at a directory of the first, add() adds the files of a stream, tree is the
+    files that were added so far (an ExtTree), and complete() writes the superblocks: the disks hold no file systems
+    before it. The methods raise what populate() raises.
 
-    The disks have no file systems before complete(). All methods raise as populate() does.
+    >>> from pydiskimg import DirectoryReader, Filling, MemoryDisk, NewExt, open_tar
+    >>> filling = Filling(NewExt(disk=MemoryDisk(64 << 20)))
+    >>> with open_tar("files.tar.gz") as entries:
+    ...     added = filling.add(entries)
+    >>> filling.tree.read("/etc/motd")
+    b'hello\\n'
+    >>> (made,) = filling.complete()
     """
 
     def __init__(self, *wanted: NewExt) -> None:

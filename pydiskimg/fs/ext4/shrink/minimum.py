@@ -21,10 +21,16 @@ _SPARE = 4  # clusters, for nodes of a map that is written before the old one is
 
 
 def minimum_size(source: Source) -> int:
-    """Return the size in bytes to which the file system at the start of source can shrink, or its present size.
+    """Return the size in bytes to which the ext2, ext3 or ext4 at the start of source can shrink.
 
-    Raises FileSystemError for a file system that is damaged, not clean or has unknown features, StorageError as reading
-    does.
+    It is at most the present size. Nothing is written. Raises FileSystemError for a file system that is damaged, not
+    clean or has unknown features, and StorageError as reading does.
+
+    >>> from pydiskimg import MemoryDisk, make_ext, minimum_size
+    >>> disk = MemoryDisk(64 << 20)
+    >>> made = make_ext(disk)
+    >>> minimum_size(disk) < made.size
+    True
     """
     try:
         return minimum_of(ExtUsage(source))

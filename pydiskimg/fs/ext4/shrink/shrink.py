@@ -38,14 +38,20 @@ _MOST_GROUPS = 512  # whose bitmaps are in memory
 
 
 def shrink_ext(disk: Disk, size: int | None = None) -> int:
-    """Shrink the file system at the start of disk to at most size bytes, or to its minimum; return its size.
+    """Shrink the ext2, ext3 or ext4 at the start of disk to at most size bytes, or to its minimum; return its new size.
 
-    The disk keeps its size. A file system that is not larger than size is not changed. Until this has returned, no
-    other process may write to the disk; an interruption leaves the file system with the old or the new size, with all
-    its files, once its journal is replayed or e2fsck -p has run.
+    The disk keeps its size, and a file system that is not larger than size is not changed. No other process may write
+    to the disk meanwhile. An interruption leaves the old or the new size, with all files, once the journal has been
+    replayed by mounting or `e2fsck -p`.
 
-    Raises DoesNotFitError (needed is the minimum) for a size below the minimum, FileSystemError for a file system that
-    is damaged, in use, or has blocks that cannot be moved, StorageError as reading and writing do.
+    Raises DoesNotFitError (needed is the minimum in bytes) for a size below the minimum, FileSystemError for a file
+    system that is damaged, in use, or has blocks that cannot be moved, and StorageError.
+
+    >>> from pydiskimg import MemoryDisk, make_ext, shrink_ext
+    >>> disk = MemoryDisk(64 << 20)
+    >>> made = make_ext(disk)
+    >>> shrink_ext(disk, 32 << 20)
+    33554432
     """
     try:
         return _shrink(disk, size)

@@ -7,16 +7,21 @@ MAX_DETAILS = 100
 
 
 class CheckResult:
-    """The outcome of a check; the names are those of `qemu-img check --output=json`.
+    """The outcome of check_qcow2(); the names are those of `qemu-img check --output=json`.
 
-    corruptions harm data or will when the image is written; leaks only waste space; check_errors counts what could
-    not be checked. image_end_offset (bytes) is where the last cluster ends that is in use. The clusters are those
-    of the active layer: total_clusters of the virtual disk, allocated_clusters of them with a place in the file,
-    fragmented_clusters not directly after the one before. repairable are those of the corruptions that lie in what can
-    be computed from the rest, such as reference counts; uncounted those of check_errors that do not. wrong_flags are
-    those of the corruptions that are copied flags which contradict the reference counts. needs_rebuild
-    tells that reference counts cannot be mended one by one: a cluster in use counts as free, or the refcount table or
-    a block is not where one can be. details has a sentence for each of the first findings.
+    corruptions harm data or will do so when the image is written; leaks only waste space; check_errors counts what
+    could not be checked. image_end_offset is the end of the last cluster in use, in bytes. total_clusters counts the
+    clusters of the virtual disk, allocated_clusters those of them that are stored, compressed_clusters and
+    fragmented_clusters (not directly after the one before) those among these. details has a sentence for each of the
+    first findings.
+
+    repairable counts the corruptions in what can be computed from the rest, such as reference counts; uncounted the
+    check_errors that are not; wrong_flags the corruptions that are copied flags which contradict reference counts.
+    needs_rebuild is True where reference counts cannot be repaired one by one.
+
+    >>> from pydiskimg import CheckResult
+    >>> CheckResult(total_clusters=16).corruptions
+    0
     """
 
     def __init__(self, *, total_clusters: int = 0) -> None:

@@ -23,9 +23,14 @@ _NOT_CLOSED = layout.INCOMPATIBLE_DIRTY | layout.INCOMPATIBLE_CORRUPT
 
 
 class Repair:
-    """What repair_qcow2() did: found before it and left after it, which are one where nothing was repaired.
+    """What repair_qcow2() did: found is the CheckResult before it and left the one after it.
 
-    refusal is a sentence that tells why nothing was, where the damage is beyond repair; "" elsewhere.
+    refusal is a sentence that says why nothing was repaired, where the damage is beyond repair; otherwise it is empty.
+    leaks_fixed and corruptions_fixed are counts.
+
+    >>> from pydiskimg import CheckResult, Repair
+    >>> Repair(CheckResult(), CheckResult()).corruptions_fixed
+    0
     """
 
     def __init__(self, found: CheckResult, left: CheckResult, refusal: str = "") -> None:
@@ -45,15 +50,22 @@ class Repair:
 
 
 def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress | None = None) -> Repair:
-    """Repair the qcow2 image in store, and tell what a check found before and after it; durable on return.
+    """Repair the qcow2 image in store, and return what a check found before and after it; durable on return.
 
-    only_leaks frees clusters that nothing uses, mends copied flags where nothing else is wrong, and changes nothing
-    where reference counts need a rebuild (CheckResult.needs_rebuild). What the disk and its snapshots hold stays. An
-    image that is in order afterwards loses the marks that it is corrupt or was not closed. Autoclear bits of unknown
-    features go in any case, as with each write: clusters that seem leaked may be theirs. progress is that of the
-    checks. An interruption leaves the image as it was, apart from those bits and from leaks that are already gone.
+    store comes from open_qcow2_store(). Reference counts and copied flags are computed again from the tables of the
+    disk and its snapshots, whose contents stay as they are; where such a table is damaged itself, nothing is changed
+    (ADR 0137). only_leaks frees leaked clusters, corrects copied flags where nothing else is wrong, and changes nothing
+    where reference counts need a rebuild. An image that is in order afterwards loses the marks that it is corrupt or
+    was not closed. Autoclear bits of unknown features are cleared in any case. progress is that of the checks. An
+    interruption leaves the image as it was, apart from those bits and from leaks that are freed already.
 
-    Raises what check_qcow2() does, and StorageError for a store that cannot be written.
+    Raises what check_qcow2() raises, and StorageError for a file that cannot be written.
+
+    >>> from pydiskimg import open_qcow2_store, repair_qcow2
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     done = repair_qcow2(store)
+    >>> done.corruptions_fixed, done.leaks_fixed
+    (0, 0)
     """
     file = cast("Source", store)  # of which a check reads bytes
     found = check_qcow2(file, progress=progress)

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
 
 def change_bitmaps(store: Store, change: Callable[[BitmapSet], None]) -> None:
-    """Let change change the bitmaps of the qcow2 image in store, and make all of it part of the image; then durable.
+    """Change any number of dirty bitmaps of the qcow2 image in store by one write; durable on return.
 
-        change_bitmaps(store, lambda bitmaps: bitmaps.add(b"since-monday"))
+    store comes from open_qcow2_store(). change is called with the bitmaps: add(name, granularity), remove(), clear(),
+    enable() and merge() change them, and contents() reads one; names are bytes and the granularity is bytes, a power of
+    two.
 
-    Raises what change raises, InvalidImageError, UnsupportedImageError for an image that is not written, and
-    StorageError; then nothing was changed.
+    Raises what change raises, InvalidImageError, UnsupportedImageError for an image that cannot be written, and
+    StorageError; the image has not changed then.
+
+    >>> from pydiskimg import change_bitmaps, open_qcow2_store
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     change_bitmaps(store, lambda bitmaps: bitmaps.add(b"since-monday", 65536))
     """
     header = read_header(store)
     require_changeable(header, store.name)

@@ -36,28 +36,57 @@ _LONGEST_NAME = 0xFFFF  # bytes: what a field of 16 bits counts
 
 
 def take_snapshot(store: Store, name: str, *, now_ns: int) -> Snapshot:
-    """Take a snapshot of the virtual disk of the qcow2 image in store, and return it; it is durable then.
+    """Take an internal snapshot of the virtual disk in store, and return it; durable on return.
 
-    now_ns is the time that it gets, in nanoseconds since 1970. Its id is one more than the highest; names need not
-    differ, as with QEMU. Raises InvalidImageError, UnsupportedImageError for an image that is not written and for
-    counts that would not fit, and StorageError; then nothing was changed.
+    store comes from open_qcow2_store(). now_ns is the time of the snapshot, in nanoseconds since 1970. Its id is the
+    highest id plus 1; names need not be unique, as in QEMU. The image changes by one write of its header: an
+    interruption leaves it as it was.
+
+    Raises InvalidImageError, UnsupportedImageError for an image that cannot be written or whose reference counts are
+    too narrow, and StorageError; the image has not changed then.
+
+    >>> import time
+    >>> from pydiskimg import open_image, open_qcow2_store, take_snapshot
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     snapshot = take_snapshot(store, "before-upgrade", now_ns=time.time_ns())
+    >>> with open_image("disk.qcow2", snapshot="before-upgrade") as image:
+    ...     image.size == snapshot.disk_size
+    True
     """
     return _Change(store).take(name, now_ns)
 
 
 def apply_snapshot(store: Store, wanted: str) -> Snapshot:
-    """Give the virtual disk the contents and the size that it had at a snapshot, found as find_snapshot() does.
+    """Return the virtual disk to the contents and size of a snapshot, given by id or name; durable on return.
 
-    What was written since is lost. The state of a virtual machine that the snapshot has stays with it. Raises as
-    take_snapshot(), and UnsupportedImageError for an image with dirty bitmaps, as QEMU does.
+    What was written since is lost. Errors and interruptions are as for take_snapshot(); UnsupportedImageError is also
+    raised for an image with dirty bitmaps, as by QEMU.
+
+    >>> from pydiskimg import apply_snapshot, open_image_disk, open_qcow2_store, read_bytes, take_snapshot
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     snapshot = take_snapshot(store, "clean", now_ns=0)
+    >>> with open_image_disk("disk.qcow2") as disk:
+    ...     disk.write(510, b"xx")
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     snapshot = apply_snapshot(store, "clean")
+    >>> with open_image_disk("disk.qcow2") as disk:
+    ...     read_bytes(disk, 510, 2).hex()
+    '55aa'
     """
     return _Change(store).apply(wanted)
 
 
 def delete_snapshot(store: Store, wanted: str) -> Snapshot:
-    """Delete a snapshot, found as find_snapshot() does: what it alone has becomes free in the file.
+    """Delete a snapshot, given by id or name, and free the clusters that it alone uses; durable on return.
 
-    Raises as take_snapshot().
+    Errors and interruptions are as for take_snapshot().
+
+    >>> from pydiskimg import delete_snapshot, open_qcow2_store, take_snapshot
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     taken = take_snapshot(store, "scratch", now_ns=0)
+    ...     deleted = delete_snapshot(store, "scratch")
+    >>> deleted.whole_name
+    b'scratch'
     """
     return _Change(store).delete(wanted)
 
