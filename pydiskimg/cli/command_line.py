@@ -10,6 +10,7 @@ from importlib import import_module
 from pydiskimg.cli import print_version
 from pydiskimg.cli.commands import COMMANDS
 from pydiskimg.cli.help_text import example_lines, help_width, left_out_text, overview, wrapped
+from pydiskimg.cli.virt_words import in_our_words
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _MESSAGES = {
 
 def run(words: Sequence[str]) -> int:
     """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
-    words = _with_size_last(_asked_for_help(words))
+    words = in_our_words(_with_size_last(_asked_for_help(words)))
     # A subcommand is imported when it is named only: neither a short command nor --help must pay for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
     try:
@@ -93,7 +94,7 @@ def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
     name: str | None = getattr(arguments, "more_operands", None)
     if name is None or any(word.startswith("-") and word != "-" for word in words):
         return False
-    setattr(arguments, name, words)
+    setattr(arguments, name, [*getattr(arguments, name), *words])
     return True
 
 

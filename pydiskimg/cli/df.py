@@ -30,9 +30,9 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "df",
-        description="Show how much of each ext2, ext3, ext4, xfs and btrfs file system is in use, as df would if it "
-        "were mounted. The numbers come from superblocks and group descriptors; nothing is mounted or written. "
-        "Exit status: 0 done, 1 failed, also where a file system cannot be counted, 2 wrong usage.",
+        description="Show how much of each ext2, ext3, ext4, xfs, btrfs and FAT file system is in use, as df would "
+        "if it were mounted. The numbers come from superblocks, group descriptors and FATs; nothing is mounted or "
+        "written. Exit status: 0 done, 1 failed, also where a file system cannot be counted, 2 wrong usage.",
         examples=_EXAMPLES,
         add_help=False,  # -h is of df
     )

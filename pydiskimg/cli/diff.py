@@ -33,8 +33,9 @@ def add_parser(subparsers: Any) -> None:
         "diff",
         description="List the files that differ between the root file systems of two images (ext2, ext3 or ext4; raw "
         "or qcow2), their only file systems, or those of --partition N. A line begins with - for a file that "
-        "only IMAGE1 has, + for one that only IMAGE2 has, = for one that differs; type, mode, size and path "
-        "follow, and what differs. Exit status: 0 the same, 1 different, 2 an image cannot be read.",
+        "only IMAGE1 has, + for one that only IMAGE2 has, = for one that differs; type, mode and size "
+        "(of IMAGE1, if both have it), path and what differs follow. Exit status: 0 the same, 1 different, "
+        "2 an image cannot be read.",
         examples=_EXAMPLES,
         add_help=False,  # -h is of virt-diff
     )
@@ -45,6 +46,8 @@ def add_parser(subparsers: Any) -> None:
     )
     add_human_readable_option(parser)
     parser.add_argument("--times", action="store_true", help="compare times of modification, too")
+    for option in ("--checksum", "--uids", "--xattrs"):
+        parser.add_argument(option, action="store_true", help="accepted as by virt-diff; is always compared")
     add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("image", metavar="IMAGE1", help="disk image or block device")
@@ -89,7 +92,7 @@ class _Counted:
 
 def _line(one: FileDifference, arguments: argparse.Namespace) -> str:
     sign = "+" if one.old is None else "-" if one.new is None else "="
-    status = one.new or one.old
+    status = one.old or one.new  # of what has changed virt-diff shows how it was, too
     assert status is not None
     size = short_size(status.st_size) if arguments.human_readable else str(status.st_size)
     letter = _LETTERS[stat.S_IFMT(status.st_mode)]

@@ -79,7 +79,7 @@ def long_line(
     With in_units its size as `ls -h` has it; with all_times those of its contents, of the last access and of its inode;
     is_extended: after its inode and blocks of 512 bytes, as `ls -is` has them.
     """
-    size = short_size(status.st_size) if in_units else str(status.st_size)
+    size = short_size(status.st_size, up=True) if in_units else str(status.st_size)
     if stat.S_IFMT(status.st_mode) in _DEVICES:
         size = f"{os.major(status.st_rdev)}, {os.minor(status.st_rdev)}"
     name = printable(path) + (f" -> {printable(target)}" if target is not None else "")
@@ -92,15 +92,25 @@ def long_line(
     )
 
 
-def short_size(size: int) -> str:
-    """Return a size (bytes) as `ls -h` has it, rounded up: 512, 1.5K, 10G."""
+def short_size(size: int, *, up: bool = False) -> str:
+    """Return a size (bytes) in three characters and a unit: 512, 1.5K, 10G.
+
+    It is rounded to the nearest, as the virt-* tools do, or up, as `ls -h` does.
+    """
     if size < _UNIT:
         return str(size)
     unit, power = _UNIT, 0
-    while size > (_UNIT - 1) * unit and power < len(_UNITS) - 1:  # 1023.1K is 1.0M
+    while _divided(size, unit, up=up) >= _UNIT and power < len(_UNITS) - 1:  # 1023.6K is 1.0M
         unit, power = unit * _UNIT, power + 1
-    tenths = -(-10 * size // unit)
-    return f"{tenths // 10}.{tenths % 10}{_UNITS[power]}" if tenths < 100 else f"{-(-size // unit)}{_UNITS[power]}"
+    tenths = _divided(10 * size, unit, up=up)
+    whole = f"{tenths // 10}.{tenths % 10}" if tenths < 100 else str(_divided(size, unit, up=up))
+    return f"{whole}{_UNITS[power]}"
+
+
+def _divided(size: int, unit: int, *, up: bool) -> int:
+    """Return size / unit, rounded; halves to an even number."""
+    whole, rest = divmod(size, unit)
+    return whole + (rest > 0 if up else 2 * rest + whole % 2 > unit)
 
 
 def time_text(nanoseconds: int) -> str:

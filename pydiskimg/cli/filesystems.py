@@ -89,25 +89,52 @@ def run(arguments: argparse.Namespace) -> None:
     for text in unclear:
         tell(text)
     is_long = arguments.long
-    titles = ["Name", "Type", "VFS", "Label", "MBR", "Size", "Parent", *(["UUID"] if arguments.uuid else [])]
+    columns = _columns(arguments) if is_long else ["Name"]
+    fields = [_fields(row, arguments) for row in rows]
     lines = table_lines(
-        titles if is_long else titles[:1],
-        [_fields(row, arguments) if is_long else [row.name] for row in rows],
+        columns,
+        [[of_row[column] for column in columns] for of_row in fields],
         arguments if is_long or arguments.csv else argparse.Namespace(csv=False, no_title=True),
     )
     show((row.facts for row in rows), lines, arguments.output)
 
 
-def _fields(row: _Row, arguments: argparse.Namespace) -> list[str | int | None]:
-    size = short_size(row.size) if arguments.human_readable else row.size
-    fields = [row.name, row.kind, row.vfs, row.label, row.table_type, size, row.parent]
-    return [*fields, row.uuid] if arguments.uuid else fields
+def _columns(arguments: argparse.Namespace) -> list[str]:
+    """Return the columns that virt-filesystems has with these options; Label is also for the names in a GPT."""
+    of_partitions = arguments.partitions or arguments.all
+    of_contents = _has_contents(arguments)
+    return [
+        *("Name", "Type"),
+        *(["VFS"] if of_contents else []),
+        *(["Label"] if of_contents or of_partitions else []),
+        *(["MBR"] if of_partitions else []),
+        *("Size", "Parent"),
+        *(["UUID"] if arguments.uuid else []),
+    ]
+
+
+def _has_contents(arguments: argparse.Namespace) -> bool:
+    chosen = arguments.partitions or arguments.block_devices
+    return bool(arguments.all or arguments.filesystems or arguments.extra or not chosen)
+
+
+def _fields(row: _Row, arguments: argparse.Namespace) -> dict[str, str | int | None]:
+    """Return what is in each column."""
+    return {
+        "Name": row.name,
+        "Type": row.kind,
+        "VFS": row.vfs,
+        "Label": row.label,
+        "MBR": f"{int(row.table_type, 16):02x}" if row.table_type and row.table_type.startswith("0x") else None,
+        "Size": short_size(row.size) if arguments.human_readable else row.size,
+        "Parent": row.parent,
+        "UUID": row.uuid,
+    }
 
 
 def _rows(volumes: list[Volume], size: int, arguments: argparse.Namespace) -> Iterator[_Row]:
     """Yield what the options name, in the order in which virt-filesystems does."""
-    chosen = arguments.partitions or arguments.block_devices
-    if arguments.all or arguments.filesystems or arguments.extra or not chosen:
+    if _has_contents(arguments):
         yield from _contents(volumes, is_all=arguments.extra or arguments.all)
     numbered = [volume for volume in volumes if volume.partition.number]
     if arguments.all or arguments.partitions:

@@ -56,13 +56,15 @@ def declare_common(parser: Parser) -> None:
     add_output_option(parser)
     declare_tree_arguments(parser)
     parser.add_argument("paths", metavar="PATH", nargs="*", default=(), type=path_argument, help="default: /")
+    parser.set_defaults(more_operands="paths")
 
 
 def run(arguments: Arguments) -> None:
     """List what the arguments name."""
     has_fields = arguments.long and arguments.recursive and arguments.output != "json"
     with tree_argument(arguments) as tree:
-        found = _found(tree, arguments.paths or ["/"], recursive=arguments.recursive, with_top=has_fields)
+        paths = [path_argument(path) for path in arguments.paths or ["/"]]  # those after options have no "/" yet
+        found = _found(tree, paths, recursive=arguments.recursive, with_top=has_fields)
         if arguments.output == "json":
             show((_facts(tree, path, status, arguments) for path, _, status in found), (), "json")
         elif has_fields:

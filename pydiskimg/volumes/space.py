@@ -16,7 +16,9 @@ from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError, read_fil
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.recovery import recovered
 from pydiskimg.fs.probe import btrfs, xfs
+from pydiskimg.fs.probe.fat_space import free_clusters
 from pydiskimg.fs.probe.kind import EXT_TYPES
+from pydiskimg.fs.probe.vfat import fat_geometry
 from pydiskimg.protocols import Source, read_bytes
 
 # Linux reserves a 50th, and 4096 clusters at most, for delayed writes (ext4_calculate_resv_clusters).
@@ -29,7 +31,7 @@ class FileSystemSpace:
     """Space of a file system in bytes, as df(1) counts it. file_system_space() returns it.
 
     size does not count the file system's own metadata; available is what a user other than root can fill. inodes and
-    inodes_used are counts, None for a btrfs, which does not record them.
+    inodes_used are counts, None for btrfs and FAT, which do not record them.
 
     >>> from pydiskimg import MemoryDisk, file_system_space, make_ext
     >>> disk = MemoryDisk(16 << 20)
@@ -50,8 +52,9 @@ def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
     """Return how much of the file system on source is in use and free; None for a type other than those below.
 
     fs_type is the type that probe() found. ext2, ext3 and ext4 are counted by their group descriptors as the journal
-    would leave them, xfs and btrfs by their superblocks. Copies in a btrfs (RAID1, DUP) count once, and one on several
-    devices counts with all of them. Linux holds back more of xfs and btrfs while they are mounted.
+    would leave them, FAT by its allocation table, xfs and btrfs by their superblocks. Copies in a btrfs (RAID1, DUP)
+    count once, and one on several devices counts with all of them. Linux holds back more of xfs and btrfs while they
+    are mounted.
 
     Raises FileSystemError where the numbers contradict each other, and StorageError as reading does.
 
@@ -66,6 +69,8 @@ def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
         space = _of_ext(source)
     elif fs_type == "xfs":
         space = _of_xfs(xfs.SUPERBLOCK.unpack(read_bytes(source, 0, xfs.SUPERBLOCK.size)))
+    elif fs_type == "vfat":
+        space = _of_fat(source)
     elif fs_type == "btrfs":
         fields = btrfs.SUPERBLOCK.unpack(read_bytes(source, btrfs.OFFSET, btrfs.SUPERBLOCK.size))
         size, used = fields["total_bytes"], fields["bytes_used"]
@@ -118,6 +123,15 @@ def _promised(geometry: Geometry) -> int:
     if Incompat.EXTENTS not in geometry.features:
         return 0
     return min(geometry.blocks // geometry.cluster_blocks // _PROMISED_PART, _PROMISED_MOST)
+
+
+def _of_fat(source: Source) -> FileSystemSpace:
+    geometry = fat_geometry(read_bytes(source, 0, 512))
+    if geometry is None:
+        raise FileSystemError(f"{source.name}: its space cannot be counted: it has no boot sector of a FAT file system")
+    free = free_clusters(source, geometry) * geometry.cluster
+    size = geometry.clusters * geometry.cluster
+    return FileSystemSpace(size, size - free, free)
 
 
 def _of_xfs(fields: dict[str, int]) -> FileSystemSpace:

@@ -93,13 +93,13 @@ def test_names_alone_and_the_long_table(disk: Path, capsys: pytest.CaptureFixtur
     assert said(capsys, "filesystems", "--parts", disk).split() == [f"/dev/sda{number}" for number in range(1, 5)]
     assert said(capsys, "filesystems", "--blkdevs", disk) == "/dev/sda\n"
     title, *rows = said(capsys, "filesystems", "-lh", disk).splitlines()
-    assert title.split() == ["Name", "Type", "VFS", "Label", "MBR", "Size", "Parent"]
+    assert title.split() == ["Name", "Type", "VFS", "Label", "Size", "Parent"]
     assert [row.split() for row in rows] == [
-        ["/dev/sda1", "filesystem", "vfat", "EFI", "-", "4.0M", "-"],
-        ["/dev/sda2", "filesystem", "ext4", "root,1", "-", "16M", "-"],
+        ["/dev/sda1", "filesystem", "vfat", "EFI", "4.0M", "-"],
+        ["/dev/sda2", "filesystem", "ext4", "root,1", "16M", "-"],
     ]
     fields = list(csv.reader(said(capsys, "filesystems", "-l", "--csv", "--no-title", disk).splitlines()))
-    assert fields[1] == ["/dev/sda2", "filesystem", "ext4", "root,1", "", str(16 * MIB), ""]
+    assert fields[1] == ["/dev/sda2", "filesystem", "ext4", "root,1", str(16 * MIB), ""]
 
 
 def test_df_names_each_file_system_that_can_be_counted(
@@ -107,12 +107,15 @@ def test_df_names_each_file_system_that_can_be_counted(
 ) -> None:
     title, *rows = said(capsys, "df", disk, qcow2).splitlines()
     assert title.split() == ["Filesystem", "1K-blocks", "Used", "Available", "Use%"]
-    assert [row.rsplit(None, 4)[0] for row in rows] == ["my disk.raw:/dev/sda2", "disk.qcow2:/dev/sda2"]
+    assert [row.rsplit(None, 4)[0] for row in rows] == [
+        *("my disk.raw:/dev/sda1", "my disk.raw:/dev/sda2"),
+        *("disk.qcow2:/dev/sda1", "disk.qcow2:/dev/sda2"),
+    ]
     inodes = list(csv.reader(said(capsys, "df", "-i", "--csv", qcow2).splitlines()))
-    assert inodes[1][2] == "11"  # of an ext4 with nothing but lost+found
+    assert inodes[2][2] == "11"  # of an ext4 with nothing but lost+found
     found = json.loads(said(capsys, "df", "--output", "json", disk))
-    assert [(one["partition"], one["type"]) for one in found] == [(2, "ext4")]
-    assert 0 < found[0]["used"] < found[0]["size"] < 16 * MIB
+    assert [(one["partition"], one["type"]) for one in found] == [(1, "vfat"), (2, "ext4")]
+    assert 0 < found[1]["used"] < found[1]["size"] < 16 * MIB
 
 
 def test_df_of_damage_says_so_and_counts_the_rest(

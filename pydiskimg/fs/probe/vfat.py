@@ -46,12 +46,13 @@ _ROOT_CLUSTERS = 100  # of the root directory in FAT32: libblkid reads no more
 _LARGEST_DIRECTORY = (1 << 16) * ENTRY.size  # bytes
 
 
-class _Geometry:
+class FatGeometry:
     """The BPB's numbers, checked; sizes are bytes."""
 
     bits: int  # bits of an entry of the allocation table: 12, 16 or 32
     sector: int
     cluster: int
+    clusters: int  # that the allocation table has entries for
     table: int  # offset of the first allocation table
     table_size: int
     root: int  # FAT12 and FAT16: offset of the root directory
@@ -67,16 +68,19 @@ class _Geometry:
 
 def probe(source: Source, head: bytes) -> FileSystemKind | None:
     """Return the FAT file system whose boot sector begins head; its label is that of the root directory."""
-    if len(head) < BOOT_SECTOR.size:
-        return None
-    older, newer = BOOT_SECTOR.unpack(head), FAT32_BOOT_SECTOR.unpack(head)
-    if not _may_be_fat(older, newer):
-        return None
-    geometry = _geometry(older, newer)
+    geometry = fat_geometry(head)
     if geometry is None or not _info_sector_holds(source, geometry):
         return None
     label = next((name for name in _volume_names(source, geometry) if name is not None), b"")
     return FileSystemKind("vfat", _serial(geometry), None if label == b"NO NAME    " else label_text(label))
+
+
+def fat_geometry(head: bytes) -> FatGeometry | None:
+    """Return the layout of the FAT file system whose boot sector head begins with; None where it has none."""
+    if len(head) < BOOT_SECTOR.size:
+        return None
+    older, newer = BOOT_SECTOR.unpack(head), FAT32_BOOT_SECTOR.unpack(head)
+    return _geometry(older, newer) if _may_be_fat(older, newer) else None
 
 
 def _may_be_fat(older: dict[str, Any], newer: dict[str, Any]) -> bool:
@@ -95,7 +99,7 @@ def _is_plausible(fields: dict[str, Any]) -> bool:
     return 512 <= sector <= 4096 and _power_of_two(sector) and _power_of_two(fields["BPB_SecPerClus"])
 
 
-def _geometry(older: dict[str, Any], newer: dict[str, Any]) -> _Geometry | None:
+def _geometry(older: dict[str, Any], newer: dict[str, Any]) -> FatGeometry | None:
     if not _is_plausible(older):
         return None
     sector, per_cluster = older["BPB_BytsPerSec"], older["BPB_SecPerClus"]
@@ -109,10 +113,11 @@ def _geometry(older: dict[str, Any], newer: dict[str, Any]) -> _Geometry | None:
     if not table or not 0 <= clusters <= _LARGEST[bits]:
         return None
     has_serial = bits == 32 or older["BS_BootSig"] in (0x28, 0x29)
-    return _Geometry(
+    return FatGeometry(
         bits=bits,
         sector=sector,
         cluster=per_cluster * sector,
+        clusters=max(0, min(clusters, table * sector * 8 // bits - 2)),
         table=reserved * sector,
         table_size=table * sector,
         root=allocated * sector,
@@ -134,7 +139,7 @@ def _part(source: Source, offset: int, length: int) -> bytes:
     return read_bytes(source, offset, length) if length else b""
 
 
-def _info_sector_holds(source: Source, geometry: _Geometry) -> bool:
+def _info_sector_holds(source: Source, geometry: FatGeometry) -> bool:
     """FAT32's FSInfo sector must have its two signatures; some makers leave them zero."""
     if not geometry.info:
         return True
@@ -146,12 +151,12 @@ def _info_sector_holds(source: Source, geometry: _Geometry) -> bool:
     return leading in (b"RRaA", b"RRdD", bytes(4)) and inner in (b"rrAa", bytes(4))
 
 
-def _serial(geometry: _Geometry) -> str | None:
+def _serial(geometry: FatGeometry) -> str | None:
     """The volume's serial number, as the DIR command of DOS prints it."""
     return f"{geometry.serial >> 16:04X}-{geometry.serial & 0xFFFF:04X}" if geometry.serial else None
 
 
-def _volume_names(source: Source, geometry: _Geometry) -> Iterator[bytes | None]:
+def _volume_names(source: Source, geometry: FatGeometry) -> Iterator[bytes | None]:
     """Yield the volume's name if a part of the root directory has it, None for each part without it."""
     if geometry.bits != 32:
         yield _volume_name(_part(source, geometry.root, geometry.root_size))
