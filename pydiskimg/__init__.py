@@ -21,6 +21,7 @@ from pydiskimg.startup import TYPE_CHECKING, found_when_used
 
 # The names once for type checkers, and once by the module that each is imported from when it is used.
 if TYPE_CHECKING:
+    from pydiskimg import errors as errors
     from pydiskimg.disks.memory import MemoryDisk as MemoryDisk
     from pydiskimg.disks.region import Region as Region
     from pydiskimg.disks.region import SourceRegion as SourceRegion
@@ -183,8 +184,16 @@ if not TYPE_CHECKING:  # with a __getattr__, a type checker would take any name 
     _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 
     __all__ = sorted(_MODULES)  # noqa: PLE0605
-    __getattr__ = found_when_used(globals(), _MODULES)
+    _found = found_when_used(globals(), _MODULES)
+
+    def __getattr__(name):
+        """Import what a public name stands for; the errors are also a module of their own."""
+        if name == "errors":
+            from importlib import import_module
+
+            return import_module("pydiskimg.errors")
+        return _found(name)
 
     def __dir__():
         """Return the names for dir() and help(), also those that are not imported yet."""
-        return sorted({*globals(), *_MODULES})
+        return sorted({*globals(), *_MODULES, "errors"})

@@ -81,7 +81,7 @@ def run_python(texts: list[str], directory: Path, **names: Any) -> dict[str, Any
 
 def run_shell(texts: list[str], directory: Path, replaced: dict[str, str]) -> None:
     """Run them as one script, in which a failing command ends it."""
-    ours = {path: f"{directory}{path}" for path in _ABSOLUTE} | replaced
+    ours = replaced | {path: f"{directory}{path}" for path in _ABSOLUTE}
     script = "\n".join(texts)
     for text, other in ours.items():
         script = script.replace(text, other)
@@ -161,6 +161,11 @@ def test_ext4(system: Path) -> None:
 
 
 def test_build(system: Path) -> None:
+    device, packages = "/dev/vg0/web1", "mmdebstrap --include=linux-image-amd64,systemd-sysv,grub-pc-bin bookworm -"
+    replaced = {device: "web1.raw --size 2G", packages: "zcat debian.tar.gz"}
+    run_shell(blocks("docs/build.md", "sh"), system, replaced)
+    for image, root in (("debian.raw", "1"), ("web1.raw", "3"), ("debian.qcow2", "2")):
+        assert main(["cat", "--partition", root, image, "/etc/hosts"]) == 0
     run_python(blocks("docs/build.md"), system)
     run("qemu-img", "check", "-q", "debian.qcow2")
 

@@ -72,7 +72,7 @@ def names(path: str) -> list[str]:
         with open_tree(path) as tree:
             return tree.list("/home")
     except errors.StorageError as error:
-        assert isinstance(error, pydiskimg.DiskImageError), error.errno
+        assert isinstance(error, pydiskimg.errors.DiskImageError), error.errno
         return []
 
 

@@ -27,7 +27,7 @@ def example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_name_is_there() -> None:
-    assert {*NAMES, "__version__"} <= {*dir(pydiskimg)}
+    assert {*NAMES, "__version__", "errors"} <= {*dir(pydiskimg)}
     for name in NAMES:
         assert callable(getattr(pydiskimg, name))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
@@ -38,6 +38,12 @@ def test_importing_the_package_is_cheap() -> None:
     code = "import sys, pydiskimg; print([name for name in sys.modules if name.startswith('pydiskimg.')])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "['pydiskimg.startup']\n"
+
+
+def test_the_errors_are_a_module_too() -> None:
+    code = "import pydiskimg; print(pydiskimg.errors.StorageError is pydiskimg.StorageError)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_help_lists_names_that_were_not_used_yet() -> None:
