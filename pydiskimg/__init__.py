@@ -46,9 +46,12 @@ if TYPE_CHECKING:
     from pydiskimg.files.dump import Restored as Restored
     from pydiskimg.files.dump import open_dump as open_dump
     from pydiskimg.files.dump import restore_dump as restore_dump
+    from pydiskimg.files.entry import Entry as Entry
     from pydiskimg.files.tar import Extracted as Extracted
     from pydiskimg.files.tar import extract as extract
     from pydiskimg.files.tar import open_tar as open_tar
+    from pydiskimg.files.tree import ReadableTree as ReadableTree
+    from pydiskimg.files.tree import Tree as Tree
     from pydiskimg.fs.ext4.change.tree import ChangedTree as ChangedTree
     from pydiskimg.fs.ext4.make import make_ext as make_ext
     from pydiskimg.fs.ext4.new_file_system import ExtInfo as ExtInfo
@@ -95,6 +98,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import ImageSource as ImageSource
     from pydiskimg.protocols import Progress as Progress
     from pydiskimg.protocols import Source as Source
+    from pydiskimg.protocols import Store as Store
     from pydiskimg.protocols import read_bytes as read_bytes
     from pydiskimg.system.build import BuiltSystem as BuiltSystem
     from pydiskimg.system.build import SystemOptions as SystemOptions
@@ -136,7 +140,9 @@ _HOMES = {
     "extents": "Extent Kind",
     "files.directory": "DirectoryReader",
     "files.dump": "DumpReader Restored open_dump restore_dump",
+    "files.entry": "Entry",
     "files.tar": "Extracted extract open_tar",
+    "files.tree": "ReadableTree Tree",
     "fs.ext4.change.tree": "ChangedTree",
     "fs.ext4.make": "make_ext",
     "fs.ext4.new_file_system": "ExtInfo NewExt",
@@ -161,7 +167,7 @@ _HOMES = {
     "partitions.make": "Content NewPartition PartitionTable plan_partition_table",
     "partitions.partition": "Partition",
     "partitions.read": "read_partition_table",
-    "protocols": "Disk ImageSource Progress Source read_bytes",
+    "protocols": "Disk ImageSource Progress Source Store read_bytes",
     "system.build": "BuiltSystem SystemOptions build_system",
     "transfer.commit": "commit",
     "transfer.compare": "Comparison compare",

@@ -230,7 +230,14 @@ class Disk(Source, Protocol):
 class Store(Addressable, Protocol):
     """The storage of an image's own bytes while it is written: a file that grows, or a block device.
 
-    size is the number of bytes that can be read now: a file's current end, or a device's size.
+    open_qcow2_store() opens one. size is the number of bytes that can be read now: a file's current end, or a device's
+    size. Offsets are those in the image's file, not those of the virtual disk.
+
+    >>> from pydiskimg import Store, open_qcow2_store, read_bytes
+    >>> with open_qcow2_store("disk.qcow2") as store:
+    ...     assert isinstance(store, Store)
+    ...     read_bytes(store, 0, 3)
+    b'QFI'
     """
 
     def write(self, offset: int, data: Buffer) -> None:

@@ -24,10 +24,17 @@ class OutsideTreeError(StorageError):
 
 
 class ReadableTree(Protocol):
-    """A guest's files to be read, seen from the guest's own root.
+    """The contract of a guest's files that can be read, seen from the guest's own root; ExtTree is one.
 
-    Paths are absolute inside the guest ("/etc/fstab"); "..", absolute and relative symlinks resolve inside the
-    tree and never outside it. A path that does not exist raises FileNotFoundError; other failures StorageError.
+    Paths are absolute inside the guest ("/etc/fstab"); "..", absolute and relative symlinks resolve inside the tree and
+    never outside it. A path that does not exist raises FileNotFoundError; other failures raise StorageError.
+
+    >>> from pydiskimg import ReadableTree, open_tree
+    >>> def host_name(tree: ReadableTree) -> str:
+    ...     return tree.read("/etc/hostname").decode().strip()
+    >>> with open_tree("disk.qcow2") as tree:
+    ...     host_name(tree)
+    'web1'
     """
 
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
@@ -53,7 +60,14 @@ class ReadableTree(Protocol):
 
 
 class Tree(ReadableTree, Protocol):
-    """A guest's files, which can be changed, seen from the guest's own root; paths are as for ReadableTree."""
+    """The contract of a guest's files that can also be changed; ChangedTree is one. Paths are as for ReadableTree.
+
+    >>> from pydiskimg import Tree, open_tree
+    >>> def greet(tree: Tree) -> None:
+    ...     tree.write("/etc/motd", b"welcome\\n")
+    >>> with open_tree("disk.qcow2", writable=True) as tree:
+    ...     greet(tree)
+    """
 
     def write(
         self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
