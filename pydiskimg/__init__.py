@@ -126,6 +126,7 @@ if TYPE_CHECKING:
     from pydiskimg.volumes.tree import open_tree as open_tree
     from pydiskimg.volumes.used import UsedSource as UsedSource
     from pydiskimg.volumes.used import used_source as used_source
+    from pydiskimg.web.errors import FetchError as FetchError
 
 __version__ = "0.1.0"
 
@@ -184,6 +185,7 @@ _HOMES = {
     "volumes.space": "FileSystemSpace file_system_space",
     "volumes.tree": "open_tree",
     "volumes.used": "UsedSource used_source",
+    "web.errors": "FetchError",
 }
 
 if not TYPE_CHECKING:  # with a __getattr__, a type checker would take any name for one of these

@@ -39,7 +39,7 @@ def open_image(
     Reading takes no locks and honours none: an image that is being written is read in whatever state it is in, which
     can give old data or an error. The qcow2 format is that of QEMU's docs/interop/qcow2.
 
-    Raises StorageError when a path cannot be opened, FetchError (a StorageError) for an address, UnsupportedImageError
+    Raises StorageError when a path cannot be opened, FetchError for an address, UnsupportedImageError
     for a format or feature that cannot be read, ReferenceDeniedError for a file that the image may not name, and
     InvalidImageError for an image that is truncated or damaged. No file stays open then.
 

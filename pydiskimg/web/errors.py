@@ -7,7 +7,18 @@ from pydiskimg.errors import DiskImageError
 
 
 class FetchError(DiskImageError):
-    """A file cannot be fetched, or is not the expected one."""
+    """A file at an http:// or https:// address cannot be fetched, or is not the expected one.
+
+    Its subclasses in pydiskimg.web.errors tell causes apart: NotThereError, UnreachableError (another attempt may
+    succeed) and NoRangesError (the server sends only whole files).
+
+    >>> from pydiskimg import FetchError, open_image
+    >>> try:
+    ...     open_image("http://127.0.0.1:1/disk.raw")
+    ... except FetchError as error:
+    ...     print(str(error).partition(": ")[0])
+    http://127.0.0.1:1/disk.raw
+    """
 
 
 class NotThereError(FetchError):
