@@ -19,6 +19,8 @@ TEST_PACKAGES := acl attr bmap-tools|bmaptool btrfs-progs bzip2 cryptsetup-bin d
   openssl parted passwd pigz procps qemu-system-x86 udev udftools util-linux xfsprogs zsh zstd
 # What unpacks the source packages whose tests and images `make foreign` takes.
 FOREIGN_PACKAGES := dpkg-dev
+# virt-*, and the kernel that its virtual machine starts.
+VIRT_PACKAGES := libguestfs-tools linux-image-amd64
 
 # Tests run side by side, a file in one process. Much of their time is waiting for disks, so two more than there are
 # processors; a process is replaced when it ends unasked, and the test that it ran has failed.
@@ -32,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit docs readme compiled foreign bench man completion clean packages-run packages-demo packages-test packages-foreign
+.PHONY: help demo test lint unit docs readme compiled foreign virt bench man completion clean packages-run packages-demo packages-test packages-foreign packages-virt
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +65,10 @@ docs: $(STAMP) ## the documentation as a site in build/docs; warnings and broken
 readme: $(STAMP) ## run the commands of README.md again and replace their output
 	@$(PY) -m tests.fixtures.readme_screen
 
+virt: packages-virt $(STAMP) ## compare with virt-* themselves, minutes for each of their commands
+	@$(SUDO) env VIRT=1 LIBGUESTFS_BACKEND=direct LIBGUESTFS_BACKEND_SETTINGS=force_tcg \
+	  $(PY) -m pytest -q --timeout=1800 tests/root/test_virt_tasks.py
+
 foreign: packages-foreign $(STAMP) ## run the tests and images of QEMU, e2fsprogs, libarchive and util-linux on us
 	@$(SUDO) nice -n 10 $(PY) -m tests.foreign $(SUITES)
 
@@ -91,7 +97,8 @@ packages-run: SET = $(RUN_PACKAGES)
 packages-demo: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES)
 packages-test: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
 packages-foreign: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(FOREIGN_PACKAGES)
-packages-run packages-demo packages-test packages-foreign:
+packages-virt: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(VIRT_PACKAGES)
+packages-run packages-demo packages-test packages-foreign packages-virt:
 	@missing=""; \
 	for entry in $(foreach p,$(SET),'$(p)'); do \
 	  found=no; \
