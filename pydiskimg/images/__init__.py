@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The image formats: a row for each, and how an image's first bytes give away its format.
+"""The image formats: one row for each, and how an image's format is detected from its first bytes.
 
-What a format can do is imported when it is asked for: the fastest commands come through here.
+The code of a format is imported on first use: the fastest commands come through here.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _CONVERT = "convert it with: qemu-img convert -O qcow2 OLD NEW"
 
 
 class Format:
-    """What is done with images of one format. What a format does not have is as it is for raw.
+    """The operations on images of one format. Defaults are those of raw.
 
-    name is qemu-img's, title for messages, magic the first bytes, by which it is known. Files stay the caller's.
+    name is qemu-img's, title for messages, magic the first bytes that identify it. Files stay the caller's.
     """
 
     name = "raw"
@@ -43,12 +43,12 @@ class Format:
         del how
         if snapshot is not None:
             raise UnsupportedImageError(
-                f"{file.name}: is {self.title}, which has no snapshots; {snapshot!r} was asked for"
+                f"{file.name}: is {self.title}, which has no snapshots; {snapshot!r} was requested"
             )
         return file
 
     def open_disk(self, stack: ExitStack, disk: DescriptorDisk, **how: Any) -> DescriptorDisk | Qcow2Disk:
-        """Return the disk in the image that disk holds, as open_disk() does; stack closes what is opened for it."""
+        """Return the disk in the image on disk, as open_disk() does; stack closes what is opened for it."""
         del stack, how
         return disk
 
@@ -59,7 +59,7 @@ class Format:
         return new_raw(path, size, preallocation=options["preallocation"])
 
     def header(self, file: ImageBytes) -> Header | None:
-        """Return what the image says of itself: its size, its backing file; None where it says nothing."""
+        """Return the image's own description: its size, its backing file; None if it has none."""
         del file
         return None
 
@@ -70,17 +70,17 @@ class Format:
         return {"virtual-size": file.size, "filename": path, "format": self.name, **actual, "dirty-flag": False}
 
     def snapshots(self, file: ImageBytes) -> list[Snapshot] | None:
-        """Return the internal snapshots; None for a format that has none."""
+        """Return the internal snapshots; None for a format without snapshots."""
         del file
         return None
 
     def check(self, file: ImageBytes, progress: Progress | None) -> CheckResult:
-        """Return what is wrong with the image; UnsupportedImageError for a format that is not is_checked."""
+        """Return the findings of a check; UnsupportedImageError for a format that is not is_checked."""
         del progress
-        raise UnsupportedImageError(f"{file.name}: is {self.title}, in which there is nothing to check")
+        raise UnsupportedImageError(f"{file.name}: is {self.title}, which has nothing to check")
 
     def layer(self, source: Source) -> MapLayer:
-        """Return where source, of this format, has its bytes, without its backing file, for map_rows()."""
+        """Return the locations of the bytes of source, of this format, without its backing file, for map_rows()."""
         from pydiskimg.images.raw_layer import RawLayer
 
         return RawLayer(source)
@@ -89,7 +89,7 @@ class Format:
 class _Qcow2(Format):
     name = "qcow2"
     title = "a qcow2 image"
-    magic = b"QFI\xfb"  # as in qcow2/layout.py, whose import what is raw need not wait for
+    magic = b"QFI\xfb"  # as in qcow2/layout.py, which is not imported for raw files
     has_options = True
     is_checked = True
 
@@ -141,7 +141,7 @@ class _Qcow2(Format):
 
 FORMATS = {row.name: row for row in (Format(), _Qcow2())}
 
-# Bytes at an offset that give away a format which is not read, and what to do about it.
+# Signatures, with their offsets, of formats that cannot be read, and advice.
 _SIGNATURES = (
     (0, b"QFI\xfb\0\0\0\x01", "a qcow image of version 1", _CONVERT),
     (0, b"QED\0", "a QED image", _CONVERT),
@@ -163,10 +163,10 @@ _LOOK_AT = 512
 
 
 def detect(source: Source) -> str:
-    """Return the format of the image whose bytes source has: raw for bytes that are not known.
+    """Return the format of the image with the bytes of source: raw for unknown bytes.
 
     Only for images that an administrator chose: a guest can write any of these bytes to its disk.
-    Raises UnsupportedImageError for a known format that is not read.
+    Raises UnsupportedImageError for a known format that cannot be read.
     """
     head = read_bytes(source, 0, min(_LOOK_AT, source.size))
     unread = _unread(head)
@@ -179,7 +179,7 @@ def detect(source: Source) -> str:
 
 
 def looks_like(source: Source) -> str | None:
-    """Return what the first bytes say, such as "a VMDK image" or "compressed with xz"; None for what may be raw."""
+    """Return what the first bytes show, such as "a VMDK image" or "compressed with xz"; None if it may be raw."""
     head = read_bytes(source, 0, min(_LOOK_AT, source.size))
     unread = _unread(head)
     if unread is not None:
@@ -189,12 +189,12 @@ def looks_like(source: Source) -> str | None:
 
 
 def recognised(head: bytes) -> Format:
-    """Return the row of the format whose magic begins head; raw's where none does."""
+    """Return the row of the format whose magic begins head; raw's if there is none."""
     return next((row for row in FORMATS.values() if row.magic and head.startswith(row.magic)), FORMATS["raw"])
 
 
 def _unread(head: bytes) -> tuple[str, str] | None:
-    """What these first bytes are that is not read, and what to do about it."""
+    """What these first bytes are if they cannot be read, and advice."""
     for offset, magic, what, advice in _SIGNATURES:
         if head.startswith(magic, offset):
             return what, advice
@@ -202,9 +202,10 @@ def _unread(head: bytes) -> tuple[str, str] | None:
 
 
 def detect_image(file: ImageBytes) -> str:
-    """Return the format of an opened image as detect() does; a block device must not look like anything but raw.
+    """Return the format of an opened image as detect() does; a block device must look like raw.
 
-    Raises UnsupportedImageError for a device that does, and for a known format that is not read.
+    Raises UnsupportedImageError for a device that looks like another format, and for a known format that cannot be
+    read.
     """
     found = detect(file)
     if file.is_block_device and FORMATS[found].magic:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An image at an http:// or https:// address, of which only the ranges are fetched that are read."""
+"""An image at an http:// or https:// address; only the ranges that are read are fetched."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydiskimg.web.address import Address, parse_address
 from pydiskimg.web.client import Client
 from pydiskimg.web.ranged import RangedFile, open_ranged
 
-BLOCK = 64 << 10  # what is fetched at least: a qcow2's table is one
-CACHED = 16 << 20  # bytes of blocks that are kept
-LARGE = 256 << 10  # a read of so much is a request of its own, and is not kept
+BLOCK = 64 << 10  # the smallest fetch: a qcow2's table has this size
+CACHED = 16 << 20  # bytes of cached blocks
+LARGE = 256 << 10  # a read of this size or more is a request of its own, and is not cached
 MOST_AHEAD = 1 << 20
 
 _KEPT_CONNECTIONS = 8  # as many as there are workers
@@ -25,8 +25,8 @@ _GATES = 16
 class AddressSource(ImageBytes):
     """A Source over a file on a server. Made by open_address(); close() closes its connections.
 
-    Small reads are answered from blocks that are kept; one that goes on where the last fetch ended fetches twice as
-    much as that one, up to MOST_AHEAD.
+    Small reads are answered from cached blocks; one that continues at the end of the last fetch fetches twice as much,
+    up to MOST_AHEAD.
     """
 
     name: str
@@ -41,7 +41,7 @@ class AddressSource(ImageBytes):
         self._blocks: Cache[bytes] = Cache(CACHED)
         self._blocks.put(0, file.beginning, len(file.beginning))
         self._gates = [threading.Lock() for _ in range(_GATES)]
-        self._ahead: dict[int, int] = {}  # where the last fetches ended, and how much each was
+        self._ahead: dict[int, int] = {}  # the ends of the last fetches, and their sizes
 
     @property
     def identity(self) -> str:
@@ -51,7 +51,7 @@ class AddressSource(ImageBytes):
         """Return None: servers do not tell."""
 
     def extents(self) -> Iterator[Extent]:
-        """Yield one DATA extent, as a server tells of no holes."""
+        """Yield one DATA extent, because a server does not report holes."""
         return iter([Extent(0, self.size, Kind.DATA)] if self.size else [])
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
@@ -72,7 +72,7 @@ class AddressSource(ImageBytes):
         self._file.close()
 
     def _block(self, number: int) -> bytes:
-        """Return a block from those that are kept, or fetched; a second reader waits for the first."""
+        """Return a block, cached or fetched; a second reader waits for the first."""
         found = self._blocks.get(number)
         if found is not None:
             return found

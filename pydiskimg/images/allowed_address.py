@@ -13,17 +13,16 @@ from pydiskimg.web.address import Address, parse_address
 
 
 class AllowedAddress(AllowedDirectory):
-    """Opens what is below address, whose user and password go with each request.
+    """Opens files below address, whose user and password go with each request.
 
-    A name that is not an address is relative to the image's own; of one that is, ".." and what is escaped must not lead
-    out.
+    A name that is not an address is relative to the image's own; neither ".." nor escapes in an address may lead out.
     """
 
     def __init__(self, address: Address) -> None:
         self._address = address
 
     def open(self, reference: Reference) -> AddressSource:
-        """Open what reference names, for reading; close() of the result closes it.
+        """Open the file of reference for reading; close() of the result closes it.
 
         Raises UnsupportedImageError for a name that leads elsewhere, FetchError as open_address() does.
         """
@@ -40,7 +39,7 @@ class AllowedAddress(AllowedDirectory):
         return open_source(Address(found.parts, self._address.authorization))
 
     def close(self) -> None:
-        """Nothing is open: may be called again."""
+        """Do nothing: no file is open; may be called repeatedly."""
 
     def _holds(self, address: Address) -> bool:
         steps = unquote(address.parts.path).split("/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""amend_image(): options of a qcow2 image are changed after it was made."""
+"""amend_image(): change options of an existing qcow2 image."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def amend_image(
 
 
 def _check(store: Store, header: Header, amendment: Amendment) -> None:
-    """Refuse what cannot be, while nothing has been changed."""
+    """Refuse impossible changes, before any change."""
     _check_backing(store.name, header, amendment)
     version = amendment.version or header.version
     bits = amendment.refcount_bits or header.refcount_bits

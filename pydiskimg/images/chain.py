@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A qcow2 image and everything that it stands on: its backing files, and the data files of each."""
+"""A qcow2 image with all the files below it: its backing files, and the data files of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_BACKING_FILES = 32
 
 
 class _Layer:
-    """One qcow2 file of the chain, and where its clusters are when they are not in it."""
+    """One qcow2 file of the chain, and the data file of its clusters if they are not in it."""
 
     def __init__(self, file: ImageBytes, header: Header, data_file: Source | None) -> None:
         self.file = file
@@ -39,10 +39,10 @@ class _Layer:
 def open_chain(
     file: ImageBytes, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
 ) -> Qcow2Source:
-    """Return the disk in the qcow2 file over all that it names; close() of it closes opened.
+    """Return the disk in the qcow2 file, over all files that it names; close() of it closes opened.
 
-    opened owns the file, and gets every file that is opened here. snapshot is the topmost image's. Raises what
-    open_image() does; nothing is closed then.
+    opened owns the file, and gets every file that is opened here. snapshot is the topmost image's. Raises as
+    open_image() does; no file is closed then.
     """
     chain = _Chain(opened, references)
     bottom = chain.descend(file)
@@ -64,7 +64,7 @@ def open_chain(
 
 
 def open_owned_chain(file: ImageBytes, **how: Any) -> Qcow2Source:
-    """As open_chain(); close() of the disk closes the file, too. Nothing but that stays open after an error."""
+    """As open_chain(); close() of the disk also closes the file. Only that file stays open after an error."""
     with ExitStack() as failure:
         opened = failure.enter_context(ExitStack())
         opened.callback(file.close)
@@ -76,11 +76,11 @@ def open_owned_chain(file: ImageBytes, **how: Any) -> Qcow2Source:
 def open_chain_disk(
     stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool, writable: bool
 ) -> Qcow2Disk:
-    """Return the virtual disk of the qcow2 image that disk holds; stack closes what is opened for it."""
-    from pydiskimg.disks.store import store_of  # only here: what is only read needs no disks
+    """Return the virtual disk of the qcow2 image on disk; stack closes what is opened for it."""
+    from pydiskimg.disks.store import store_of  # imported here: reading does not need it
     from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 
-    # The image as a reader sees it finds its backing files by the policy, and keeps them open.
+    # The readable image finds its backing files by the policy, and keeps them open.
     opened = stack.enter_context(ExitStack())
     chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
     if writable:
@@ -94,7 +94,7 @@ def open_chain_disk(
 
 
 def _data_file_disk(stack: ExitStack, chain: Qcow2Source, *, writable: bool) -> FileDisk | None:
-    """Open the data file that a policy has opened for reading, so that it can be written, locked as an image is."""
+    """Open the data file that a policy has opened for reading also for writing, locked like an image."""
     if chain.data is chain.file:
         return None
     from pydiskimg.disks.file import FileDisk
@@ -105,12 +105,14 @@ def _data_file_disk(stack: ExitStack, chain: Qcow2Source, *, writable: bool) -> 
     disk = stack.enter_context(open_raw_disk(found.name, writable=writable))
     status = os.fstat(disk.fd)
     if (status.st_dev, status.st_ino) != found.identity or not isinstance(disk, FileDisk):
-        raise InUseError(f"{found.name}: became another file while it was opened", errno=None, filename=found.name)
+        raise InUseError(
+            f"{found.name}: was replaced by another file while it was opened", errno=None, filename=found.name
+        )
     return disk
 
 
 class _Chain:
-    """The layers from the topmost one downwards, as they are found."""
+    """The layers from the topmost one downwards, in the order of discovery."""
 
     def __init__(self, opened: ExitStack, references: AllowedDirectory | None) -> None:
         self.layers: list[_Layer] = []
@@ -119,7 +121,7 @@ class _Chain:
         self._seen: dict[tuple[int, int] | str, str] = {}
 
     def descend(self, file: ImageBytes) -> Source | None:
-        """Collect the layers below the qcow2 file, itself included; returns what the last one stands on."""
+        """Collect the layers below the qcow2 file, including itself; return the file below the last one."""
         self._seen[file.identity] = file.name
         while True:
             header = read_header(file)
@@ -129,7 +131,7 @@ class _Chain:
                 return None
             if len(self.layers) > MAX_BACKING_FILES:
                 raise UnsupportedImageError(
-                    f"{file.name}: is the end of a chain of {MAX_BACKING_FILES} backing files and names one more, "
+                    f"{file.name}: is the end of a chain of {MAX_BACKING_FILES} backing files and names one more, but "
                     "at most that many are opened; merge some with: qemu-img convert -O qcow2 OLD NEW"
                 )
             backing_format = stated_backing_format(header, file.name)
@@ -149,7 +151,7 @@ class _Chain:
         return self._open(header.data_file, "data file", file)
 
     def _open(self, name: bytes, role: str, file: ImageBytes) -> ImageBytes:
-        from pydiskimg.images.references import Reference, denied  # only here, as few images name any
+        from pydiskimg.images.references import Reference, denied  # imported here, because few images name any
 
         reference = Reference(name, role, file.name, os.path.dirname(file.name))
         if self._references is None:
@@ -157,34 +159,34 @@ class _Chain:
         found = self._opened.enter_context(self._references.open(reference))
         if found.identity in self._seen:
             raise InvalidImageError(
-                f"{reference}, which is {self._seen[found.identity]} again; an image cannot stand on itself"
+                f"{reference}, which is {self._seen[found.identity]} again; an image cannot be its own backing file"
             )
         self._seen[found.identity] = found.name
         return found
 
 
 def backing_sources(source: Source) -> Iterator[Source]:
-    """Yield what an open image stands on, the next one first."""
+    """Yield the files below an open image, the next one first."""
     while isinstance(source, Qcow2Source) and source.backing is not None:
         source = source.backing
         yield source
 
 
 def lock_files(sources: Iterable[Source]) -> None:
-    """Keep other writers from the files of open images that one which is written stands on, until they are closed.
+    """Keep other writers from the files below an image that is written, until they are closed.
 
     Raises InUseError when one of them is written.
     """
-    from pydiskimg.host.claims import claim_backing_file  # only here: what is only read takes no locks
+    from pydiskimg.host.claims import claim_backing_file  # imported here: reading takes no locks
 
     for source in sources:
         for file in (source.file, source.data) if isinstance(source, Qcow2Source) else (source,):
-            if isinstance(file, RawSource):  # what is at an address has no locks
+            if isinstance(file, RawSource):  # a file at an address has no locks
                 claim_backing_file(file.fileno(), file.name)
 
 
 def file_of(source: Source) -> RawSource:
-    """Return the file of an image of a chain."""
+    """Return the open file of an image of a chain."""
     file = source.file if isinstance(source, Qcow2Source) else source
     assert isinstance(file, RawSource)
     return file
@@ -205,7 +207,7 @@ def stated_backing_format(header: Header, name: str) -> str | None:
 
 
 def require_raw(backing: ImageBytes, name: str) -> None:
-    """Let a backing file of no stated format pass only when reading it as raw is what everybody would do."""
+    """Accept a backing file without a stated format only if every program would read it as raw."""
     try:
         found = detect(backing)
     except UnsupportedImageError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a file holds that was named as an image, as far as it is not the bytes of a disk: told by its first bytes.
+"""The content of a file that was named as an image but is not the bytes of a disk, by its first bytes.
 
 Only for files that an administrator chose: a guest can write any of these bytes to its disk.
 """
@@ -30,7 +30,7 @@ _DMG_TRAILER = b"koly"
 
 
 class Sort(Enum):
-    """What a program that expected something else can do about it."""
+    """What a program that expected something else can do with it."""
 
     QCOW2 = "a qcow2 image"
     IMAGE = "an image of another format"
@@ -42,7 +42,7 @@ class Sort(Enum):
 
 
 class Contents:
-    """what names the contents for a message, as "a zip archive"; sort is what it is to a program."""
+    """what names the content for a message, such as "a zip archive"; sort is its use for a program."""
 
     __slots__ = ("sort", "what")
 
@@ -51,7 +51,7 @@ class Contents:
         self.what = what
 
 
-# Offset, first bytes, what it is. Formats that looks_like() knows are not repeated.
+# Offset, first bytes, name. Formats that looks_like() knows are not repeated.
 _SIGNATURES = (
     (0, b"\x04\x22\x4d\x18", Sort.COMPRESSED, "compressed with lz4"),
     (0, b"LZIP", Sort.COMPRESSED, "compressed with lzip"),
@@ -85,7 +85,7 @@ _SIGNATURES = (
 
 
 def file_contents(source: Source) -> Contents | None:
-    """Return what the source is by its first bytes; None for what may be a disk.
+    """Return the content of the source by its first bytes; None if it may be a disk.
 
     Raises StorageError as reading does.
     """
@@ -93,7 +93,7 @@ def file_contents(source: Source) -> Contents | None:
     image = looks_like(source)
     if image is not None:
         return Contents(_image_sort(image), image)
-    # A tar comes before the signatures, as it begins with a file's name.
+    # A tar is checked before the signatures, because it begins with a file name.
     found = _structure(head) or _signature(head)
     if found is None and source.size > _LOOK_AT:
         trailer = read_bytes(source, source.size - _LOOK_AT, len(_DMG_TRAILER))
@@ -124,7 +124,7 @@ def _image_sort(what: str) -> Sort:
 
 
 def _is_tar_header(head: bytes) -> bool:
-    """True for the header of a tar archive's member, of any age: its checksum is right, and it has a name."""
+    """True for the header of a tar archive's member, of any age: its checksum is correct, and it has a name."""
     field = head[_TAR_CHECKSUM].strip(b" \0")
     if len(head) < _LOOK_AT or not head[0] or not field or field.strip(b"01234567"):
         return False
@@ -133,7 +133,7 @@ def _is_tar_header(head: bytes) -> bool:
 
 
 def _text(head: bytes) -> str:
-    """Return the first line of a text, "" for anything else."""
+    """Return the first line of a text, "" for other bytes."""
     encoding = _BYTE_ORDER_MARKS.get(head[:2])
     if encoding is None and not _reads_as_text(head):
         return ""
@@ -142,5 +142,5 @@ def _text(head: bytes) -> str:
 
 
 def _reads_as_text(head: bytes) -> bool:
-    """True without control characters, and when most of it is ASCII: a disk may be full of 0xFF."""
+    """True if there are no control characters, and most of it is ASCII: a disk may be full of 0xFF."""
     return not head.translate(None, _TEXT_BYTES) and 2 * sum(byte < 0x80 for byte in head) > len(head)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""new_image(): a new raw or qcow2 image, that is an image only when it is complete."""
+"""new_image(): make a new raw or qcow2 image, which becomes an image only when it is complete."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def new_qcow2(
 ) -> Iterator[Disk]:
     """Give the disk of a new qcow2 image as new_image() does; options are those of create_qcow2().
 
-    backing is the backing file that the image names, opened: the disk shows it where nothing is written.
+    backing is the image's backing file, opened: the disk shows it where nothing is written.
     """
-    # Before a device's old beginning is wiped.
+    # Checked before a device's old beginning is wiped.
     name = os.fspath(path)
     chosen = chosen_options(name, options)
     check_preallocation(name, "qcow2", preallocation)
@@ -115,7 +115,7 @@ def new_qcow2(
             below = None if backing is None else backing.source
             disk = open_qcow2_disk(held, backing=below, data_file=data_file, compress=compress)
             try:
-                # What another program writes into a raw data file is to show: all of it has its place, as with QEMU.
+                # A raw data file must show what other programs write to it: all clusters are allocated, as by QEMU.
                 if preallocation != "off" or chosen.data_file_raw:
                     disk.preallocate(0, disk.size, full=preallocation == "full")
                 yield disk
@@ -151,7 +151,7 @@ def new_overlay(
     name = os.fspath(path)
     if preallocation != "off" and not options.get("extended_l2"):
         raise UnsupportedImageError(
-            f"{name}: what is preallocated would hide the backing file; with preallocation={preallocation} a backing "
+            f"{name}: preallocated clusters would hide the backing file; with preallocation={preallocation} a backing "
             "file needs extended_l2=on"
         )
     chosen = chosen_options(name, options)
@@ -160,7 +160,7 @@ def new_overlay(
         create_qcow2(store, size, backing_file=backing_file, backing_format=backing_format, **options)
         if preallocation == "off":
             return
-        # Nothing of the disk is read.
+        # The disk is not read.
         disk = Qcow2Disk(store, read_header(store), backing=None, data_file=data_file, compress=None)
         disk.preallocate(0, disk.size, full=preallocation == "full")
         disk.flush()
@@ -169,7 +169,7 @@ def new_overlay(
 
 
 class Backing:
-    """The backing file of a new image: name and format (bytes) as the image records them, source what it shows."""
+    """The backing file of a new image: name and format (bytes) as the image records them, source its contents."""
 
     def __init__(self, source: Source, *, name: bytes, format: bytes) -> None:  # noqa: A002 - the field's word
         self.source = source
@@ -190,7 +190,7 @@ def _check_arguments(name: str, size: int, format_name: str) -> None:
 
 @contextmanager
 def _new_data_file(image: str, chosen: ChosenOptions, size: int, preallocation: str) -> Iterator[FileDisk | None]:
-    """Give the new external data file of an image, as new_disk_file() does; None where it has none."""
+    """Give the new external data file of an image, as new_disk_file() does; None if it has none."""
     if not chosen.data_file:
         yield None
         return
@@ -202,10 +202,10 @@ def _new_data_file(image: str, chosen: ChosenOptions, size: int, preallocation: 
 
 
 def data_file_path(image: str, name: str) -> str:
-    """Return where the external data file is that an image at the path image gets under this name.
+    """Return the path of the external data file with this name for an image at the path image.
 
-    Raises UnsupportedImageError for the name of a protocol, and for one that means another file to QEMU, which begins
-    at the current directory and not at the image's.
+    Raises UnsupportedImageError for the name of a protocol, and for a name that means another file to QEMU, which
+    starts at the current directory instead of the image's.
     """
     path = os.path.join(os.path.dirname(image), name)
     if ":" in name.partition("/")[0]:

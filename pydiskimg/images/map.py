@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Where the bytes of a virtual disk are: in which file of a backing chain, and at what offset of it.
+"""The map of a virtual disk: which file of a backing chain has its bytes, and at which offset.
 
-It is what `qemu-img map` tells, in the same pieces.
+It equals the output of `qemu-img map`, in the same pieces.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.host_offsets import Columns
     from pydiskimg.protocols import Source
 
-IS_PRESENT = 16  # the file at this depth decides on the bytes; without it no file of the chain does
+IS_PRESENT = 16  # the file at this depth determines the bytes; without it none of the chain does
 _DECIDED = IS_DATA | IS_ZERO
 _LOCATED_DATA = IS_DATA | HAS_OFFSET
-STORED = IS_DATA | IS_PRESENT | HAS_OFFSET  # flags of bytes that are there
-UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET  # of bytes that have a place, and are zero as nothing was written there
-# By the flags of a piece, those of a row where nothing lies under the file: what is not decided there is zero.
+STORED = IS_DATA | IS_PRESENT | HAS_OFFSET  # flags of existing bytes
+UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET  # of allocated bytes that are zero because nothing was written to them
+# Maps the flags of a piece to those of a row of the lowest file: undetermined bytes are zero.
 _ALONE = bytes(flags | (IS_PRESENT if flags & _DECIDED else IS_ZERO) for flags in range(IS_PRESENT))
 
-_AT_ONCE = 1024  # rows that are found one by one and become columns together
+_AT_ONCE = 1024  # rows that are found one by one and collected in columns
 
 Row = tuple[int, int, int, int, int]
-"""start and length (bytes of the virtual disk), depth, flags, host: of bytes that are found in one way, in a row.
+"""start and length (bytes of the virtual disk), depth, flags and host of consecutive bytes with the same properties.
 
-depth counts the files of the backing chain, 0 being the image itself. host is the offset of the first byte in that
-file, with the flag HAS_OFFSET: compressed data has none.
+depth counts the files of the backing chain; 0 is the image itself. host is the offset of the first byte in that file,
+if the flag HAS_OFFSET is set; compressed data has none.
 """
 
 RowColumns = tuple[list[int], list[int], list[int], list[int], list[int]]
@@ -47,18 +47,18 @@ RowColumns = tuple[list[int], list[int], list[int], list[int], list[int]]
 def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[Row]]:
     """Return the names of the files of the chain, by depth, and the rows of [offset, offset + length), in order.
 
-    source is an image that open_image() gave; two neighbours differ in more than their start. Rows are tuples,
-    since a map of a small image can have millions of them, and objects would take half of the time.
-
-    Raises ValueError outside of the source and UnsupportedImageError for one of another kind; the iterator is lazy and
-    raises what reading the image raises.
+    source is an image from open_image(); two neighbours differ in more than their start. Rows are tuples, because a map
+    of a small image can have millions of them, and objects would take half of the time. Raises ValueError outside of
+    the source and UnsupportedImageError for a source of another kind; the iterator is lazy and raises as reading the
+    image does.
     """
     names, found = map_columns(source, offset, length)
     return names, _rows(found)
 
 
 def map_columns(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[RowColumns]]:
-    """Return what map_rows() does, with many rows in each step of the iterator; host means nothing without HAS_OFFSET.
+    """Return the result of map_rows(), with many rows in each step of the iterator; host is undefined without
+    HAS_OFFSET.
 
     The lists are the caller's.
     """
@@ -74,7 +74,7 @@ def _rows(found: Iterator[RowColumns]) -> Iterator[Row]:
 
 
 def _joined(found: Iterator[RowColumns]) -> Iterator[RowColumns]:
-    """Join the last row of some columns with the first of the next ones where both are found in one way."""
+    """Join the last row of some columns with the first of the next ones if they continue each other."""
     held: Row | None = None  # the row that the next one may continue
     for columns in found:
         starts, lengths, depths, flags, hosts = columns
@@ -95,12 +95,12 @@ def _joined(found: Iterator[RowColumns]) -> Iterator[RowColumns]:
 
 
 def _continues(row: Row, depth: int, flags: int, host: int) -> bool:
-    """True when the row and the next one, of which these are the fields, are one."""
+    """True if the row and the next one, given by their fields, continue each other."""
     return flags == row[3] and depth == row[2] and (not flags & HAS_OFFSET or host == row[4] + row[1])
 
 
 class MapLayer(Protocol):
-    """One file of a chain: source, of which name is the file with the data, over below; sizes are bytes."""
+    """One file of a chain: source, named by the file with the data, over below; sizes are bytes."""
 
     size: int
     filename: str
@@ -110,7 +110,7 @@ class MapLayer(Protocol):
         """Yield (start, length, flags, host) of [offset, offset + length), in order; neighbours may be alike."""
 
     def columns_alone(self, offset: int, length: int) -> Iterator[Columns] | None:
-        """Return the rows where no file lies under this one; None without a shorter way to them than pieces()."""
+        """Return the rows if no file is below this one; None without a faster way to them than pieces()."""
 
 
 class Qcow2Layer:
@@ -122,7 +122,7 @@ class Qcow2Layer:
         self.size = source.size
         self.filename = source.data.name
         self._mapping = source.mapping
-        # The file system is asked about the host offsets of clusters only where QEMU asks it too: it may be slow.
+        # The file system is queried about the host offsets of clusters only where QEMU does so, too: it may be slow.
         self._ranges = None
         if _is_unfilled(source):
             from pydiskimg.images.raw_layer import StoredRanges
@@ -164,7 +164,7 @@ def _is_unfilled(source: Qcow2Source) -> bool:
 
 
 def _columns(layers: list[MapLayer], offset: int, length: int) -> Iterator[RowColumns]:
-    """The rows of [offset, offset + length) as the image shows it; where columns meet, two may be one."""
+    """The rows of [offset, offset + length) as the image shows it; two rows at the border of columns may be one."""
     below_size = layers[1].size if len(layers) > 1 else 0
     covered = min(length, max(0, below_size - offset))
     alone = layers[0].columns_alone(offset + covered, length - covered) if covered < length else ()
@@ -197,7 +197,7 @@ def pieces_of(layers: list[MapLayer], depth: int, offset: int, length: int) -> I
         if flags & _DECIDED:
             yield start, piece_length, depth, flags, host
             continue
-        if below_size <= start:  # the backing file has ended: it reads as zero
+        if below_size <= start:  # the backing file has ended: the rest reads as zero
             yield start, piece_length, depth, flags | IS_ZERO, host
             continue
         covered = min(below_size - start, piece_length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""measure(): how large the file of an image will be."""
+"""measure(): compute how large the file of an image will be."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def measure(
     if format == "raw":
         whole = size if source is not None else round_size(size)
         return Measured(whole, whole)
-    from pydiskimg.images.measure_qcow2 import qcow2_sizes  # only here: a raw image is as large as its disk
+    from pydiskimg.images.measure_qcow2 import qcow2_sizes  # imported here: a raw image is as large as its disk
 
     required, whole = qcow2_sizes(round_size(size), None if is_preallocated else source, options)
     return Measured(whole if is_preallocated else required, whole)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""How large a qcow2 image of a disk is, as `qemu-img measure` tells it."""
+"""How large a qcow2 image of a disk is, computed as by `qemu-img measure`."""
 
 from __future__ import annotations
 
-from _operator import add, eq  # operator.py only passes them on
+from _operator import add, eq  # operator.py only re-exports them
 from itertools import compress
 
 from pydiskimg.images.map import map_columns
@@ -22,9 +22,9 @@ _IS_DATA = bytes(flags & (IS_DATA | IS_ZERO) == IS_DATA for flags in range(256))
 
 
 def qcow2_sizes(size: int, source: ImageSource | None, options: Qcow2Options) -> tuple[int, int]:
-    """Return the bytes of an image with a disk of size bytes: as a copy of source, and once all was written to.
+    """Return the size (bytes) of an image with a disk of size bytes: as a copy of source, and after all was written to.
 
-    None for source is an empty disk. Raises as measure() does.
+    source None means an empty disk. Raises as measure() does.
     """
     chosen = chosen_options("the image", options)
     l1_entries(size, chosen.cluster_size, name="the image", entry_size=chosen.l2_entry_size)
@@ -38,7 +38,7 @@ def bitmaps_size(file: Addressable, header: Header, cluster_size: int) -> int:
     """Return the bytes that the dirty bitmaps of the qcow2 file take in an image with such clusters."""
     if not header.has_bitmaps:
         return 0
-    from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, read_bitmaps  # only here: few images have any
+    from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, read_bitmaps  # imported here: few images have any
 
     total = directory = 0
     for bitmap in read_bitmaps(file, header):
@@ -51,7 +51,7 @@ def bitmaps_size(file: Addressable, header: Header, cluster_size: int) -> int:
 
 
 def _tables(data: int, chosen: ChosenOptions) -> int:
-    """The bytes of the header and of all tables for so many bytes of data, whole clusters."""
+    """The bytes of the header and of all tables for that many bytes of data, in whole clusters."""
     size: int = chosen.cluster_size
     entries = size // layout.ENTRY_SIZE
     l2_tables = -(-data // size // (size // chosen.l2_entry_size))
@@ -61,14 +61,14 @@ def _tables(data: int, chosen: ChosenOptions) -> int:
 
 
 def _stored(source: ImageSource, cluster_size: int) -> int:
-    """The bytes of the clusters in which the source has data, by the map that `qemu-img map` shows, too."""
-    clusters, before = 0, -1  # the last cluster that was counted
+    """The bytes of the clusters in which the source has data, by the map that `qemu-img map` also shows."""
+    clusters, before = 0, -1  # the last counted cluster
     for starts, lengths, _, flags, _ in map_columns(source, 0, source.size)[1]:
         is_data = bytes(flags).translate(_IS_DATA)
         firsts = [start // cluster_size for start in compress(starts, is_data)]
         lasts = [(end - 1) // cluster_size for end in compress(map(add, starts, lengths), is_data)]
         if firsts:
-            # One that ends where the next begins is counted once.
+            # A cluster that contains an end and the next start is counted once.
             clusters += sum(lasts) - sum(firsts) + len(firsts) - sum(map(eq, firsts, [before, *lasts]))
             before = lasts[-1]
     return clusters * cluster_size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""open_image(): the one way from a path to a Source."""
+"""open_image(): open an image by its path as a Source."""
 
 from __future__ import annotations
 

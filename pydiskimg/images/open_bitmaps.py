@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""open_bitmaps(): the dirty bitmaps of an image file, to be read."""
+"""open_bitmaps(): open the dirty bitmaps of an image file for reading."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_bitmaps(path: str | os.PathLike[str], *, format: str | None = None) -> Iterator[BitmapSet]:  # noqa: A002
-    """Give the dirty bitmaps of the qcow2 image at path, none where it has none; nothing that it names is opened.
+    """Give the dirty bitmaps of the qcow2 image at path, possibly none; the files that it names are not opened.
 
-    format is what the caller knows of it; None looks at the contents. Raises StorageError, InvalidImageError, and
+    format is the image's format; None detects it. Raises StorageError, InvalidImageError, and
     UnsupportedImageError for an image of another format, and for one that is marked corrupt.
     """
     with open_raw(path) as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""open_disk(): a block device or a file as a Disk, or the virtual disk of the qcow2 image that it holds."""
+"""open_disk(): open a block device or a file as a Disk, or the virtual disk of the qcow2 image in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.references import AllowedDirectory
 
-# Only the checker needs these, and typing takes longer to import than what opens a disk.
+# Imported for type checkers only: importing typing takes longer than opening a disk.
 if TYPE_CHECKING:
 
     @overload

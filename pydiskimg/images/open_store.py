@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""open_qcow2_store(): the bytes of an image file that is changed in place, while no other program uses it."""
+"""open_qcow2_store(): the bytes of an image file to be changed in place, while no other program uses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OpenStore:
-    """Owns the file or device of a Store: a context manager that gives the Store, and then closes them."""
+    """Owns the file or device of a Store: a context manager that gives the Store, and then closes the file."""
 
     def __init__(self, opened: OpenRawDisk, store: Store) -> None:
         self._opened = opened

@@ -55,12 +55,12 @@ class RawSource(ImageBytes):
         return self._fd
 
     def extents(self) -> Iterator[Extent]:
-        """Yield the extents as Source.extents() does: what the file system does not store is HOLE.
+        """Yield the extents as Source.extents() does: parts that the file system does not store are HOLE.
 
         Data that the file system calls data is DATA even when it is zero. A block device is one DATA extent.
         Raises InvalidImageError when the file became shorter.
         """
-        # Not above: who asks for the size alone need not wait for these.
+        # Imported here: callers that only want the size do not need these.
         from pydiskimg.extents import Extent, Kind, merged
         from pydiskimg.linux.holes import stored_and_holes
 
@@ -77,14 +77,14 @@ class RawSource(ImageBytes):
         return [(self._fd, offset, length)] if offset + length <= self.size else None
 
     def stored(self) -> int:
-        """Return how many bytes the file system has set aside for the file. Raises StorageError."""
+        """Return how many bytes the file system has allocated for the file. Raises StorageError."""
         try:
             return os.fstat(self._fd).st_blocks * 512
         except OSError as error:
-            raise storage_error(error, self.name, "cannot find out how much of it is stored") from error
+            raise storage_error(error, self.name, "cannot determine how much of it is stored") from error
 
     def close(self) -> None:
-        """Close the descriptor, if it is owned. May be called again."""
+        """Close the descriptor, if it is owned. May be called repeatedly."""
         fd, self._fd = self._fd, -1
         if self._owned and fd >= 0:
             os.close(fd)
@@ -103,13 +103,13 @@ def describe(fd: int, *, name: str) -> RawSource:
 
             size = device_size(fd)
     except OSError as error:
-        raise storage_error(error, name, "cannot find out its size") from error
+        raise storage_error(error, name, "cannot determine its size") from error
     _check_kind(mode, name)
     return RawSource(fd, name=name, size=size, is_block_device=is_block_device)
 
 
 def open_image_file(path: str | os.PathLike[str], *, name: str | None = None) -> ImageBytes:
-    """Open a file as open_raw() does, or what is at an http:// or https:// address, of which it reads ranges.
+    """Open a file as open_raw() does, or a file at an http:// or https:// address, whose ranges are fetched on demand.
 
     Raises what open_raw() does, and for an address FetchError: NoRangesError where the server has only the whole file.
     """
@@ -117,7 +117,7 @@ def open_image_file(path: str | os.PathLike[str], *, name: str | None = None) ->
         from pydiskimg.text import is_address
 
         if is_address(path):
-            from pydiskimg.images.address import open_address  # takes ten times as long as all else that info imports
+            from pydiskimg.images.address import open_address  # takes ten times as long as all other imports of info
 
             return open_address(path)
     return open_raw(path, name=name)
@@ -126,12 +126,12 @@ def open_image_file(path: str | os.PathLike[str], *, name: str | None = None) ->
 def open_raw(path: str | os.PathLike[str], *, name: str | None = None) -> RawSource:
     """Open a regular file or block device for reading; close() of the result closes it.
 
-    name is what messages call it, instead of path. Raises StorageError when there is no such file, it may not be read,
-    or it is of another kind.
+    name replaces path in messages. Raises StorageError if the file does not exist, may not be read, or is of another
+    type.
     """
     name = name or os.fsdecode(path)
     try:
-        # Asked before it is opened: opening a pipe waits, and opening some devices does something.
+        # Checked before it is opened: opening a pipe waits, and opening some devices has effects.
         _check_kind(os.stat(path).st_mode, name)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except StorageError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the bytes of a raw image are, for the map of a chain: what of it the file system stores."""
+"""The locations of the bytes of a raw image, for the map of a chain: the parts that the file system stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class RawLayer:
     """A raw image, or a part of one: every byte is present, and at its own offset.
 
-    Of a part of what a qcow2 image shows, the offsets are those of that image's file.
+    For a part of a qcow2 image's disk, the offsets are those of that image's file.
     """
 
     below: Source | None = None
@@ -49,9 +49,9 @@ class RawLayer:
 
 
 class StoredRanges:
-    """The extents of a source, read when they are first needed and kept as 8 bytes each.
+    """The extents of a source, read on first use and kept in 8 bytes each.
 
-    Of a raw file that is at most one extent for every block of the file system, and few in practice.
+    A raw file has at most one extent for every block of the file system, and few in practice.
     """
 
     def __init__(self, source: Source) -> None:

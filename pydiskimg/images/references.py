@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """References: the files that an image names, and the policy that decides whether they are opened.
 
-An image is somebody else's word: the backing file it names can be /etc/shadow, a device, or another guest's disk.
-So nothing that an image names is opened, or looked at, unless the caller allows a directory for it; the kernel
-then sees to it that no name and no symlink leads out of that directory (beneath.py).
+An image may be hostile: the backing file that it names can be /etc/shadow, a device, or another guest's disk. So files
+that an image names are not opened, or examined, unless the caller allows a directory for them; the kernel then ensures
+that no name and no symlink leads out of that directory (beneath.py).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MAX_NAME = 1023
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What an image says about a file that it needs.
+    """A file that an image needs, as the image describes it.
 
-    name is the image's own word, any bytes. role is "backing file" or "data file". image is what messages call
-    the image, and directory the one it lies in ("" for the current one), at which a relative name begins.
+    name is from the image, any bytes. role is "backing file" or "data file". image is the image's name in messages, and
+    directory its directory ("" for the current one), to which a relative name is relative.
     """
 
     name: bytes
@@ -41,7 +41,7 @@ class Reference:
 
     @property
     def path(self) -> str:
-        """The path that the name means, whether there is such a file or not."""
+        """The path of the name, whether or not the file exists."""
         return os.path.join(self.directory, self.name.decode("utf-8", "surrogateescape"))
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Reference:
 
 
 def denied(reference: Reference) -> ReferenceDeniedError:
-    """Return the error for a reference when no directory is allowed; nothing is looked at for it."""
+    """Return the error for a reference if no directory is allowed; the file is not examined."""
     check_name(reference)
     return ReferenceDeniedError(
         f"{reference}, which would be the file {_shown(reference.path)}; it was not opened, since files that an image "
@@ -87,7 +87,7 @@ class AllowedDirectory:
         name = reference.path
         inside = self._below(reference)
         try:
-            # A descriptor that only names the file: opening a pipe would wait, opening a device does something.
+            # An O_PATH descriptor: opening a pipe would wait, and opening a device may have effects.
             handle = open_beneath(self._fd, inside, self._names)
         except OSError as error:
             if error.errno == errno.EXDEV:
@@ -107,7 +107,7 @@ class AllowedDirectory:
         return RawSource(fd, name=name, size=os.fstat(fd).st_size, owned=True)
 
     def close(self) -> None:
-        """Close the directory: nothing more can be opened. May be called again."""
+        """Close the directory: nothing more can be opened. May be called repeatedly."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -115,8 +115,8 @@ class AllowedDirectory:
     def _below(self, reference: Reference) -> bytes:
         """The path from the allowed directory on.
 
-        Only what is in front of it is compared as text: the real path of a directory has no symlinks, so ".." can
-        be taken off it. All the rest, with its symlinks and "..", is for the kernel.
+        Only the part before it is compared as text: the real path of a directory has no symlinks, so ".." can be
+        resolved in it. The kernel resolves the rest, with its symlinks and "..".
         """
         parts = reference.name.decode().split("/")
         directory = "/" if parts[0] == "" else os.path.realpath(reference.directory or ".")
@@ -154,7 +154,7 @@ def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirec
     """
     name = os.fsdecode(directory)
     if is_address(name):
-        from pydiskimg.images.allowed_address import AllowedAddress  # only here: urllib takes long to import
+        from pydiskimg.images.allowed_address import AllowedAddress  # imported here: urllib takes long to import
         from pydiskimg.web.address import parse_address
 
         yield AllowedAddress(parse_address(name))
@@ -168,8 +168,10 @@ def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirec
         resolved, spelling = os.path.realpath(name), os.path.join(os.getcwd() if name[:1] != "/" else "", name)
     except OSError as error:  # the current directory was removed
         os.close(fd)
-        raise storage_error(error, name, "cannot tell where the directory that images may name files of is") from error
-    # A path with ".." in it may mean another place than its text does, when there are symlinks in front of that.
+        raise storage_error(
+            error, name, "cannot determine the path of the directory that images may name files of"
+        ) from error
+    # A path with ".." after symlinks may be another one than its text suggests.
     allowed = AllowedDirectory(fd, resolved, resolved if ".." in spelling.split("/") else os.path.normpath(spelling))
     try:
         yield allowed
@@ -178,13 +180,13 @@ def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirec
 
 
 def check_name(reference: Reference) -> None:
-    """Raise UnsupportedImageError for what could never be opened: a protocol, or no text."""
+    """Raise UnsupportedImageError for a name that can never be opened: of a protocol, or not text."""
     name = reference.name
     scheme, colon, _ = name.partition(b"/")[0].partition(b":")
     if colon:
         advice = "write the name of a file into the image with: qemu-img rebase -u"
         if is_address(os.fsdecode(name)):
-            advice = "an address is opened below one that is allowed: --allow-references ADDRESS"
+            advice = "an address is opened only below an allowed one: --allow-references ADDRESS"
         raise UnsupportedImageError(
             f"{reference}, which would be opened by the protocol {quoted(scheme)}; nothing was opened, since only "
             f"plain names of files are understood; {advice}"

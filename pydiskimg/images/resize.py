@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""resize_image(): a raw file or a qcow2 image becomes larger or smaller in place."""
+"""resize_image(): make a raw file or a qcow2 image larger or smaller in place."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _check_direction(name: str, old: int, size: int, *, shrink: bool, preallocat
         return
     if size < old and not shrink:
         raise UnsupportedImageError(
-            f"{name}: has {format_bytes(old)}, and {format_bytes(size)} is less: what lies beyond would be lost; use "
+            f"{name}: has {format_bytes(old)}, and {format_bytes(size)} is less: the bytes beyond would be lost; use "
             "--shrink if that is wanted"
         )
     if preallocation != "off":
@@ -89,7 +89,7 @@ def _check_direction(name: str, old: int, size: int, *, shrink: bool, preallocat
 def _resize_raw(disk: DescriptorDisk, size: int, preallocation: str) -> None:
     if disk.is_block_device:
         raise UnsupportedImageError(
-            f"{disk.name}: is a block device, whose size is not changed here; use the program that made it, such as "
+            f"{disk.name}: is a block device, whose size cannot be changed here; use the program that made it, such as "
             "lvextend"
         )
     old = disk.size
@@ -133,7 +133,7 @@ def _shrink(disk: DescriptorDisk, size: int) -> None:
 
 
 def _resize_in_chain(disk: DescriptorDisk, size: int, preallocation: str, references: AllowedDirectory | None) -> None:
-    """Resize an image that names other files, which are opened with it."""
+    """Resize an image that names other files, which are opened, too."""
     from contextlib import ExitStack
 
     from pydiskimg.images.chain import open_chain_disk
@@ -148,7 +148,7 @@ def _resize_in_chain(disk: DescriptorDisk, size: int, preallocation: str, refere
 
 
 def _grow(disk: DescriptorDisk, image: Qcow2Disk, size: int, preallocation: str) -> None:
-    """Make the virtual disk in disk larger."""
+    """Extend the virtual disk in disk."""
     old, file_end = image.size, os.fstat(disk.fd).st_size
     image.grow(size)
     if preallocation != "off" or image.has_raw_data_file:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Bytes from a Source to a Disk or a pipe: copied, compared, sent and received."""
+"""Move bytes from a Source to a Disk or a pipe: copy, compare, send and receive."""

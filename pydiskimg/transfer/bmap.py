@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Block maps as bmaptool makes and reads them: which blocks of a raw image hold data, with a checksum for each run.
+"""Block maps, made and read as by bmaptool: which blocks of a raw image hold data, with a checksum for each run.
 
     <bmap version="2.0">
         <ImageSize> 2097152 </ImageSize> <BlockSize> 4096 </BlockSize> <BlocksCount> 512 </BlocksCount> ...
@@ -22,7 +22,7 @@ from pydiskimg.protocols import Progress, Source
 from pydiskimg.text import printable
 from pydiskimg.transfer.pieces import CHUNK_SIZE, checked_extents
 
-MAX_SIZE = 64 << 20  # bytes of a block map; a million runs have 100 MB with bmaptool's spaces, and no image has so many
+MAX_SIZE = 64 << 20  # bytes of a block map; a million runs take 100 MB with bmaptool's spaces, and no image has so many
 _BLOCK_SIZE = 4096
 _KNOWN = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 _LARGEST = 1 << 63
@@ -30,7 +30,7 @@ _LARGEST = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class MappedRange:
-    """Bytes start to before end hold data; checksum is hexadecimal, None where the map has none."""
+    """Bytes start to before end hold data; checksum is hexadecimal, None if the map has none."""
 
     start: int
     end: int
@@ -39,7 +39,7 @@ class MappedRange:
 
 @dataclass(frozen=True, slots=True)
 class BlockMap:
-    """The map of an image of image_size bytes; ranges are ascending and apart; algorithm is that of their checksums."""
+    """The map of an image of image_size bytes; ranges are ascending and disjoint; algorithm makes their checksums."""
 
     image_size: int
     algorithm: str
@@ -51,13 +51,13 @@ class BlockMap:
 
 
 def parse_bmap(data: bytes, name: str) -> BlockMap:
-    """Return what the block map in data says. name is for messages.
+    """Return the block map in data. name is for messages.
 
     Raises InvalidImageError for one that is damaged or not a block map, UnsupportedImageError for a later version.
     """
     if len(data) > MAX_SIZE:
         raise _invalid(name, f"it has {len(data)} bytes, expected at most {MAX_SIZE}")
-    if b"<!" in data.replace(b"<!--", b""):  # nothing that a document type could make of a small file
+    if b"<!" in data.replace(b"<!--", b""):  # no expansion of a small file by a document type
         raise _invalid(name, "it has a document type, expected none")
     try:
         root = ElementTree.fromstring(data)  # noqa: S314 - without a document type there are no entities
@@ -67,7 +67,7 @@ def parse_bmap(data: bytes, name: str) -> BlockMap:
     if root.tag != "bmap" or not version.partition(".")[0].isdecimal():
         raise _invalid(name, f"its first element is {printable(root.tag)}, expected bmap with a version")
     if int(version.partition(".")[0][:9]) > 2:
-        raise UnsupportedImageError(f"{name}: is a block map of version {printable(version)}, and 1 and 2 are read")
+        raise UnsupportedImageError(f"{name}: is a block map of version {printable(version)}, expected 1 or 2")
     algorithm = _text(root, "ChecksumType") or "sha1"
     if algorithm not in _KNOWN:
         raise UnsupportedImageError(f"{name}: its checksums are of the kind {printable(algorithm)}, which is not known")
@@ -116,7 +116,7 @@ def make_bmap(source: Source, *, progress: Progress | None = None) -> bytes:
 def check_by_bmap(source: Source, block_map: BlockMap, *, progress: Progress | None = None) -> None:
     """Compare the ranges of source with the checksums of the map. Raises VerificationError for the first that differs.
 
-    progress counts the bytes that the map has.
+    progress counts the bytes in the map.
     """
     done, total = 0, block_map.mapped_bytes
     for one in block_map.ranges:
@@ -134,7 +134,7 @@ def check_by_bmap(source: Source, block_map: BlockMap, *, progress: Progress | N
 
 
 def _check_own(root: ElementTree.Element, data: bytes, algorithm: str, name: str) -> None:
-    """Compare the map with its own checksum, which it was computed without."""
+    """Compare the map with its own checksum, which was computed with that field empty."""
     own = _text(root, "BmapFileChecksum") or _text(root, "BmapFileSHA1")
     if own is None:
         return
@@ -161,7 +161,7 @@ def _ranges(root: ElementTree.Element, size: int, block: int, name: str) -> Iter
 
 
 def _blocks_of_data(source: Source) -> Iterator[tuple[int, int]]:
-    """Yield (first, end) of the runs of blocks in which there is any data."""
+    """Yield (first, end) of the runs of blocks that contain any data."""
     first = end = 0
     for extent in checked_extents(source):
         if extent.kind is not Kind.DATA:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""commit(): what an image holds goes into its backing file.
+"""commit(): write the contents of an image into its backing file.
 
     disk.qcow2    |  A  |     |  B  |     |            |     |     |     |     |
     middle.qcow2  |     |  C  |  D  |     |     ->     |     |  C  |  D  |     |  stays as it is
     base.qcow2    |  e  |  f  |  g  |  h  |            |  A  |  C  |  B  |  h  |
 
-The disk shows the same bytes at every moment: until it is emptied, which is last, it covers what is being written.
+The disk shows the same bytes at every moment: until it is emptied, as the last step, it covers the bytes being written.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def commit(
         top, depth, below = _open_top(opened, disk, base, references)
         if below.size < top.size:
             resize_image(file_of(below).name, lambda _: top.size, format=below.format, references=references)
-            opened.close()  # its tables have moved, and the old ones may be written over
+            opened.close()  # its tables have moved, and the old ones may be overwritten
             top, depth, below = _open_top(opened, disk, base, references)
         target = _open_base(stack, below, references)
         meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in _changes(top, depth)))
@@ -104,7 +104,7 @@ class _Committing:
 def _open_top(
     opened: ExitStack, disk: DescriptorDisk, base: str | os.PathLike[str] | None, references: AllowedDirectory | None
 ) -> tuple[Qcow2Source, int, Source]:
-    """The image in disk, and depth in the chain and source of what gets its contents; files in between are locked."""
+    """The image in disk, and depth in the chain and source of the target; files in between are locked."""
     top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
     depth, below = _base(top, base)
     lock_files([*backing_sources(top)][: depth - 1])
@@ -112,12 +112,12 @@ def _open_top(
 
 
 def _base(top: Qcow2Source, base: str | os.PathLike[str] | None) -> tuple[int, Source]:
-    """The depth in the chain of what gets the contents, and its source."""
+    """The depth of the target in the chain, and its source."""
     if top.backing is None:
-        raise UnsupportedImageError(f"{top.name}: has no backing file that its contents could go to")
+        raise UnsupportedImageError(f"{top.name}: has no backing file to commit to")
     above = top.name
     for depth, below in enumerate(backing_sources(top), 1):
-        # As QEMU does: a name is relative to the directory of the image that stands on the file.
+        # As in QEMU: a name is relative to the directory of the image above the file.
         if base is None or _is_same_file(os.path.join(os.path.dirname(above), base), below.name):
             return depth, below
         above = below.name
@@ -137,7 +137,9 @@ def _open_base(stack: ExitStack, below: Source, references: AllowedDirectory | N
     disk = stack.enter_context(open_raw_disk(file.name, writable=True))
     status = os.fstat(disk.fd)
     if (status.st_dev, status.st_ino) != file.identity:
-        raise InUseError(f"{file.name}: became another file while it was opened", errno=None, filename=file.name)
+        raise InUseError(
+            f"{file.name}: was replaced by another file while it was opened", errno=None, filename=file.name
+        )
     return FORMATS[below.format].open_disk(stack, disk, references=references, compress=False, writable=True)
 
 
@@ -150,7 +152,7 @@ def _paced(disk: Disk, rate: int | None) -> Disk:
 
 
 def _changes(top: Qcow2Source, depth: int) -> Iterator[Extent]:
-    """Yield what the images above depth hold, as DATA of at most 2 MiB that one L2 table maps, and ZERO."""
+    """Yield the contents of the images above depth, as DATA of at most 2 MiB in one L2 table's range, and ZERO."""
     start = end = 0
     kind = Kind.DATA
     for row_start, length, row_depth, flags, _ in map_rows(top, 0, top.size)[1]:

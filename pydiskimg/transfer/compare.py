@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Comparing two Sources: what both hold as zero is not read, the rest by several threads.
+"""Compare two Sources: parts that are zero in both are not read, the rest is read by several threads.
 
 a        |  DATA  |  HOLE  |  DATA  |   HOLE   |
 b        |  DATA  |  DATA  |  ZERO  |   ZERO   |   beyond the end of the shorter one: zeros
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from pydiskimg.protocols import Progress, Source, WritableBuffer
 
-# What is compared in one step: two of them stay in a processor's cache between being read and being compared.
+# Compared in one step: two of these stay in a processor's cache between reading and comparing.
 CHUNK_SIZE = 256 * KIB
-# To compare so much is sooner done than to find out which parts of it are zero in both.
+# Comparing this much is faster than finding out which parts of it are zero in both.
 _UNIT = 64 * KIB
 _SMALL = 512
 
@@ -77,7 +77,7 @@ def compare(
 
 
 class _Comparing:
-    """Pieces are given out in order and none after a difference, so that the least offset found is the first one."""
+    """Pieces are assigned in order and none after a difference, so that the least offset found is the first one."""
 
     def __init__(self, a: Source, b: Source, *, strict: bool) -> None:
         self._a = a
@@ -88,8 +88,8 @@ class _Comparing:
         self.first: tuple[str | None, int | None] = (None, None)
 
     def pieces(self, size: int) -> Iterator[Extent]:
-        """Yield DATA where something has to be read, at most a chunk, and ZERO elsewhere."""
-        start = end = 0  # the DATA that was seen and not yet yielded
+        """Yield DATA for parts that must be read, at most a chunk, and ZERO for others."""
+        start = end = 0  # the DATA that was found and not yet yielded
         for position, length, kind_a, kind_b in _aligned(self._kinds(self._a, size), self._kinds(self._b, size)):
             if self._strict and kind_a is not kind_b:
                 yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
@@ -110,13 +110,13 @@ class _Comparing:
         yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
 
     def _kinds(self, source: Source, size: int) -> Iterator[Extent]:
-        """The extents of source, continued with a HOLE up to size; small ones are told apart only where they matter."""
+        """The extents of source, continued with a HOLE up to size; small ones are distinct only where they matter."""
         yield from checked_extents(source, 1 if self._strict else _UNIT)
         if source.size < size:
             yield Extent(source.size, size - source.size, Kind.HOLE)
 
     def compare(self, piece: Extent, buffer: memoryview) -> None:
-        """Compare one piece; buffer has room for it."""
+        """Compare one piece, in buffer."""
         if piece.kind is not Kind.DATA:
             return
         mine = self._buffer(piece.length)
@@ -146,7 +146,7 @@ class _Comparing:
 
 
 def _aligned(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[tuple[int, int, Kind, Kind]]:
-    """Yield (start, length, kind in a, kind in b) for the stretches on which neither changes."""
+    """Yield (start, length, kind in a, kind in b) for the ranges in which neither changes."""
     one, other = next(a, None), next(b, None)
     position = 0
     while one is not None and other is not None:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The copy engine: extents of a Source become bytes of a Disk.
+"""The copy engine: write the extents of a Source as bytes of a Disk.
 
     source   |  DATA  |   HOLE   | ZERO |   DATA   |
                  |         |        |        |
     workers   copy      zero     zero     copy        each takes the next piece when it is free
                  v         v        v        v
-    disk     [================================================]  flush, then read back where asked for
+    disk     [================================================]  flush, then read back if requested
 
-It knows the protocols only: which file, device or format lies behind them is not seen here.
+It uses only the protocols, independent of the file, device or format that implements them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Disk, Progress, Source
 
-# Where skipping is free, zeros are looked for page by page; elsewhere a run of them must be worth one command.
+# If skipping is free, zeros are searched page by page; otherwise a run of them must be worth a command.
 FREE_UNIT = 4 * KIB
 ZERO_UNIT = 64 * KIB
 MIN_UNIT = 512
-# Fewer leave the device or the processors without work: a worker in a system call needs no processor. Where reading
-# is decompressing, more than 4 take the processor from each other (measured on two: docs/adr/0008).
+# Fewer leave the device or the processors idle: a worker in a system call needs no processor. When reading includes
+# decompressing, more than 4 compete for the processor (measured with two: docs/adr/0008).
 MIN_WORKERS = 6
 MIN_WORKERS_DECOMPRESSING = 4
 
@@ -107,7 +107,7 @@ def copy(
         spliced.close()
     disk.flush()
     if verify:
-        from pydiskimg.transfer.verify import read_back  # only here: most copies are not verified
+        from pydiskimg.transfer.verify import read_back  # imported here: most copies are not verified
 
         disk.drop_cache()
         read_back(source, disk, unit=unit, workers=count, meter=meter)
@@ -167,7 +167,7 @@ class _Copying:
 
 
 class _Filling(_Copying):
-    """Writes every byte, also what is known to be zero."""
+    """Writes every byte, including known zeros."""
 
     def piece(self, piece: Extent, buffer: memoryview) -> None:
         with buffer[: piece.length] as view:

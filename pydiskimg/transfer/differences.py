@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one Source shows otherwise than another one that an image stands on, written into that image.
+"""Write the differences between a Source and the one below an image into that image.
 
 source   |  A  |  f  |  g  |  0  |
 below    |  e  |  f  |  y  |  h  |      beyond its end: zeros
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Disk, Progress, Source
 
-# What is compared in one step: both sides stay in a processor's cache between being read and being compared.
+# Compared in one step: both sides stay in a processor's cache between reading and comparing.
 _STEP = 256 * KIB
 
 
@@ -67,7 +67,7 @@ def write_differences(
 
 
 class _Comparing:
-    """Writes what a piece shows, where below shows something else."""
+    """Writes the bytes of a piece that differ from below."""
 
     def __init__(self, source: Source, below: Source | None, disk: Disk, unit: int, *, sparse: bool) -> None:
         self._source = source
@@ -97,7 +97,7 @@ class _Comparing:
         self._put(at, wanted, start, len(wanted), kind)
 
     def _found(self, at: int, length: int) -> bytearray:
-        """What below shows, in a buffer of this thread; as a bytearray, which on the left compares by memcmp."""
+        """The bytes of below, in a buffer of this thread; a bytearray, which on the left compares by memcmp."""
         found: bytearray | None = getattr(self._buffers, "found", None)
         if found is None or len(found) != length:
             found = self._buffers.found = bytearray(length)
@@ -107,7 +107,7 @@ class _Comparing:
         return found
 
     def _kind(self, wanted: memoryview, found: bytearray) -> Kind | None:
-        """None where both are the same."""
+        """None if both are the same."""
         if found == wanted:
             return None
         return Kind.ZERO if self._zeros is not None and self._zeros[: len(wanted)] == wanted else Kind.DATA
@@ -120,7 +120,7 @@ class _Comparing:
 
 
 def _pieces(source: Source, below: Source | None, unit: int, *, but_its_own: bool) -> Iterator[Extent]:
-    """Yield what has to be compared, as pieces that begin and end at multiples of unit, or at the end of source."""
+    """Yield the ranges to compare, as pieces that begin and end at multiples of unit, or at the end of source."""
     start = end = 0
     for first, stop in _ranges(source, below, but_its_own=but_its_own):
         if first // unit * unit > end:
@@ -135,7 +135,7 @@ def _pieces(source: Source, below: Source | None, unit: int, *, but_its_own: boo
 
 
 def _ranges(source: Source, below: Source | None, *, but_its_own: bool) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) of them, ascending: what is zero in both is left out, and what one file shows in both."""
+    """Yield [start, end) of them, ascending, without ranges that are zero in both or from one file in both."""
     common = _depth_of(below, source)
     data = _Data(below)
     for start, length, depth, flags in _rows(source):
@@ -149,7 +149,7 @@ def _ranges(source: Source, below: Source | None, *, but_its_own: bool) -> Itera
 
 
 def _rows(source: Source) -> Iterator[tuple[int, int, int, int]]:
-    """Start, length, depth and flags as map_rows() has them; what is not an image has its extents at depth 0."""
+    """Start, length, depth and flags as from map_rows(); a source that is not an image has its extents at depth 0."""
     if source.format in FORMATS:
         for start, length, depth, flags, _ in map_rows(source, 0, source.size)[1]:
             yield start, length, depth, flags
@@ -159,7 +159,7 @@ def _rows(source: Source) -> Iterator[tuple[int, int, int, int]]:
 
 
 class _Data:
-    """Where a source has data, asked for in ascending order; None has none."""
+    """The data of a source, requested in ascending order; None has none."""
 
     def __init__(self, source: Source | None) -> None:
         extents: Iterable[Extent] = () if source is None else source.extents()
@@ -177,7 +177,7 @@ class _Data:
 
 
 def _depth_of(below: Source | None, source: Source) -> int | None:
-    """How deep in the chain of source below is, which shows the same in both; None when it is not there."""
+    """The depth of below in the chain of source, which shows the same in both; None if it is not in it."""
     if not isinstance(below, Qcow2Source | RawSource):
         return None
     own = file_of(below).identity

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A checksum of all bytes of a Source, holes included: that of a raw file with the same contents."""
+"""A checksum of all bytes of a Source, including holes: that of a raw file with the same contents."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Progress, Source
 
 ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "sha3-256")
-"""What digest() takes: the names of coreutils and openssl."""
+"""The algorithms of digest(): the names of coreutils and openssl."""
 
-_READERS = 1  # reading is ahead by some pieces then; the hash itself cannot be divided
+_READERS = 1  # reading is then some pieces ahead; the hash itself cannot be divided
 _ZEROS = bytes(CHUNK_SIZE)
 
 
 def digest(source: Source, algorithm: str = "sha256", *, progress: Progress | None = None) -> str:
-    """Return the checksum of source in hexadecimal, as sha256sum and its like print it for a raw file of its contents.
+    """Return the checksum of source in hexadecimal, as sha256sum and others print it for a raw file of its contents.
 
-    What is not data is not read, though it is hashed as zeros. progress counts all bytes. Raises ValueError for an
-    algorithm that is not among ALGORITHMS, and what reading source raises.
+    Holes and zeros are not read, but hashed as zeros. progress counts all bytes. Raises ValueError for an algorithm
+    that is not in ALGORITHMS, and as reading source does.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{printable(algorithm)} is not a checksum that is known; expected {', '.join(ALGORITHMS)}")
@@ -47,7 +47,7 @@ def digest(source: Source, algorithm: str = "sha256", *, progress: Progress | No
 
 
 def _read(source: Source, buffers: Buffers, piece: Extent) -> tuple[Extent, memoryview | None]:
-    """Return the piece and a buffer of its data; without one where it is zero."""
+    """Return the piece and a buffer of its data; without one if it is zero."""
     if piece.kind is not Kind.DATA:
         return piece, None
     buffer = buffers.take()

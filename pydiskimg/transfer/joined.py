@@ -54,7 +54,7 @@ class JoinedSource(ImageSource):
         position = 0
         for start, source in zip(self._starts, self._sources, strict=True):
             yield Extent(position, start - position, Kind.HOLE)
-            # A unit of the source is not one of the whole where it begins elsewhere.
+            # A unit of the source is not one of the whole if its start is not a multiple.
             for extent in source.extents() if start % unit else source.coarse_extents(unit):
                 yield Extent(start + extent.start, extent.length, extent.kind)
             position = start + source.size

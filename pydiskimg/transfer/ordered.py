@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Work on several threads whose results come in order, and the buffers that it is done in."""
+"""Work on several threads whose results are returned in order, and the buffers for it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pydiskimg.transfer.workers import Pool
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Items taken beyond those being worked on, so that no thread waits for the slowest.
+# Items taken in addition to those being processed, so that no thread waits for the slowest.
 _AHEAD = 2
 
 
 def items_at_once(workers: int) -> int:
-    """Return how many items ordered() has taken and not yet given at most, the one its caller holds included."""
+    """Return the largest number of items that ordered() has taken and not returned, with its caller's current one."""
     return workers + _AHEAD + 1
 
 
 def ordered(items: Iterable[Item], work: Callable[[Item], Result], *, workers: int) -> Generator[Result, None, None]:
     """Yield work(item) of every item, in the items' order; work runs on the threads, items on the caller's.
 
-    Raises the first error, in the items' order. When the generator is closed or fails, no work runs any more.
+    Raises the first error, in the items' order. After the generator is closed or fails, no work is running.
     """
-    # Each item comes with the queue that its result goes to.
+    # Each item is passed with the queue for its result.
     tasks: SimpleQueue[tuple[Item, SimpleQueue[Any]] | None] = SimpleQueue()
     pending: deque[SimpleQueue[Any]] = deque()
 
@@ -63,7 +63,7 @@ def _result(queue: SimpleQueue[Any]) -> Any:
 
 
 class Buffers:
-    """count buffers of size bytes, at page boundaries as direct I/O wants them; taken and given back by any thread."""
+    """count buffers of size bytes, at page boundaries as direct I/O requires; taken and returned by any thread."""
 
     def __init__(self, count: int, size: int) -> None:
         self._free: SimpleQueue[memoryview] = SimpleQueue()
@@ -71,12 +71,12 @@ class Buffers:
             for _ in range(count):
                 self._free.put(memoryview(mmap(-1, size)))
         except OSError as error:
-            raise storage_error(error, "streaming", f"no buffers of {size} bytes are to be had") from error
+            raise storage_error(error, "streaming", f"the system has no memory for buffers of {size} bytes") from error
 
     def take(self) -> memoryview:
-        """Return a free buffer with any contents; waits for one."""
+        """Return a free buffer with arbitrary contents; waits for one."""
         return self._free.get()
 
     def give(self, buffer: memoryview) -> None:
-        """Return a buffer that take() gave."""
+        """Return a buffer from take()."""
         self._free.put(buffer)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A Disk that takes so many bytes a second and no more."""
+"""A Disk with a limited number of bytes per second."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is copied in one step: the extents of a Source, cut and widened to whole units; zeros inside data.
+"""The pieces of a copy: the extents of a Source, cut and widened to whole units; zeros inside data.
 
 extents   |  DATA    |     HOLE        |DATA|HOLE|   ZERO   |
 units     |      |      |      |      |      |      |      |
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 # A multiple of every qcow2 cluster size, so that no cluster is decompressed twice or written in parts.
 CHUNK_SIZE = 2 * MIB
-# Zeroing is one call to the kernel; a bound keeps progress moving and signals answered.
+# Zeroing is one call to the kernel; the limit keeps progress moving and signals answered.
 ZERO_CHUNK_SIZE = GIB
-# A shorter gap between data is sooner read, and found to be zero, than made a piece of its own.
+# Reading a shorter gap between data, and finding it to be zero, is faster than making it a separate piece.
 SHORT_GAP = 64 * KIB
-# Where nothing is done for zeros they come whole: a small image can claim exabytes of them.
+# If nothing is done for zeros, they are not divided: a small image can claim exabytes of them.
 WHOLE = 1 << 63
 
 
 def pieces(
     source: Source, unit: int, *, zero_size: int = ZERO_CHUNK_SIZE, short_gap: int = SHORT_GAP
 ) -> Iterator[Extent]:
-    """Yield what source consists of, from 0 to its size, as DATA (at most 2 MiB) and ZERO (at most zero_size).
+    """Yield the parts of source, from 0 to its size, as DATA (at most 2 MiB) and ZERO (at most zero_size).
 
     Pieces begin and end at multiples of unit (bytes, a power of two, at most 2 MiB); the last ends at the source's
     size. A unit is DATA when any byte of it is DATA in source, and in the bytes before such a unit when they are less
     than short_gap (bytes; 0: never). Raises InvalidImageError when the extents have gaps, or do not end where the
     source does.
     """
-    start = end = 0  # the DATA that was seen and not yet yielded; start is where the next piece begins
+    start = end = 0  # the DATA that was found and not yet yielded; start is where the next piece begins
     for extent in checked_extents(source, unit):
         if extent.kind is not Kind.DATA:
             continue
@@ -69,7 +69,7 @@ def checked_extents(source: Source, unit: int = 1) -> Iterator[Extent]:
         yield extent
     if position != source.size:
         raise InvalidImageError(
-            f"{source.name}: its extents cover {position} bytes of {source.size}; nothing can be relied on"
+            f"{source.name}: its extents cover {position} bytes of {source.size}; they cannot be relied on"
         )
 
 
@@ -107,12 +107,12 @@ class ZeroRuns:
             yield start, len(view), False
 
     def _marks(self, view: memoryview) -> bytes:
-        """One byte for each unit: not zero where two samples suffice to say that the unit is not zero."""
+        """One byte for each unit: nonzero if two samples suffice to show that the unit is not zero."""
         first = view[:: self._unit].tobytes()
         middle = view[self._unit // 2 :: self._unit].tobytes().ljust(len(first), b"\0")
         both = int.from_bytes(first, "little") | int.from_bytes(middle, "little")
         return both.to_bytes(len(first), "little")
 
     def _is_zero(self, unit: memoryview) -> bool:
-        # A bytearray on the left compares by memcmp, which leaves at the first byte that differs.
+        # A bytearray on the left compares by memcmp, which stops at the first byte that differs.
         return (self._zeros if len(unit) == self._unit else self._zeros[: len(unit)]) == unit

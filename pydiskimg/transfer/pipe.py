@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Descriptors without a position: pipes, sockets, and files written or read from front to back."""
+"""Descriptors without a position: pipes, sockets, and files written or read in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.protocols import Buffer, FileRange
 from pydiskimg.units import KIB, MIB
 
-# Each filling of a pipe is a switch between two processes; one MiB is what the kernel gives without privilege.
+# Each filling of a pipe is a switch between two processes; one MiB is the limit without privileges.
 _PIPE_SIZE = MIB
 _ZEROS = memoryview(bytes(64 * KIB))
 _ZEROS_AT_ONCE = 16
@@ -25,9 +25,9 @@ _Some = TypeVar("_Some", bytes, int)
 
 
 class PipeWriter:
-    """Writes all it is given, in order, to a descriptor that the caller owns; from one thread.
+    """Writes bytes in order to a descriptor that the caller owns; from one thread.
 
-    name is for messages; position is the bytes written so far; can_move is False where move() does nothing.
+    name is for messages; position is the number of bytes written so far; can_move is False if move() does nothing.
     """
 
     def __init__(self, fd: int, name: str) -> None:
@@ -50,11 +50,11 @@ class PipeWriter:
             length -= self._some([_ZEROS] * count if count else [_ZEROS[:length]])
 
     def move(self, ranges: Sequence[FileRange]) -> int:
-        """Write the bytes of files without copying them (splice(2)), and return how many were: the first ones.
+        """Write the bytes of files without copying them (splice(2)), and return how many were written: the first ones.
 
-        Fewer than wanted are for the caller to read and write(): where this is not a pipe, a file cannot do that or has
-        ended or has an error, for which reading finds the words. What changes in a file before the other end has
-        read it changes in the pipe, too. Raises StorageError as write() does.
+        The caller must read and write() the rest: if this is not a pipe, or a file does not support splice, has ended
+        or has an error, which reading then reports. Changes of a file before the other end has read it are visible in
+        the pipe. Raises StorageError as write() does.
         """
         start = self.position
         for fd, offset, length in ranges if self.can_move else ():
@@ -66,7 +66,7 @@ class PipeWriter:
         return self.position - start
 
     def flush(self) -> None:
-        """Make what was written to a file durable; of a pipe there is nothing to make durable."""
+        """Make data written to a file durable; does nothing for a pipe."""
         try:
             os.fsync(self._fd)
         except OSError as error:
@@ -91,7 +91,7 @@ class PipeWriter:
 
     def _reader_went_away(self) -> StorageError:
         return StorageError(
-            f"{self.name}: the reader went away after {self.position} bytes; the stream is not complete",
+            f"{self.name}: the reader has closed its end after {self.position} bytes; the stream is not complete",
             errno=errno.EPIPE,
             filename=self.name,
         )
@@ -112,7 +112,7 @@ class PipeWriter:
 
 
 class PipeReader:
-    """Reads a descriptor, which the caller owns, from front to back; from one thread.
+    """Reads a descriptor, which the caller owns, in order; from one thread.
 
     name is for messages; position is the bytes that read() and read_into() have given so far.
     """

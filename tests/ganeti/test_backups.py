@@ -65,7 +65,7 @@ def test_a_backup_that_was_cut_off(lab: Lab, exported: Path) -> None:
     os.truncate(copied(lab, exported, "cut"), exported.stat().st_size // 2)
     said = backup_import(lab, "cut", "cut.lab.example", template="ext")
     assert "Some disks for instance cut.lab.example" in said
-    assert "in the middle of the image; what sent it has failed or was interrupted" in said
+    assert "in the middle of the image; its sender has failed or was interrupted" in said
     assert "the first 1 MiB are zeros" in said  # the rename that Ganeti tries nevertheless
     assert starts_with_zeros(lab.disk("cut.lab.example"))
 

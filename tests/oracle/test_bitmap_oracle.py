@@ -106,7 +106,7 @@ def test_what_qemu_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     old = tmp_path / "old.qcow2"
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", str(old), "1M")
     for words, said in (
-        (["--add", str(path), "b0"], "exists already"),
+        (["--add", str(path), "b0"], "already exists"),
         (["--add", "-g", "511", str(path), "b1"], "expected a power of two"),
         (["--add", "-g", "4G", str(path), "b1"], "expected a power of two"),
         (["--add", str(path), "x" * 1024], "1 to 1023 bytes"),

@@ -180,7 +180,7 @@ def test_converted_into_an_existing_image(tmp_path: Path, capsys: pytest.Capture
     assert digests(ours, *NAMES) == digests(theirs, *NAMES)
     run("qemu-img", "check", "-q", str(ours))
     assert main([*words, str(ours)]) == 1
-    assert "bitmap 'fine': exists already" in capsys.readouterr().err
+    assert "bitmap 'fine': already exists" in capsys.readouterr().err
 
 
 def test_not_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,7 +151,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["layer0.qcow2"], "it was not opened, since files that an image names are opened only below"),
-        (["base.qcow2"], "has no backing file that its contents could go to"),
+        (["base.qcow2"], "has no backing file to commit to"),
         (["--allow-references", ".", "-b", "other", "layer0.qcow2"], "other is not a file of its backing chain"),
         (["raw"], "is a raw image, which has no backing file"),
     ],

@@ -172,7 +172,7 @@ def test_ends_that_are_killed(raw: Path, tmp_path: Path) -> None:
         assert sender.stdout is not None
         assert sender.stderr is not None
         sender.stdout.close()
-        assert b"the reader went away" in sender.stderr.read()
+        assert b"the reader has closed its end" in sender.stderr.read()
         assert sender.wait(60) == 1
 
 

@@ -165,7 +165,7 @@ def test_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["-b", "base.qcow2", "layer0.qcow2"], 1, "it was not opened, since files that an image names are opened only"),
         (["--allow-references", ".", "-b", "gone", "layer0.qcow2"], 1, "gone: cannot open the image"),
-        (["--allow-references", ".", "-b", "layer0.qcow2", "layer0.qcow2"], 1, "cannot stand on itself"),
+        (["--allow-references", ".", "-b", "layer0.qcow2", "layer0.qcow2"], 1, "cannot be its own backing file"),
         (["--allow-references", ".", "-b", "nbd:x", "layer0.qcow2"], 1, "is the name of a protocol to QEMU"),
         (["-u", "-b", "x" * 1024, "-F", "raw", "layer0.qcow2"], 1, "has 1024 bytes, at most 1023 are possible"),
         (["-u", "-b", "x", "layer0.qcow2"], 1, "-u needs -F"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is seen through the holes of an image: its backing file, and zeros beyond that one's end."""
+"""The bytes visible through the holes of an image: its backing file, and zeros beyond its end."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def fill_with_zeros(part: memoryview) -> None:
 
 
 def over(own: Iterable[Extent], behind: Iterator[Extent]) -> Iterator[Extent]:
-    """Yield the extents of an image over those of its backing file: every HOLE replaced by what lies behind it.
+    """Yield the extents of an image over those of its backing file: every HOLE is replaced by the extents below it.
 
-    Neighbours may be of one kind; merged() joins them. Beyond the end of the backing file a HOLE stays one.
+    Neighbours may be of one kind; merged() joins them. Beyond the end of the backing file a HOLE stays a HOLE.
     """
     current = next(behind, None)
     for extent in own:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The bits of one dirty bitmap, changed in memory by clusters.
+"""The bits of a dirty bitmap, changed in memory, one cluster at a time.
 
 bitmap table   |  0  |  1  | offset | offset | ...      a cluster of bits: all zero, all one, or in the file
-                              changed clusters are kept beside the table until write_new() finds room for them
+                              changed clusters are kept in memory until write_new() allocates clusters for them
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 ALL_ONES = 1  # section "Bitmap table": bit 0 of an entry without an offset
 _RESERVED = 0xFF00_0000_0000_01FE
-_PIECE = 1 << 16  # bytes of bits that are made at a time, or a cluster where that is larger
+_PIECE = 1 << 16  # bytes of bits that are made at a time, or a cluster if that is larger
 _LARGEST_PIECE = 16 << 20  # bytes of bits that are read at a time
 _MOST_MERGED = 128 << 20  # bytes of bits that are held until they are written
 
-# What a byte's bits are at half and at twice the granularity, for two bits and for one.
+# A byte's bits at half and at twice the granularity, for two bits and for one.
 _HALVED = bytes(sum(bool(byte >> 2 * bit & 3) << bit for bit in range(4)) for byte in range(256))
 _DOUBLED = [
     bytes(sum(3 << 2 * bit for bit in range(4) if byte >> shift >> bit & 1) for byte in range(256)) for shift in (0, 4)
@@ -35,10 +35,10 @@ _DOUBLED = [
 
 
 class BitmapContents:
-    """The bits of a bitmap in a file with clusters of cluster_size bytes, about a disk of disk_size bytes.
+    """The bits of a bitmap in a file with clusters of cluster_size bytes, for a disk of disk_size bytes.
 
-    granularity is bytes that one bit is about, a power of two. table is where the file has the clusters of bits, as
-    read_table() returns it. Changed clusters of bits are held in memory, MAX_BITMAP_SIZE bytes at most.
+    granularity is the number of bytes for each bit, a power of two. table has the offsets of the clusters of bits, from
+    read_table(). Changed clusters of bits are held in memory, at most MAX_BITMAP_SIZE bytes.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BitmapContents:
         self._file = file
         self._cluster_size = cluster_size
         self._changed: dict[int, bytearray] = {}
-        self.left: list[int] = []  # offsets of clusters that are not named any more
+        self.left: list[int] = []  # offsets of clusters that are no longer referred to
         length = self._length(disk_size)
         self._table = array("Q", bytes(length * layout.ENTRY_SIZE)) if table is None else table
         self.is_changed = table is None
@@ -61,14 +61,14 @@ class BitmapContents:
         return filter(None, (entry & layout.ENTRY_OFFSET for entry in self._table))
 
     def clear(self) -> None:
-        """Let no bit be set."""
+        """Clear all bits."""
         self.left += self.clusters
         self._changed.clear()
         self._table = array("Q", bytes(len(self._table) * layout.ENTRY_SIZE))
         self.is_changed = True
 
     def set_range(self, start: int, end: int) -> None:
-        """Set the bits about the bytes [start, end) of the disk; what lies beyond its end has none."""
+        """Set the bits for the bytes [start, end) of the disk; bytes beyond its end have none."""
         end = min(end, self.disk_size)
         if start >= end:
             return
@@ -84,9 +84,9 @@ class BitmapContents:
             bit += count
 
     def merge(self, other: BitmapContents) -> None:
-        """Set the bits about all bytes that other has bits about; both are about disks of one size.
+        """Set the bits for all bytes for which other has bits; both are for disks of one size.
 
-        Raises UnsupportedImageError where that takes too much memory.
+        Raises UnsupportedImageError if that takes too much memory.
         """
         assert self.disk_size == other.disk_size
         shift = self.granularity.bit_length() - other.granularity.bit_length()
@@ -108,7 +108,7 @@ class BitmapContents:
         self._clear_beyond_end()
 
     def resize(self, disk_size: int) -> None:
-        """Be about a disk of another size; no bit is set about what is new."""
+        """Adapt to a disk of another size; no bits are set for new bytes."""
         self._clear_beyond_end()
         length = self._length(disk_size)
         for index in range(length, len(self._table)):
@@ -130,11 +130,11 @@ class BitmapContents:
         return b"".join(parts)
 
     def write_new(self, store: Store, take: Callable[[int], int], leave: Callable[[int, int], None]) -> tuple[int, int]:
-        """Write what changed to new clusters; returns (offset, entries) of the table, which is a new one, too.
+        """Write changed bits to new clusters; return (offset, entries) of the table, which is new, too.
 
-        take finds so many clusters of the file that follow each other, counted once, and returns the first; leave is
-        told the first and the number of those that nothing names once the new table is named. The table that the
-        contents came from is the caller's to leave.
+        take allocates that many contiguous clusters of the file, counted once, and returns the first; leave gets the
+        first and the number of clusters that are not referred to once the new table is. The caller must leave the table
+        from which the contents were read.
         """
         size = self._cluster_size
         for index in sorted(self._changed):
@@ -170,7 +170,7 @@ class BitmapContents:
         return (b"\xff" if entry == ALL_ONES else b"\0") * self._cluster_size
 
     def _set_cluster(self, index: int) -> None:
-        """Set all bits of a cluster of bits, none of which is beyond the end of the disk; takes no memory."""
+        """Set all bits of a cluster of bits that is not beyond the end of the disk; takes no memory."""
         self._changed.pop(index, None)
         self._leave(index)
         self._table[index] = ALL_ONES
@@ -206,7 +206,7 @@ class BitmapContents:
                 present[start:end] = both.to_bytes(end - start, "little")
 
     def _clear_beyond_end(self) -> None:
-        """Clear the bits after the last one, which would be about what lies beyond the end of the disk."""
+        """Clear the bits after the last valid one, which would be for bytes beyond the end of the disk."""
         count = -(-self.disk_size // self.granularity)
         index, inside = divmod(count, 8 * self._cluster_size)
         if index >= len(self._table) or (index not in self._changed and not self._table[index]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All dirty bitmaps of a qcow2 image, changed in memory; what then writes them makes the change part of the image."""
+"""All dirty bitmaps of a qcow2 image, changed in memory; the caller makes the changes part of the image."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Addressable, Store
 
-_MOST_TABLES = 64 << 20  # bytes of all tables that are held in memory: those of 4,096 TiB of QEMU's own bitmaps
-_LARGEST_DEFAULT, _SMALLEST_DEFAULT = 64 << 10, 4 << 10  # QEMU's granularity is the cluster size between these
+_MOST_TABLES = 64 << 20  # bytes of all tables in memory: those of QEMU's own bitmaps for 4,096 TiB
+_LARGEST_DEFAULT, _SMALLEST_DEFAULT = 64 << 10, 4 << 10  # QEMU's granularity is the cluster size, limited to these
 
 
 class BitmapSet:
-    """The dirty bitmaps of the image in file, about a disk of disk_size bytes.
+    """The dirty bitmaps of the image in file, for a disk of disk_size bytes.
 
-    Those of an image that a program without bitmaps has changed are gone.
-    A bitmap that is in use was not closed by its last writer: it may miss changes, and can only be removed. All
-    methods that name a bitmap raise UnsupportedImageError where the image has none of that name, or where QEMU
-    refuses; what reads the file raises InvalidImageError for what contradicts the specification.
+    If a program without bitmaps has changed the image, its bitmaps are lost. A bitmap that is in use was not closed by
+    its last writer: it may miss changes, and can only be removed. All methods that name a bitmap raise
+    UnsupportedImageError if the image has none of that name, or if QEMU refuses the operation; reading raises
+    InvalidImageError for violations of the specification.
     """
 
     def __init__(self, file: Addressable, header: Header) -> None:
@@ -51,7 +51,7 @@ class BitmapSet:
         self._header = header
         self.disk_size = header.size
         self._contents: dict[int, BitmapContents] = {}  # by the id() of a Bitmap in _bitmaps
-        self._left: list[tuple[int, int]] = []  # clusters that are not named any more
+        self._left: list[tuple[int, int]] = []  # clusters that are no longer referred to
         self._packed = b""  # the directory in the file
         self._table_bytes = 0
         self._bitmaps = read_bitmaps(file, header) if header.has_bitmaps else []
@@ -66,7 +66,7 @@ class BitmapSet:
 
     @property
     def is_changed(self) -> bool:
-        """True when bits were set since they were read or written."""
+        """True if bits were set since they were read or written."""
         return any(contents.is_changed for contents in self._contents.values())
 
     @property
@@ -81,13 +81,13 @@ class BitmapSet:
 
     @property
     def recorded(self) -> list[BitmapContents]:
-        """What records writes to the disk: the contents of those that are enabled and not in use."""
+        """Records writes to the disk: the contents of the bitmaps that are enabled and not in use."""
         return [
             self.contents(each.whole_name) for each in self._bitmaps if each.fields["flags"] & (AUTO | IN_USE) == AUTO
         ]
 
     def is_enabled(self, name: bytes) -> bool:
-        """True when writes to the disk are recorded in the bitmap."""
+        """True if writes to the disk are recorded in the bitmap."""
         return bool(self._found(name).fields["flags"] & AUTO)
 
     def contents(self, name: bytes) -> BitmapContents:
@@ -101,7 +101,7 @@ class BitmapSet:
         return contents
 
     def add(self, name: bytes, granularity: int | None = None, *, is_enabled: bool = True) -> None:
-        """Add a bitmap without a bit set; granularity None is QEMU's choice."""
+        """Add an empty bitmap; granularity None is QEMU's choice."""
         if granularity is None:
             granularity = max(_SMALLEST_DEFAULT, min(_LARGEST_DEFAULT, self._header.cluster_size))
         self._check_new(name, granularity)
@@ -115,7 +115,7 @@ class BitmapSet:
         self._contents[id(bitmap)] = self._new_contents(granularity)
 
     def remove(self, name: bytes) -> None:
-        """Remove a bitmap, also one that is in use."""
+        """Remove a bitmap, even one that is in use."""
         bitmap = self._found(name)
         size = self._header.cluster_size
         contents = self._contents.pop(id(bitmap), None)
@@ -129,35 +129,35 @@ class BitmapSet:
         self._bitmaps = [each for each in self._bitmaps if each is not bitmap]
 
     def enable(self, name: bytes, *, is_enabled: bool = True) -> None:
-        """Let writes to the disk be recorded in a bitmap, or not."""
+        """Enable or disable the recording of writes in a bitmap."""
         fields = self._usable(name).fields
         fields["flags"] = AUTO if is_enabled else 0
 
     def merge(self, name: bytes, other: BitmapContents) -> None:
-        """Set the bits of a bitmap about all that other has bits about."""
+        """Set the bits of a bitmap for all bytes for which other has bits."""
         contents = self.contents(name)
         if contents.disk_size != other.disk_size:
             raise UnsupportedImageError(
-                f"{self._file.name}: bitmap {quoted(name)} is about a disk of {contents.disk_size} bytes, and the one "
-                f"to merge about {other.disk_size}; expected disks of one size"
+                f"{self._file.name}: bitmap {quoted(name)} is for a disk of {contents.disk_size} bytes, and the one to "
+                f"merge for {other.disk_size}; expected disks of one size"
             )
         contents.merge(other)
 
     def check_size(self, size: int) -> None:
-        """Raise UnsupportedImageError where the bitmaps cannot be about a disk of size bytes."""
+        """Raise UnsupportedImageError if the bitmaps cannot be for a disk of size bytes."""
         for bitmap in self._bitmaps:
             self._check_bits(bitmap.whole_name, bitmap.granularity, size)
             self._usable(bitmap.whole_name)
 
     def resize(self, size: int) -> None:
-        """Be about a disk of size bytes; raises as check_size()."""
+        """Adapt to a disk of size bytes; raises as check_size()."""
         self.check_size(size)
         for bitmap in self._bitmaps:
             self.contents(bitmap.whole_name).resize(size)
         self.disk_size = size
 
     def mark(self, store: Store, *, in_use: bool) -> None:
-        """Say in the directory in the file that all bitmaps may miss changes, or those only that did before."""
+        """Mark all bitmaps in the file as possibly incomplete, or only those that were so before."""
         if self._directory is None:
             return
         raw, at = bytearray(self._packed), 0
@@ -170,9 +170,9 @@ class BitmapSet:
     def write_new(
         self, store: Store, take: Callable[[int], int], leave: Callable[[int, int], None]
     ) -> dict[int, bytes]:
-        """Write all that changed to new clusters; returns the extensions that the header then has.
+        """Write all changes to new clusters; return the header's new extensions.
 
-        take and leave are as those of BitmapContents.write_new().
+        take and leave are as for BitmapContents.write_new().
         """
         size = self._header.cluster_size
         if self._directory is not None:
@@ -222,14 +222,14 @@ class BitmapSet:
         for bitmap in self._bitmaps:
             if bitmap.whole_name == name:
                 return bitmap
-        raise UnsupportedImageError(f"{self._file.name}: has no bitmap {quoted(name)}; `info` lists those that it has")
+        raise UnsupportedImageError(f"{self._file.name}: has no bitmap {quoted(name)}; `info` lists its bitmaps")
 
     def _usable(self, name: bytes) -> Bitmap:
         bitmap = self._found(name)
         if bitmap.fields["flags"] & IN_USE:
             raise UnsupportedImageError(
-                f"{self._file.name}: bitmap {quoted(name)} was not closed by its last writer, so that it may miss "
-                "changes; it can only be removed"
+                f"{self._file.name}: bitmap {quoted(name)} was not closed by its last writer, so it may miss changes; "
+                "it can only be removed"
             )
         return bitmap
 
@@ -242,7 +242,7 @@ class BitmapSet:
                 f"{where}: a bitmap's name has 1 to {MAX_BITMAP_NAME_SIZE} bytes; found {len(name)}"
             )
         if name in self.names:
-            raise UnsupportedImageError(f"{where}: exists already; remove it first, or choose another name")
+            raise UnsupportedImageError(f"{where}: already exists; remove it first, or choose another name")
         smallest, largest = 1 << MIN_GRANULARITY_BITS, 1 << MAX_GRANULARITY_BITS
         if not smallest <= granularity <= largest or granularity & (granularity - 1):
             raise UnsupportedImageError(

@@ -51,9 +51,9 @@ MAX_BITMAP_SIZE = 512 << 20  # bytes of one bitmap, QEMU's limit
 
 
 class Bitmap:
-    """One entry of the directory: its whole name (bytes), flags (a number) and granularity (bytes for one bit).
+    """An entry of the directory: its whole name (bytes), flags (a number) and granularity (bytes for each bit).
 
-    fields are those of BITMAP_ENTRY: nothing but the place of the name was checked.
+    fields are those of BITMAP_ENTRY: only the location of the name was checked.
     """
 
     __slots__ = ("fields", "granularity", "whole_name")
@@ -65,7 +65,7 @@ class Bitmap:
 
     @property
     def name(self) -> str:
-        """The name as text, of 1023 bytes at most; what is not UTF-8 is kept as surrogates."""
+        """The name as text, of at most 1023 bytes; bytes that are not UTF-8 are kept as surrogates."""
         return self.whole_name.decode("utf-8", "surrogateescape")
 
     @property
@@ -75,12 +75,12 @@ class Bitmap:
 
     @property
     def flags(self) -> list[str]:
-        """Those that are set, of "in-use" and "auto"."""
+        """Those of "in-use" and "auto" that are set."""
         return [word for bit, word in ((IN_USE, "in-use"), (AUTO, "auto")) if self.fields["flags"] & bit]
 
 
 def is_possible_bitmap(header: Header, entry: dict[str, int]) -> bool:
-    """True when the fixed part of a bitmap directory's entry is one that QEMU takes, its place not considered."""
+    """True if QEMU accepts the fixed part of a bitmap directory's entry, apart from its location."""
     entries, flags, granularity_bits = (entry[name] for name in ("bitmap_table_size", "flags", "granularity_bits"))
     if entry["extra_data_size"] or entry["type"] != DIRTY_TRACKING:
         return False
@@ -93,19 +93,19 @@ def is_possible_bitmap(header: Header, entry: dict[str, int]) -> bool:
 
 
 def table_entries(size: int, granularity_bits: int, cluster_size: int) -> int:
-    """Return the entries of the table of a bitmap of a disk of size bytes: the clusters that its bits take."""
+    """Return the number of entries in the table of a bitmap of a disk of size bytes: the clusters of its bits."""
     bits = -(-size // (1 << granularity_bits))
     return -(-bits // (8 * cluster_size))
 
 
 def packed_directory(bitmaps: Iterable[Bitmap]) -> bytes:
-    """Return the directory of the bitmaps, padding included."""
+    """Return the directory of the bitmaps, including padding."""
     entries = (BITMAP_ENTRY.pack(**{**each.fields, "name_size": each.name_size}) + each.whole_name for each in bitmaps)
     return b"".join(entry + bytes(-len(entry) % 8) for entry in entries)
 
 
 def read_bitmaps(file: Addressable, header: Header) -> list[Bitmap]:
-    """Return the bitmaps that the image lists. The header says that there are some (has_bitmaps).
+    """Return the bitmaps that the image lists. The header must say that there are some (has_bitmaps).
 
     Raises InvalidImageError when the directory contradicts the specification or lies outside of the file.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A cache that forgets what was not used for longest, bounded in bytes and safe from several threads."""
+"""A cache that drops the least recently used values; bounded in bytes and safe from several threads."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pydiskimg.startup import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections import OrderedDict
-else:  # collections/__init__.py only passes it on, and takes 2 ms
+else:  # collections/__init__.py only re-exports it, and takes 2 ms
     from _collections import OrderedDict
 
 Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """Values under integer keys; their sizes (bytes) sum up to at most capacity, but the newest always stays.
+    """Values under integer keys; the sum of their sizes (bytes) is at most capacity, but the newest always stays.
 
-    The lock is held for the bookkeeping only: a thread that misses loads the value outside and puts it in. Two
-    threads may therefore load the same value once each, which costs time and harms nothing.
+    The lock is held for bookkeeping only: a thread that misses loads the value without it and then adds it. Two threads
+    may therefore both load the same value, which only costs time.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -38,7 +38,7 @@ class Cache(Generic[Value]):
             return item[0]
 
     def put(self, key: int, value: Value, size: int) -> None:
-        """Keep value, and forget the least recently used ones until size fits."""
+        """Add value, and drop the least recently used ones until size fits."""
         with self._lock:
             _, replaced = self._items.pop(key, (None, 0))
             self._used += size - replaced

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From runs to bytes: clusters are read from the file, decompressed, zero, or seen in the backing file."""
+"""Turn runs into bytes: clusters are read from the file, decompressed, zero, or taken from the backing file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Addressable, Source
 
-# Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included; as
-# many bytes of clusters whose subclusters differ are one step.
+# Compressed clusters that are close together in the file are read with one call of at most this size, including gaps;
+# it also limits the clusters with mixed subclusters in one step.
 BATCH = 1 << 20
 GAP = 16 << 10
 
-GATES = 61  # locks that share the clusters between them; a prime, as offsets are multiples of powers of two
+GATES = 61  # locks that are shared by the clusters; a prime, because offsets are multiples of powers of two
 
 
 class ClusterReader:
-    """Reads what runs say of one layer of an image; safe from several threads.
+    """Reads the runs of one layer of an image; safe from several threads.
 
-    file is the qcow2 file itself, data where the clusters of DATA are (None: in file), backing what is seen through a
-    HOLE (None: zeros). cache is the bytes of decompressed clusters that are kept; None is for a file whose clusters
+    file is the qcow2 file itself, data the file with the clusters of DATA (None: file), backing the source below a HOLE
+    (None: zeros). cache is the number of bytes of cached decompressed clusters; None is for a file whose clusters
     change.
     """
 
@@ -54,7 +54,7 @@ class ClusterReader:
         self._gates = [allocate_lock() for _ in range(GATES)]
 
     def read(self, runs: Iterable[Run], offset: int, view: memoryview) -> None:
-        """Fill view, which begins at offset of the virtual disk, with what runs, which cover it in order, say.
+        """Fill view, which begins at offset of the virtual disk, from runs, which cover it in order.
 
         Raises InvalidImageError where the image is corrupt, and what reading raises.
         """
@@ -84,8 +84,8 @@ class ClusterReader:
             fill_with_zeros(part)
 
     def _read_mixed(self, run: MixedRun, part: memoryview) -> None:
-        """Read whole clusters many at once, and those of which a part is wanted by their runs."""
-        from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
+        """Read many whole clusters at once, and partly wanted ones by their runs."""
+        from pydiskimg.images.qcow2.mixed_runs import split  # imported here: few images have subclusters
 
         size, start, stop = self._cluster_size, run.start, run.start + run.length
         most = max(BATCH, size)
@@ -118,7 +118,7 @@ class ClusterReader:
         fill_over(run, self._subcluster_size, part, read_data, read_holes)
 
     def _read_data(self, guest: int, host: int, part: memoryview) -> None:
-        """Fill part, which is for the byte guest of the virtual disk and those after it, from the host offset on."""
+        """Fill part, for the bytes of the virtual disk from guest on, from the host offset on."""
         if host + len(part) > self._data.size:
             where = "the file" if self._data is self._file else f"its data file {self._data.name}"
             raise InvalidImageError(
@@ -128,7 +128,7 @@ class ClusterReader:
         self._data.read_into(host, part)
 
     def _joins(self, batch: list[Run], run: Run) -> bool:
-        """True when run is a whole compressed cluster and lies in the file shortly after the batch."""
+        """True if run is a whole compressed cluster shortly after the batch in the file."""
         first, last = batch[0], batch[-1]
         return (
             run.kind == COMPRESSED
@@ -138,7 +138,7 @@ class ClusterReader:
         )
 
     def _read_batch(self, batch: list[Run], offset: int, view: memoryview) -> None:
-        """Read neighbouring compressed clusters at once, then put what each gives where it belongs in view."""
+        """Read neighbouring compressed clusters at once, then put the result of each into its part of view."""
         start = batch[0].host
         stored = self._stored(start, max(run.host + run.host_length for run in batch))
         for run in batch:
@@ -146,11 +146,12 @@ class ClusterReader:
             self._decompress(run, data, view[run.start - offset : run.start - offset + run.length])
 
     def _read_part_of_cluster(self, run: Run, part: memoryview) -> None:
-        """Decompress a cluster for a part of it, and keep it for the reader of the next part.
+        """Decompress a cluster for a part of it, and cache it for the reader of the next part.
 
-        That one may be another thread at the same time: it waits, since to decompress as well would not be sooner.
+        That may be another thread at the same time: it waits, because decompressing it again would not be faster.
         """
-        # With the length: an entry that tells too few sectors is corrupt, also when another one read enough of them.
+        # The key includes the length: an entry with too few sectors is corrupt, even if another one read enough of
+        # them.
         key = run.host << 24 | run.host_length
         with self._gates[run.host % len(self._gates)]:
             cluster = None if self._clusters is None else self._clusters.get(key)
@@ -163,7 +164,7 @@ class ClusterReader:
         part[:] = memoryview(cluster)[inside : inside + len(part)]
 
     def _stored(self, start: int, end: int) -> memoryview:
-        """The bytes from start to end of the file, fewer where it ends: end is a sector's, not the data's."""
+        """The bytes from start to end of the file, fewer at its end: end is a sector's, not the data's."""
         stored = memoryview(bytearray(min(end, self._file.size) - start))
         self._file.read_into(start, stored)
         return stored

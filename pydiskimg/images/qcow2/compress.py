@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One cluster becomes compressed data: raw deflate ("zlib" in QEMU's words) or zstd.
+"""Compress a cluster: raw deflate ("zlib" in QEMU's words) or zstd.
 
-The libraries give up the interpreter lock while they work, so that several threads compress on several cores.
+The libraries release the interpreter lock while they work, so that several threads compress on several cores.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Buffer
 
 Compress: TypeAlias = "Callable[[Buffer], bytes]"
-"""Called with the bytes of one cluster, from any thread; the result may be longer than they are."""
+"""Called with the bytes of one cluster, from any thread; the result may be longer than the cluster."""
 
-# QEMU decompresses with a window of 12 bits. zlib itself would take distances beyond it, since QEMU gives it the
-# whole cluster at once; nothing promises that for the other libraries that QEMU is built with.
+# QEMU decompresses with a window of 12 bits. zlib itself would accept distances beyond it, because QEMU gives it the
+# whole cluster at once; other libraries that QEMU may be built with do not promise that.
 _RAW_DEFLATE = -12
 _MEMORY_LEVEL = 8
 
-# Of the levels of ISA-L, 2 is as fast as 1 and smaller; zlib at its fastest is six times as slow.
+# Of ISA-L's levels, 2 is as fast as 1 and gives smaller results; zlib at its fastest is six times as slow.
 _ISAL_LEVEL = 2
 _ZLIB_LEVEL = 1
 _ZSTD_LEVEL = 1
@@ -37,8 +37,8 @@ _ZSTD_LEVEL = 1
 def compressor(compression_type: str, *, name: str) -> Compress:
     """Return the function for a compression_type ("zlib" or "zstd"), with the fastest library that is installed.
 
-    The same cluster does not always give the same bytes: ISA-L's differ now and then. Raises UnsupportedImageError
-    when there is no library for zstd, or no such type; name is the new image's, for its text.
+    The same cluster does not always give the same bytes: ISA-L's differ now and then. Raises UnsupportedImageError for
+    an unknown type, or if there is no library for zstd; name is the new image's, for its text.
     """
     if compression_type == "zlib":
         return _deflate()
@@ -52,7 +52,7 @@ def compressor(compression_type: str, *, name: str) -> Compress:
 
 
 def stored_deflate(cluster: Buffer) -> bytes:
-    """Return cluster as deflate data that holds it uncompressed (RFC 1951, section 3.2.4): a few bytes longer."""
+    """Return cluster as uncompressed deflate data (RFC 1951, section 3.2.4): a few bytes longer."""
     pieces: list[bytes | memoryview] = []
     with memoryview(cluster) as view:
         for start in range(0, len(view), 0xFFFF):
@@ -81,7 +81,7 @@ def _deflate() -> Compress:
 
 
 def _zstandard() -> Compress:
-    """The package zstandard; a compressor of it must not be used by two threads at once."""
+    """The package zstandard; two threads must not use one of its compressors at once."""
     import zstandard
 
     local = threading.local()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""One compressed cluster becomes its bytes: raw deflate ("zlib" in QEMU's words) or zstd.
+"""Decompress a cluster: raw deflate ("zlib" in QEMU's words) or zstd.
 
-What comes out is never longer than a cluster, whatever the input says: reading stops there, as the specification
-has it. All of the libraries give up the interpreter lock while they work.
+The result is never longer than a cluster, whatever the input: reading stops there, as specified. All of the libraries
+release the interpreter lock while they work.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function")
 
-# RFC 8878 asks every decoder for 8 MiB; a cluster has 2 MiB at most, so a larger window only costs memory.
+# RFC 8878 recommends 8 MiB for every decoder; a cluster has at most 2 MiB, so a larger window only costs memory.
 ZSTD_WINDOW_LOG = 23
 
-# QEMU compresses with a window of 12 bits; 15 reads that and what other writers make.
+# QEMU compresses with a window of 12 bits; 15 also reads the results of other writers.
 RAW_DEFLATE = -15
 
 
-# ISA-L reads ahead, and up to version 1.8 it does not give back the last 8 bytes in unused_data.
+# ISA-L reads ahead, and up to version 1.8 it does not return the last 8 bytes in unused_data.
 _READ_AHEAD = bytes(16)
 
 
@@ -36,7 +36,7 @@ class ClusterDecoder:
     """Decompresses the clusters of one image, with the fastest library installed; safe from several threads.
 
     compression_type is "zlib" or "zstd"; name is the image's, for messages. The library is loaded for the first
-    cluster, as most images that are looked at have none to decompress.
+    cluster, because most images have none to decompress.
     """
 
     def __init__(self, compression_type: str, *, name: str) -> None:
@@ -45,19 +45,19 @@ class ClusterDecoder:
         self._functions: tuple[Decode, DecodeAll] | None = None
 
     def require_library(self) -> None:
-        """Raise UnsupportedImageError when there is no library for zstd."""
+        """Raise UnsupportedImageError if there is no library for zstd."""
         if not self._is_zlib:
             self._load()
 
     def decode(self, data: memoryview, cluster: memoryview) -> None:
-        """Fill cluster from data; what follows in data is not looked at.
+        """Fill cluster from data; following bytes in data are ignored.
 
-        Raises ValueError, its text being what the data does, when it is corrupt or not a whole cluster.
+        Raises ValueError, whose text is a predicate of the data, if they are corrupt or not a whole cluster.
         """
         (self._functions or self._load())[0](data, cluster)
 
     def decode_all(self, data: memoryview, cluster: memoryview) -> memoryview:
-        """Fill cluster from data, and return what follows the compressed data. Errors as of decode()."""
+        """Fill cluster from data, and return the bytes after the compressed data. Errors as for decode()."""
         return (self._functions or self._load())[1](data, cluster)
 
     def _load(self) -> tuple[Decode, DecodeAll]:
@@ -88,10 +88,10 @@ def _deflate() -> tuple[Decode, DecodeAll]:
 
     def decode_all(data: memoryview, cluster: memoryview) -> memoryview:
         decompressor = new(RAW_DEFLATE)
-        # One more byte than a cluster has: otherwise the mark of the end may not have been read.
+        # One byte more than a cluster: otherwise the end mark may not have been read.
         found = inflated(decompressor, b"".join((data, _READ_AHEAD)), len(cluster) + 1)
         _check_length(len(found), cluster)
-        unused = len(decompressor.unused_data) - len(_READ_AHEAD)  # nothing is unused where no end was found
+        unused = len(decompressor.unused_data) - len(_READ_AHEAD)  # unused_data is empty if no end was found
         if unused < 0:
             raise ValueError("does not decompress (its end is missing)")
         cluster[:] = found
@@ -101,7 +101,7 @@ def _deflate() -> tuple[Decode, DecodeAll]:
 
 
 def deflate_library() -> tuple[Any, Any]:
-    """Return zlib.decompressobj or what is faster, and the errors that its results raise."""
+    """Return zlib.decompressobj or a faster equivalent, and the errors that its results raise."""
     import zlib
 
     library: Any = zlib
@@ -135,7 +135,7 @@ def _zstd_reader(name: str) -> Callable[[memoryview, memoryview], int]:
 
 
 def of_zstd_library(*makers: Callable[[], Function], problem: str, advice: str = "") -> Function:
-    """Return what the first of makers gives whose zstd library is installed; UnsupportedImageError where none is."""
+    """Return the result of the first of makers whose zstd library is installed; UnsupportedImageError if none is."""
     for make in makers:
         try:
             return make()
@@ -147,7 +147,7 @@ def of_zstd_library(*makers: Callable[[], Function], problem: str, advice: str =
 
 
 def _zstandard() -> Callable[[memoryview, memoryview], int]:
-    """The package zstandard; a decompressor of it must not be used by two threads at once."""
+    """The package zstandard; two threads must not use one of its decompressors at once."""
     import threading
 
     import zstandard
@@ -196,7 +196,7 @@ _BLOCK_HEADER_SIZE, _CHECKSUM_SIZE = 3, 4
 
 
 def frame_length(data: memoryview) -> int:
-    """Return the bytes of the frame that data begins with. Raises ValueError when it does not, or ends before."""
+    """Return the bytes of the frame at the beginning of data. Raises ValueError if it is invalid or incomplete."""
     if data[:4] != _MAGIC or len(data) < len(_MAGIC) + 1:
         raise ValueError("does not decompress (it does not begin with a zstd frame)")
     descriptor = data[4]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The header of a qcow2 file and its extensions: read, every number in them bounded, and what it says of the image.
+"""The header of a qcow2 file and its extensions: parsed, with every number checked, and its description of the image.
 
-Imports nothing but the layout: the fastest commands come through here.
+It imports only the layout: the fastest commands come through here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Header:
     """The fields of the header under the specification's names; all within their limits. Made by read_header().
 
     size and the offsets are bytes, l1_size is entries. compression_type is "zlib" or "zstd". extensions are the data of
-    the header extensions, by type and in their order. backing_file, backing_format and data_file are what the image
-    says, None where it says nothing: they were not looked for, and the bytes may be anything.
+    the header extensions, by type and in their order. backing_file, backing_format and data_file are the image's own
+    names, None if missing: the files were not looked up, and the bytes are arbitrary.
     """
 
     version: int
@@ -47,12 +47,12 @@ class Header:
 
     @property
     def backing_format(self) -> bytes | None:
-        """The format of the backing file; None where the image says nothing."""
+        """The format of the backing file; None if the image does not state it."""
         return self.extensions.get(layout.EXTENSION_BACKING_FORMAT) or None
 
     @property
     def data_file(self) -> bytes | None:
-        """The name of the external data file; None where the image says nothing."""
+        """The name of the external data file; None if the image does not state it."""
         return self.extensions.get(layout.EXTENSION_DATA_FILE) or None
 
     @property
@@ -62,7 +62,7 @@ class Header:
 
     @property
     def l2_entry_size(self) -> int:
-        """Bytes in an L2 entry: 8, or 16 where it has subclusters."""
+        """Bytes in an L2 entry: 8, or 16 with subclusters."""
         return layout.EXTENDED_ENTRY_SIZE if self.extended_l2 else layout.ENTRY_SIZE
 
     @property
@@ -77,7 +77,7 @@ class Header:
 
     @property
     def l1_entries_used(self) -> int:
-        """L1 entries that the virtual disk needs; any further ones map the state of saved machines."""
+        """L1 entries that the virtual disk needs; further ones map the state of saved machines."""
         return -(-self.size // self.l2_span)
 
     @property
@@ -87,7 +87,7 @@ class Header:
 
     @property
     def compressed_offset_bits(self) -> int:
-        """Bits that an offset has in the L2 entry of a compressed cluster; those above them are a number of sectors."""
+        """Bits of an offset in the L2 entry of a compressed cluster; those above them are a number of sectors."""
         return 62 - (self.cluster_bits - 8)
 
     def compressed_at(self, entry: int) -> tuple[int, int]:
@@ -104,59 +104,59 @@ class Header:
 
     @property
     def dirty(self) -> bool:
-        """True when reference counts may be wrong; reading is not affected."""
+        """True if reference counts may be wrong; reading is not affected."""
         return bool(self.incompatible_features & layout.INCOMPATIBLE_DIRTY)
 
     @property
     def corrupt(self) -> bool:
-        """True when the last writer found the image corrupt."""
+        """True if the last writer found the image corrupt."""
         return bool(self.incompatible_features & layout.INCOMPATIBLE_CORRUPT)
 
     @property
     def extended_l2(self) -> bool:
-        """True when L2 entries have subclusters."""
+        """True if L2 entries have subclusters."""
         return bool(self.incompatible_features & layout.INCOMPATIBLE_EXTENDED_L2)
 
     @property
     def has_data_file(self) -> bool:
-        """True when the clusters of the guest are in another file, which data_file should name."""
+        """True if the guest's clusters are in another file, which data_file should name."""
         return bool(self.incompatible_features & layout.INCOMPATIBLE_DATA_FILE)
 
     @property
     def names_files(self) -> bool:
-        """True when the image stands on another file, or keeps its data in one."""
+        """True if the image has a backing file, or keeps its data in another file."""
         return self.backing_file is not None or self.has_data_file
 
     @property
     def data_file_raw(self) -> bool:
-        """True when the external data file is at the same time a raw image of the disk."""
+        """True if the external data file is also a raw image of the disk."""
         return self.has_data_file and bool(self.autoclear_features & layout.AUTOCLEAR_DATA_FILE_RAW)
 
     @property
     def lazy_refcounts(self) -> bool:
-        """True when writers may let the reference counts go stale, with the dirty bit set."""
+        """True if writers may leave the reference counts outdated, with the dirty bit set."""
         return bool(self.compatible_features & layout.COMPATIBLE_LAZY_REFCOUNTS)
 
     @property
     def has_bitmaps(self) -> bool:
-        """True when the image holds dirty bitmaps that agree with its data."""
+        """True if the image has dirty bitmaps that agree with its data."""
         return layout.EXTENSION_BITMAPS in self.extensions and bool(self.autoclear_features & layout.AUTOCLEAR_BITMAPS)
 
 
 def read_header(file: Addressable, *, tables_inside: bool = True) -> Header:
     """Read and check the header of the qcow2 file.
 
-    False for tables_inside lets tables begin beyond the end of the file or in the header's cluster, and lets there be
-    no refcount table.
+    tables_inside False permits tables that begin beyond the end of the file or in the header's cluster, and a missing
+    refcount table.
 
-    Raises InvalidImageError when it contradicts the specification, UnsupportedImageError when it needs a feature
-    or a version that is not known here. That the image can be read is more: see require_readable().
+    Raises InvalidImageError if it contradicts the specification, UnsupportedImageError if it needs a feature or a
+    version that is not known here. require_readable() checks whether the image can be read.
     """
     return _Parser(file, tables_inside=tables_inside).parse()
 
 
 class _Parser:
-    """One reading of one header: every check may use the file's name and size."""
+    """The state of reading one header: every check may use the file's name and size."""
 
     def __init__(self, file: Addressable, *, tables_inside: bool) -> None:
         self.file = file
@@ -179,7 +179,7 @@ class _Parser:
         return InvalidImageError(f"{self.name}: qcow2 header: {text}; the image is truncated or corrupt")
 
     def _fixed_fields(self) -> dict[str, Any]:
-        """Return the fields of the header, and keep the first cluster: nothing beyond it belongs to the header."""
+        """Return the fields of the header, and keep the first cluster: the header does not reach beyond it."""
         fields = _fields(self._read(layout.HEADER_LENGTH_V2))
         self._check_magic(fields["magic"], fields["version"])
         self._check_cluster_bits(fields["cluster_bits"])
@@ -189,7 +189,7 @@ class _Parser:
             self._check_header_length(length, cluster_size)
         self.head = self._read(min(cluster_size, self.file.size))
         fields = _fields(self.head[:length])
-        # What the specification assumes of version 2.
+        # The values that the specification assumes for version 2.
         return fields if fields["version"] == 3 else fields | {"refcount_order": 4, "header_length": length}
 
     def _check_magic(self, magic: bytes, version: int) -> None:
@@ -255,7 +255,7 @@ class _Parser:
             )
 
     def _extensions(self, at: int, end: int) -> dict[int, bytes]:
-        """Return the data of the extensions in [at, end) of the first cluster; of two of one type the last counts."""
+        """Return the data of the extensions in [at, end) of the first cluster; of several of one type the last."""
         found: dict[int, bytes] = {}
         while at + layout.EXTENSION.size <= end:
             kind, length = layout.EXTENSION.unpack(self.head, at).values()
@@ -323,7 +323,9 @@ class _Parser:
         self._check_table("snapshot table", header.snapshots_offset, min(header.nb_snapshots, 1))
 
     def _check_table(self, what: str, offset: int, length: int) -> None:
-        """length is what must be inside the file: what is read of the table, or one byte to see that it is there."""
+        """length is the part that must be inside the file: the read part of the table, or one byte to check that it
+        exists.
+        """
         if not length:
             return
         cluster_size = self.header.cluster_size
@@ -345,8 +347,8 @@ def _fields(head: bytes) -> dict[str, Any]:
 
 
 def _feature_list(unknown: int, names: bytes) -> str:
-    """Return "incompatible features 5 ('name'), 6" for the bits of unknown; names is the feature name table."""
-    from pydiskimg.text import quoted  # only here, for an image that is refused
+    """Return "incompatible features 5 ('name'), 6" for the unknown bits; names is the feature name table."""
+    from pydiskimg.text import quoted  # imported here, for an image that is refused
 
     size = layout.FEATURE_NAME.size
     padded = names + bytes(-len(names) % size)  # the last name may be cut short
@@ -359,31 +361,31 @@ def _feature_list(unknown: int, names: bytes) -> str:
 
 
 def require_readable(header: Header, name: str) -> None:
-    """Raise UnsupportedImageError when the image's data cannot be read; name is the image's, for the text."""
+    """Raise UnsupportedImageError if the image's data cannot be read; name is the image's, for the text."""
     if header.crypt_method != layout.CRYPT_NONE:
         raise UnsupportedImageError(
-            f"{name}: is encrypted with {encryption(header)}, and encrypted images are not read; "
-            "decrypt it with qemu-img convert"
+            f"{name}: is encrypted with {encryption(header)}, and encrypted images cannot be read; decrypt it with "
+            "qemu-img convert"
         )
 
 
 def warn_of_corruption(header: Header, name: str) -> None:
-    """Log a warning for an image that is marked corrupt: it is read, as QEMU does, since its tables are checked."""
+    """Log a warning for an image that is marked corrupt: it is read, as by QEMU, because its tables are checked."""
     if not header.corrupt:
         return
-    import logging  # only here: it takes long to import
+    import logging  # imported here: it takes long to import
 
     from pydiskimg.text import printable
 
     logging.getLogger(__name__).warning(
-        "%s: is marked corrupt by the program that wrote it last; it is read all the same, and what comes out may be "
+        "%s: is marked corrupt by the program that wrote it last; it is read nevertheless, and its contents may be "
         "wrong; repair it with: pydiskimg check -r all",
-        printable(name),  # logging prints what it gets, escape sequences too
+        printable(name),  # logging prints its arguments unchanged, including escape sequences
     )
 
 
 def require_sound(header: Header, name: str) -> None:
-    """Raise UnsupportedImageError for an image that is marked corrupt: it must not be written, nor be relied on."""
+    """Raise UnsupportedImageError for an image that is marked corrupt: it must not be written or relied on."""
     if header.corrupt:
         raise UnsupportedImageError(
             f"{name}: is marked corrupt by the program that wrote it last; repair it with: pydiskimg check -r all"
@@ -402,7 +404,7 @@ def require_changeable(header: Header, name: str) -> None:
 
 
 def require_resizable(header: Header, name: str) -> None:
-    """Raise UnsupportedImageError for an image whose size is not changed, larger or smaller; name is for its text."""
+    """Raise UnsupportedImageError for an image whose size cannot be changed; name is for its text."""
     if header.nb_snapshots and header.version < 3:
         raise UnsupportedImageError(
             f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
@@ -410,19 +412,19 @@ def require_resizable(header: Header, name: str) -> None:
 
 
 def encryption(header: Header) -> str:
-    """Return the method of encryption, for people: LUKS, AES, or that it is unknown."""
+    """Return the method of encryption, for people: LUKS, AES, or unknown."""
     if header.crypt_method == layout.CRYPT_LUKS:
         return "LUKS"
     return "AES" if header.crypt_method == layout.CRYPT_AES else f"an unknown method ({header.crypt_method})"
 
 
 def image_facts(file: Source, path: str, *, stored: int | None) -> dict[str, Any]:
-    """Return the facts of `qemu-img info --output=json`; path is shown for file, which takes up stored bytes.
+    """Return the facts of `qemu-img info --output=json`; path is shown for file, which takes stored bytes.
 
-    Nothing that the image names is opened: one with references is described from its own bytes alone, and so is one
-    that is corrupt or encrypted. What only some images have is imported for those.
-    Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
-    Raises InvalidImageError, UnsupportedImageError and StorageError.
+    Files that the image names are not opened: the description is from its own bytes alone, even for a corrupt or
+    encrypted image. Code for features of few images is imported only for those. Snapshots and bitmaps, of which there
+    may be thousands, are iterators: they can be printed once. Raises InvalidImageError, UnsupportedImageError and
+    StorageError.
     """
     header = read_header(file)
     facts: dict[str, Any] = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
@@ -443,7 +445,7 @@ def image_facts(file: Source, path: str, *, stored: int | None) -> dict[str, Any
 
 
 def full_backing_filename(path: str, backing: str) -> str:
-    """Return where the backing file of the image at path is: relative to the image, unless the name is absolute.
+    """Return the path of the backing file of the image at path: relative to the image, unless the name is absolute.
 
     A name with a protocol (nbd://host, json:{...}) is absolute too.
     """

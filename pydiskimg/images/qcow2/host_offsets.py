@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Where one layer of a qcow2 image keeps the guest's bytes, also those that read as zero and yet have an offset.
+"""The locations of the guest's bytes in one layer of a qcow2 image, including zeros that have an offset.
 
-A small image can have millions of rows, too many for a step each: they come as columns, a list for each field.
+A small image can have millions of rows, too many for a step each: they are columns, a list for each field.
 """
 
 from __future__ import annotations
 
-from _operator import ne, sub  # operator.py only passes them on
+from _operator import ne, sub  # operator.py only re-exports them
 from itertools import chain, compress, islice, repeat
 
 from pydiskimg.images.qcow2 import layout
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Columns: TypeAlias = tuple[list[int], list[int], list[int], list[int]]
     """The fields of one piece or more, in order: starts, lengths, flags, host offsets."""
 
-# What is known about a piece; several of them at once. HOLE is none of the first three.
+# Properties of a piece, combined as flags. HOLE is none of the first three.
 IS_ZERO, IS_DATA, IS_COMPRESSED, HAS_OFFSET = 1, 2, 4, 8
 
 _FLAGS = {HOLE: 0, ZERO: IS_ZERO, DATA: IS_DATA, COMPRESSED: IS_DATA | IS_COMPRESSED}
@@ -36,7 +36,7 @@ _OF_KIND = bytes(_FLAGS.get(kind, 0) for kind in range(256))
 _OFFSET_FLAG = bytes((0, HAS_OFFSET)).ljust(256, b"\0")
 _AS_FOUND = bytes(range(16))
 
-# Of the flags of a whole cluster: those that its subclusters have by it.
+# Maps the flags of a whole cluster to those that its subclusters have because of it.
 _WHOLE = bytes(flags & (HAS_OFFSET if not flags & IS_COMPRESSED else 0xFF) for flags in range(16)).ljust(256, b"\0")
 _NOT_NONE = bytes((0, *[1] * 255))
 _OF_ALL = [bytes((flags,)) * layout.SUBCLUSTERS for flags in range(16)]
@@ -47,13 +47,16 @@ _SPARSE = 8  # clusters in a run on average: then one run after the other takes 
 
 
 def host_ranges(mapping: Mapping, offset: int, length: int) -> Iterator[Piece]:
-    """Yield the pieces of [offset, offset + length), in order; neighbours may be alike. Errors as of Mapping.runs()."""
+    """Yield the pieces of [offset, offset + length), in order; neighbours may be alike.
+
+    Errors as for Mapping.runs().
+    """
     for columns in host_columns(mapping, offset, length):
         yield from zip(*columns, strict=True)
 
 
 def host_columns(mapping: Mapping, offset: int, length: int, translation: bytes = _AS_FOUND) -> Iterator[Columns]:
-    """Yield what host_ranges() does as columns, with translation[flags] in place of the flags of each piece."""
+    """Yield the pieces of host_ranges() as columns, with translation[flags] instead of the flags of each piece."""
     table_of = translation.ljust(256, b"\0")
     for start, end, table in mapping.tables(offset, length) if length else ():
         if table is None:
@@ -78,9 +81,9 @@ def _in_table(header: Header, table: L2Table, start: int, end: int, translation:
 
 
 def _groups(kinds: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """(index, after) of clusters that are one step; only such that begin with a MIXED one have others of these."""
+    """(index, after) of clusters that are one step; only steps that begin with a MIXED cluster contain MIXED ones."""
     if MIXED in kinds[start:end]:
-        from pydiskimg.images.qcow2.mixed_runs import groups_with_mixed  # only here: few images have subclusters
+        from pydiskimg.images.qcow2.mixed_runs import groups_with_mixed  # imported here: few images have subclusters
 
         found = groups_with_mixed(kinds, start, end)
     else:
@@ -105,7 +108,9 @@ def _of_runs(
     bounds: tuple[int, int],
     translation: bytes,
 ) -> Columns:
-    """The pieces of [low, high) in clusters of few runs, one run after the other; first is where the table begins."""
+    """The pieces of [low, high) in clusters of few runs, one run after the other; first is the start of the table's
+    range.
+    """
     starts: list[int] = []
     lengths: list[int] = []
     flags: list[int] = []
@@ -140,9 +145,9 @@ def _one_cluster(header: Header, table: L2Table, index: int) -> tuple[int, int]:
 
 
 def _is_first(entry: int) -> bool:
-    """Whether an L2 entry with the offset 0 is about the first cluster of a data file: the copied bit tells.
+    """True if an L2 entry with the offset 0 refers to the first cluster of a data file, as its copied bit tells.
 
-    It does not tell for a cluster that is zero as a whole, which QEMU takes for one without an offset then.
+    For a cluster that is zero as a whole the bit does not tell; QEMU then treats it as one without an offset.
     """
     return entry & (layout.COPIED | layout.L2_ZERO) == layout.COPIED
 
@@ -160,18 +165,18 @@ def _is_one_piece(table: L2Table, index: int, after: int) -> bool:
 def _all_at_once(
     header: Header, table: L2Table, index: int, after: int, bounds: tuple[int, int, int], translation: bytes
 ) -> Columns:
-    """The pieces of [low, high) in clusters none of which is MIXED, the first of which begins at begin."""
+    """The pieces of [low, high) in clusters none of which is MIXED; the first one begins at begin."""
     begin, low, high = bounds
     flags, breaks, hosts = _of_clusters(header, table, index, after)
     return _columns(range(begin, high, header.cluster_size), low, high, flags.translate(translation), breaks, hosts)
 
 
 def _of_clusters(header: Header, table: L2Table, index: int, after: int) -> tuple[bytes, bytes, list[int]]:
-    """For each cluster: the flags, 1 where its host offset does not adjoin the one before, and the host offset."""
+    """For each cluster: the flags, 1 if its host offset does not follow the previous one's, and the host offset."""
     words = table.words[index * table.step : after * table.step : table.step]
     kinds = table.kinds[index:after]
     if COMPRESSED in kinds:
-        from array import array  # only here: it takes long to import
+        from array import array  # imported here: it takes long to import
 
         words = array("Q", [0 if word & layout.L2_COMPRESSED else word for word in words])
     hosts = [word & layout.ENTRY_OFFSET for word in words]
@@ -183,10 +188,10 @@ def _of_clusters(header: Header, table: L2Table, index: int, after: int) -> tupl
 
 
 def _of_subclusters(header: Header, table: L2Table, index: int, after: int) -> tuple[bytes, bytes, Iterable[int]]:
-    """What _of_clusters() tells, for each subcluster."""
+    """The values of _of_clusters(), for each subcluster."""
     of_clusters, apart, hosts = _of_clusters(header, table, index, after)
     of_kinds = table.subclusters(index, after).translate(_OF_KIND)
-    # What is true of the subclusters of a whole cluster, all that is known of a compressed one.
+    # The properties of the subclusters of a whole cluster: all that is known of a compressed one.
     of_all = b"".join(map(_OF_ALL.__getitem__, of_clusters.translate(_WHOLE)))
     breaks = b"".join(map(_AT_FIRST.__getitem__, apart))
     size, unit = header.cluster_size, header.subcluster_size
@@ -195,9 +200,11 @@ def _of_subclusters(header: Header, table: L2Table, index: int, after: int) -> t
 
 
 def _columns(units: range, start: int, end: int, flags: bytes, breaks: bytes, hosts: Iterable[int]) -> Columns:
-    """The pieces of [start, end): of units, which begin at or before start, neighbours that are alike are joined.
+    """The pieces of [start, end): units, the first of which begins at or before start; neighbours that are alike are
+    joined.
 
-    There is a flag for each unit, a byte that tells where its host offset does not adjoin, and a host offset.
+    For each unit there is a flag, a byte that tells whether its host offset does not follow the previous one's, and a
+    host offset.
     """
     wanted = slice((start - units.start) // units.step, len(units))
     flags, breaks = flags[wanted], breaks[wanted]
@@ -209,6 +216,6 @@ def _columns(units: range, start: int, end: int, flags: bytes, breaks: bytes, ho
 
 
 def _changes(flags: bytes) -> bytes:
-    """Not 0 where a byte differs from the one before it, and for the first one."""
+    """Nonzero where a byte differs from the one before it, and for the first one."""
     before = int.from_bytes(b"\xff" + flags[:-1], "big")
     return (int.from_bytes(flags, "big") ^ before).to_bytes(len(flags), "big")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""L2 tables of a qcow2 file, standard and with subclusters: checked whole, and classified.
+"""L2 tables of a qcow2 file, standard and with subclusters: checked as a whole, and classified.
 
-A table can have a quarter of a million entries. They are classified by operations over all bytes of the table at
-once; only a table that something is wrong or unusual in is walked entry by entry.
+A table can have a quarter of a million entries. They are classified by operations over all bytes of the table at once;
+only a table with an error or an unusual entry is walked entry by entry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Report: TypeAlias = Callable[[int, int, InvalidImageError], None]
 
-# Flags of an entry, one byte each while they are put together; the strongest decides on the kind.
+# Flags of an entry, one byte each while they are combined; the strongest determines the kind.
 _HAS_COMPRESSED_BIT = (bytes(64) + b"\4" * 64) * 2
 _HAS_ZERO_BIT = b"\0\2" * 128
 _HAS_COPIED_BIT = bytes(128) + b"\1" * 128
@@ -40,7 +40,7 @@ _BEYOND_ANY_FILE = 1 << 64
 
 
 class L2Table:
-    """An L2 table that was checked: one byte of kind for each entry, and its 64-bit words.
+    """A checked L2 table: one byte of kind for each entry, and its 64-bit words.
 
     A kind is HOLE, ZERO, DATA, COMPRESSED, or MIXED for a cluster with subclusters of several kinds. words has one
     word for every entry, or two of them: the entry and the bitmap of its subclusters.
@@ -55,7 +55,7 @@ class L2Table:
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes up."""
+        """The bytes of memory that it takes."""
         return len(self.words) * layout.ENTRY_SIZE + len(self.kinds)
 
     def entry(self, index: int) -> int:
@@ -63,7 +63,7 @@ class L2Table:
         return self.words[index * self.step]
 
     def bitmap(self, index: int) -> int:
-        """The bitmap of an entry that has subclusters."""
+        """The bitmap of an entry with subclusters."""
         return self.words[index * self.step + 1]
 
     def host(self, index: int) -> int:
@@ -73,15 +73,15 @@ class L2Table:
     def subclusters(self, index: int, end: int) -> bytes:
         """One byte of kind, HOLE, ZERO or DATA, for each subcluster of the entries from index to end.
 
-        The entries have bitmaps and are not compressed. An image of 1 MiB can have two million of these: they are
-        unfolded all together.
+        The entries have bitmaps and are not compressed. An image of 1 MiB can have two million of these, so they are
+        expanded together.
         """
-        from pydiskimg.images.qcow2.extended_entries import unfolded  # only here: few images have subclusters
+        from pydiskimg.images.qcow2.extended_entries import unfolded  # imported here: few images have subclusters
 
         return unfolded(*self.bitmaps(index, end))
 
     def bitmaps(self, index: int, end: int) -> tuple[bytes, bytes]:
-        """What is stored and what is zero of the entries from index to end: their bitmaps, four bytes for each."""
+        """The stored and zero subclusters of the entries from index to end: their bitmaps, four bytes for each."""
         bitmaps = self.words[2 * index + 1 : 2 * end : 2]
         if sys.byteorder == "big":
             bitmaps.byteswap()
@@ -94,7 +94,7 @@ class L2Table:
         return [word & offset for word in self.words[index * self.step : end * self.step : self.step]]
 
     def end_of_neighbours(self, index: int, end: int, cluster_size: int) -> int:
-        """The first index after index, at most end, whose cluster does not follow that of the one before it."""
+        """The first index after index, at most end, whose cluster does not follow that of the previous one."""
         words, step = self.words, self.step
         expected = self.host(index) + cluster_size
         for after in range(index + 1, end):
@@ -121,12 +121,12 @@ class TableReader:
 
     @cached_property
     def _sound(self) -> list[bytes]:
-        """For each of the eight bytes of an entry, the values that nothing is wrong with."""
+        """For each of the eight bytes of an entry, its valid values."""
         return _bytes_without(self._wrong | layout.L2_COMPRESSED)
 
     @cached_property
     def _near(self) -> list[bytes]:
-        """The values of offsets that are below a power of two which is not beyond the end."""
+        """The values of offsets below the largest power of two that is not beyond the end."""
         return _bytes_without(layout.ENTRY_OFFSET & -(1 << max(0, self._data_end.bit_length() - 1)))
 
     def read(self, index: int, offset: int) -> L2Table:
@@ -140,15 +140,15 @@ class TableReader:
             return self._table(index, self._forgiven(self._report, index, raw))
 
     def forgive(self, report: Report) -> None:
-        """From now on let clusters read as zero whose entries contradict the specification.
+        """From now on, treat clusters whose entries contradict the specification as zero.
 
-        report is called with the number of the table, that of the entry, and what is wrong with this one.
+        report is called with the number of the table, that of the entry, and the error of the entry.
         """
         self._report = report
         self._wrong &= ~layout.L2_ZERO
 
     def _forgiven(self, report: Report, table: int, raw: bytes) -> bytes:
-        """The table with zeros in place of what is wrong."""
+        """The table with zeros instead of wrong entries."""
         size = self._header.l2_entry_size
         zero = layout.L2_ZERO.to_bytes(8, "big") if size == layout.ENTRY_SIZE else bytes(8) + b"\xff" * 4 + bytes(4)
         changed = bytearray(raw)
@@ -162,7 +162,7 @@ class TableReader:
         return bytes(changed)
 
     def _check(self, table: int, index: int, words: array[int]) -> None:
-        """Raise InvalidImageError where an entry, and its bitmap where it has one, are wrong."""
+        """Raise InvalidImageError if an entry, or its bitmap if it has one, is wrong."""
         entry = words[0]
         self._check_entry(table, index, entry)
         reads = self._is_stored(entry) and not entry & layout.L2_ZERO
@@ -200,7 +200,7 @@ class TableReader:
         return L2Table(words, flags.translate(KINDS), 2)
 
     def _looks_wrong(self, parts: list[bytes], entries: array[int], compressed: bytes) -> bool:
-        """True unless all entries are known to be sound; parts are their first bytes, their second ones, and so on."""
+        """True unless all entries are known to be valid; parts are their first bytes, their second ones, and so on."""
         if is_zero(compressed):
             if any(part.translate(None, sound) for part, sound in zip(parts, self._sound, strict=True)):
                 return True
@@ -218,7 +218,7 @@ class TableReader:
         )
 
     def _stored(self, parts: list[bytes]) -> bytes:
-        """One byte for each entry: 1 where it has a place in the file (0 is a place in an external data file)."""
+        """One byte for each entry: 1 if it is stored in the file (0 is a valid offset in an external data file)."""
         columns = [*parts[1:6], parts[6].translate(_WITHOUT_BIT_0)]
         if self._header.has_data_file:
             columns.append(parts[0].translate(_HAS_COPIED_BIT))
@@ -250,7 +250,7 @@ class TableReader:
             raise self._invalid(f"L2 table {table}, entry {index}", f"the bitmap 0x{bitmap:016x} {text}")
 
     def _check_offset(self, table: int, index: int, entry: int, *, reads: bool) -> None:
-        """reads tells that some of the cluster's bytes are to be read from where entry says."""
+        """reads means that some of the cluster's bytes are to be read from the location in entry."""
         offset = entry & layout.ENTRY_OFFSET
         if reads and offset >= self._data_end and not entry & layout.L2_COMPRESSED:
             where = "external data file" if self._header.has_data_file else "file"
@@ -267,7 +267,7 @@ def _beyond(what: str, end: int, file: str = "file") -> str:
 
 
 def _largest_offset(entries: array[int]) -> int:
-    """The largest offset in sound entries, which have nothing above it but the copied bit."""
+    """The largest offset in valid entries, whose only higher bit is the copied bit."""
     from array import array
 
     raw = bytearray(entries.tobytes())
@@ -276,7 +276,7 @@ def _largest_offset(entries: array[int]) -> int:
 
 
 def _bytes_without(mask: int) -> list[bytes]:
-    """For each of the eight bytes of an entry: the values that it has when no bit of mask is set."""
+    """For each of the eight bytes of an entry: its values without any bit of mask."""
     found = {0: _ALL_BYTES, 0xFF: b"\0"}
     for bits in mask.to_bytes(8, "big"):
         if bits not in found:

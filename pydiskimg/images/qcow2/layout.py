@@ -56,7 +56,7 @@ EXTENSION_FEATURE_NAMES = 0x6803F857
 EXTENSION_DATA_FILE = 0x44415441
 EXTENSION_BITMAPS = 0x23852875
 EXTENSION_CRYPTO = 0x0537BE77
-EXTENSION_STREAM = 0x70644372  # ours: checksums of a stream (docs/backup-format.md); others ignore it
+EXTENSION_STREAM = 0x70644372  # pydiskimg's own: checksums of a stream (docs/backup-format.md); others ignore it
 
 # Section "Feature name table"
 FEATURE_NAME = Record(
@@ -96,10 +96,10 @@ L2_COMPRESSED = 1 << 62
 L2_ZERO = 1 << 0  # version 3 only
 L2_STANDARD_RESERVED = 0x3F00_0000_0000_01FE  # bits 1 to 8, 56 to 61
 
-L2_EXTENDED_RESERVED = L2_STANDARD_RESERVED | L2_ZERO  # the zero bit has moved to the bitmap
+L2_EXTENDED_RESERVED = L2_STANDARD_RESERVED | L2_ZERO  # the zero bit is in the bitmap instead
 COPIED = 1 << 63
 
-# Section "Extended L2 Entries": the entry is followed by a bitmap; bit n is about subcluster n of the cluster.
+# Section "Extended L2 Entries": the entry is followed by a bitmap; bit n is for subcluster n of the cluster.
 EXTENDED_ENTRY_SIZE = 16
 SUBCLUSTERS = 32  # in a cluster
 SUBCLUSTERS_ALLOCATED = 0x0000_0000_FFFF_FFFF  # bits 0 to 31
@@ -107,7 +107,7 @@ MIN_EXTENDED_CLUSTER_BITS = 14  # a subcluster has 512 bytes at least
 
 SECTOR = 512  # the unit in which a compressed cluster's length is given
 
-# Limits: the specification's, and those that QEMU's own reader has (block/qcow2.h).
+# Limits: the specification's, and those of QEMU's own reader (block/qcow2.h).
 MIN_CLUSTER_BITS = 9
 MAX_CLUSTER_BITS = 21
 MAX_REFCOUNT_ORDER = 6

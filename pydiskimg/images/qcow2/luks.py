@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The LUKS header that an encrypted qcow2 file holds: what it says about itself; nothing is decrypted.
+"""The LUKS header of an encrypted qcow2 file: its description of itself; nothing is decrypted.
 
-Where it is: QEMU docs/interop/qcow2, "Full disk encryption header pointer".
+Its location: QEMU docs/interop/qcow2, "Full disk encryption header pointer".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CRYPTO_HEADER = Record(
 
 
 class KeySlot:
-    """A place for a key; offset is bytes from the start of the LUKS header. The rest is None where there is no key."""
+    """A key slot; offset is bytes from the start of the LUKS header. The rest is None if the slot has no key."""
 
     __slots__ = ("iterations", "offset", "stripes")
 
@@ -45,7 +45,7 @@ class KeySlot:
 
 
 class LuksHeader:
-    """What the header says: cipher_mode such as xts-plain64, key_bytes, payload_offset in bytes."""
+    """The fields of the header: cipher_mode such as xts-plain64, key_bytes, payload_offset in bytes."""
 
     def __init__(self, raw: bytes) -> None:
         fields = LUKS1.unpack(raw)
@@ -58,7 +58,7 @@ class LuksHeader:
 
 
 def read_luks_header(file: Source, header: Header) -> LuksHeader:
-    """Return the LUKS header of an image whose crypt_method is LUKS. Raises InvalidImageError where there is none."""
+    """Return the LUKS header of an image whose crypt_method is LUKS. Raises InvalidImageError if there is none."""
     pointer = header.extensions.get(layout.EXTENSION_CRYPTO, b"")
     if len(pointer) != CRYPTO_HEADER.size:
         raise _invalid(file, f"the header extension that tells where it is has {len(pointer)} bytes, expected 16")
@@ -89,7 +89,7 @@ def _invalid(file: Source, text: str) -> InvalidImageError:
 
 
 def encryption_facts(file: Source, header: Header) -> dict[str, Any]:
-    """Return what info tells under "encrypt". Raises InvalidImageError where the LUKS header is missing or damaged."""
+    """Return the value of "encrypt" in info. Raises InvalidImageError if the LUKS header is missing or damaged."""
     if header.crypt_method == layout.CRYPT_AES:
         return {"format": "aes"}
     if header.crypt_method != layout.CRYPT_LUKS:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From guest offsets to host offsets: the L1 and L2 tables (QEMU docs/interop/qcow2, "Cluster mapping").
 
-A table is checked whole when it is loaded (l2_tables.py), so that its results can be used as they are.
+A whole table is checked when it is loaded (l2_tables.py), so that its results can be used without further checks.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ _NOT_ZERO = b"\0" + b"\1" * 255
 
 
 class Mapping:
-    """One L1 table of a qcow2 file and the L2 tables below it, read as they are needed.
+    """An L1 table of a qcow2 file and the L2 tables below it, read on demand.
 
     It is the active one, or that of a snapshot: then l1_table_offset, l1_size (entries) and size (bytes of the
     virtual disk) are the snapshot's. data_size is the size of the external data file, for an image that has one:
-    offsets beyond it are refused; None refuses no offset there. l2_cache is the bytes of tables that are kept.
-
-    Safe from several threads. Every method, and the constructor, may raise InvalidImageError (a table contradicts
-    the specification) and StorageError.
+    offsets beyond it are refused; None accepts all offsets there. l2_cache is the number of bytes of cached tables.
+    Safe from several threads. Every method, and the constructor, may raise InvalidImageError (a table contradicts the
+    specification) and StorageError.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Mapping:
             self._check_l1_table(header.l1_size if l1_size is None else l1_size)
 
     def forgive(self, report: Callable[[int, int, InvalidImageError], None]) -> None:
-        """From now on let clusters read as zero whose L2 entries are wrong; report gets offset, length and error."""
+        """From now on, treat clusters whose L2 entries are wrong as zero; report gets offset, length and error."""
         span, size = self.header.l2_span, self.header.cluster_size
         self._reader.forgive(lambda table, index, error: report(table * span + index * size, size, error))
 
@@ -77,25 +76,26 @@ class Mapping:
     def extents(self, unit: int = 1) -> Iterator[Extent]:
         """Yield the extents of the virtual disk, in memory that does not depend on its size.
 
-        Subclusters smaller than unit (bytes, a power of two) are not told apart: unit bytes, or a whole cluster when
-        that is less, are DATA as soon as any of them is, otherwise HOLE as soon as any is.
+        Subclusters smaller than unit (bytes, a power of two) are combined: unit bytes, or a whole cluster if that is
+        less, are DATA if any of them is, otherwise HOLE if any is.
         """
-        from pydiskimg.images.qcow2.mapping_extents import mapping_extents  # only here: much is told without them
+        # imported here: much can be reported without them
+        from pydiskimg.images.qcow2.mapping_extents import mapping_extents
 
         return mapping_extents(self, unit)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
-        """Yield the runs that [offset, offset + length) of the virtual disk consists of, in order."""
+        """Yield the runs of [offset, offset + length) of the virtual disk, in order."""
         for run in self.coarse_runs(offset, length):
             if isinstance(run, MixedRun):
-                from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
+                from pydiskimg.images.qcow2.mixed_runs import split  # imported here: few images have subclusters
 
                 yield from split(run, self.header.subcluster_size)
             else:
                 yield run
 
     def coarse_runs(self, offset: int, length: int) -> Iterator[Run]:
-        """Yield what runs() does, but clusters whose subclusters differ as runs of their own kind, MIXED."""
+        """Yield the runs of runs(), but clusters with mixed subclusters as runs of their own kind, MIXED."""
         end = offset + length
         while offset < end:
             index, inside = divmod(offset, self.header.l2_span)
@@ -108,9 +108,9 @@ class Mapping:
             offset = stop
 
     def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, L2Table | None]]:
-        """Yield (start, end, table) for the parts of [offset, offset + length) that one L2 table maps each.
+        """Yield (start, end, table) for each part of [offset, offset + length) that one L2 table maps.
 
-        What has no L2 table comes as one part with None, however long it is.
+        A range without L2 tables is one part with None, however long it is.
         """
         position, end, span = offset, offset + length, self.header.l2_span
         for index in self.used_l1_indices(offset // span, -(-end // span)):
@@ -128,8 +128,8 @@ class Mapping:
     def used_l1_indices(self, start: int = 0, end: int | None = None) -> Iterator[int]:
         """Yield the indices from start to end of the L1 entries that are not zero; runs of zeros are skipped as bytes.
 
-        An L2 table stands under one entry only. A small file whose entries share tables would otherwise keep a
-        reader busy for as long as the size that it claims.
+        Each L2 table may belong to one entry only. A small file whose entries share tables would otherwise keep a
+        reader busy for the size that it claims.
         """
         entries_in_piece = L1_PIECE // layout.ENTRY_SIZE
         left = self._file.size // self.header.cluster_size
@@ -137,7 +137,7 @@ class Mapping:
         for first in range(start - start % entries_in_piece, end, entries_in_piece):
             piece = self._l1_piece(first // entries_in_piece)
             begin, stop = max(0, start - first), end - first
-            # Only what was asked for: a layer below is asked once for every hole of the one above it.
+            # Only the requested part: a layer below is asked once for every hole of the one above it.
             part = piece[begin * layout.ENTRY_SIZE : stop * layout.ENTRY_SIZE]
             if is_zero(part):
                 continue
@@ -163,7 +163,7 @@ class Mapping:
         return piece
 
     def table(self, index: int) -> L2Table | None:
-        """Return the L2 table under L1 entry index; None when nothing is stored there."""
+        """Return the L2 table of L1 entry index; None if nothing is stored there."""
         number, at = divmod(index * layout.ENTRY_SIZE, L1_PIECE)
         entry = int.from_bytes(self._l1_piece(number)[at : at + layout.ENTRY_SIZE], "big")
         offset = self._check_l1_entry(index, entry)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The extents of a virtual disk, as its L1 and L2 tables have them."""
+"""The extents of a virtual disk, from its L1 and L2 tables."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _kinds(mapping: Mapping, unit: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _mixed_kinds(mapping: Mapping, table: L2Table, index: int, after: int, unit: int) -> tuple[int, bytes]:
-    """(step, kinds) of clusters whose subclusters differ."""
-    from pydiskimg.images.qcow2.subclusters import coarse  # only here: few images have subclusters
+    """(step, kinds) of clusters with mixed subclusters."""
+    from pydiskimg.images.qcow2.subclusters import coarse  # imported here: few images have subclusters
 
     step = mapping.header.subcluster_size
     kinds = table.subclusters(index, after)

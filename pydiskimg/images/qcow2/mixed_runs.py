@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs where subclusters of one cluster differ: put together of the entries of an L2 table, and split."""
+"""Runs of clusters with mixed subclusters: made from the entries of an L2 table, and split."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Between clusters whose subclusters differ a few others are taken along: one by one each would be a step.
+# A few other clusters between clusters with mixed subclusters are included: one by one each would be a step.
 _RUNS = re.compile(b"M(?:[DHZ]{0,7}M)*|H+|Z+|D+|C+")
-_GROUPS = re.compile(rb"M(?:[HZDC]{0,7}M){0,31}|[HZDC]+")  # of so many that a step has enough to do
+_GROUPS = re.compile(rb"M(?:[HZDC]{0,7}M){0,31}|[HZDC]+")  # of so many that a step has enough work
 
 
 def runs_with_mixed(kinds: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (kind, first, after) as runs_of_kinds() does, where MIXED runs take others between them along."""
+    """Yield (kind, first, after) as runs_of_kinds() does, but MIXED runs include others between them."""
     for found in _RUNS.finditer(kinds):
         yield kinds[found.start()], found.start(), found.end()
 
 
 def groups_with_mixed(kinds: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield (index, after) of clusters from start to end that are one step; others may lie between MIXED ones."""
+    """Yield (index, after) of clusters from start to end that are one step; others may be between MIXED ones."""
     for found in _GROUPS.finditer(kinds, start, end):
         yield found.span()
 
 
 def split(run: MixedRun, unit: int) -> Iterator[Run]:
-    """Yield the runs, each of one kind, that a mixed one consists of; unit is the bytes of a subcluster."""
+    """Yield the parts of a mixed run, each of one kind; unit is the bytes of a subcluster."""
     size, stop = unit * SUBCLUSTERS, run.start + run.length
     first = run.start - run.start % size
     for index, after in _neighbours(run.hosts, size):
@@ -45,7 +45,7 @@ def split(run: MixedRun, unit: int) -> Iterator[Run]:
 
 
 def _neighbours(hosts: list[int], cluster_size: int) -> Iterator[tuple[int, int]]:
-    """(index, after) of the clusters that follow each other in the file."""
+    """(index, after) of the clusters that are contiguous in the file."""
     index = 0
     for after in range(1, len(hosts) + 1):
         if after == len(hosts) or hosts[after] != hosts[after - 1] + cluster_size:

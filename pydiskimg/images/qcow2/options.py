@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can be chosen of a new qcow2 image, and what goes together."""
+"""The options of a new qcow2 image, and which of them can be combined."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 DEFAULT_CLUSTER_SIZE = 64 << 10
-REFCOUNT_BITS = 16  # what version 2 always has
+REFCOUNT_BITS = 16  # the fixed value of version 2
 
 
 class ChosenOptions(ValueObject):
     """The options of a new image: cluster_size (bytes), version (2 or 3), compression_type ("zlib" or "zstd"),
-    refcount_bits (1 to 64), lazy_refcounts, which lets other writers leave counts to a repair, and extended_l2, by
-    which a 32nd of a cluster is stored by itself. data_file is the name of the external data file that the image gets
-    ("": none), data_file_raw that it is a raw image of the disk at the same time.
+    refcount_bits (1 to 64), lazy_refcounts, which lets other writers leave counts to a repair, and extended_l2, with
+    which each 32nd of a cluster is stored separately. data_file is the name of the new external data file ("": none),
+    data_file_raw makes it also a raw image of the disk.
     """
 
     def __init__(
@@ -69,10 +69,9 @@ class ChosenOptions(ValueObject):
 
 
 def chosen_options(name: str, options: Qcow2Options) -> ChosenOptions:
-    """Return all options, defaults included, once they can be those of an image.
+    """Return all options, including defaults, if they are valid for an image.
 
-    Raises UnsupportedImageError for one that does not exist, and for some that do not go together; name is for its
-    text.
+    Raises UnsupportedImageError for invalid values, and for options that cannot be combined; name is for its text.
     """
     chosen = ChosenOptions(**options)
     if problem := _problem(chosen):

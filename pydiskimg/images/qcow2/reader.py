@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import FileRange, WritableBuffer
 
-# Of decompressed clusters, which are kept only when less than the whole cluster was asked for.
+# For decompressed clusters, which are cached only when less than the whole cluster was requested.
 CLUSTER_CACHE = 8 << 20
 
-# Nothing is moved in parts of less than a page, and a list of very small ones would be long.
+# Parts of less than a page are not moved, because a list of very small ones would be long.
 SMALLEST_RANGE = 4 << 10
 
 
 class Qcow2Source(ImageSource):
-    """A Source over one layer of a qcow2 file, the active one or an internal snapshot, and what lies behind it.
+    """A Source over one layer of a qcow2 file, the active one or an internal snapshot, and the files below it.
 
-    file is the qcow2 file itself, mapping where its clusters are, backing what is seen where the layer has a HOLE
-    (None: zeros), data where the clusters of DATA are (None: in file). All of them stay the caller's and must not
-    change meanwhile; close() only calls on_close. decoder is None for that of the image's compression; cluster_cache is
-    the bytes of decompressed clusters that are kept. Made by open_qcow2().
+    file is the qcow2 file itself, mapping its tables, backing the source below a HOLE of the layer (None: zeros), data
+    the file with the clusters of DATA (None: file). All of them stay the caller's and must not change meanwhile;
+    close() only calls on_close. decoder None means that of the image's compression; cluster_cache is the number of
+    bytes of cached decompressed clusters. Made by open_qcow2().
     """
 
     name: str
@@ -65,7 +65,7 @@ class Qcow2Source(ImageSource):
 
     @property
     def _reader(self) -> ClusterReader:
-        """What reads clusters, made for the first of them: much is told of an image without any."""
+        """The reader of clusters, made on first use: much can be reported of an image without it."""
         if self._made_reader is None:
             with self._lock:
                 self._made_reader = self._made_reader or self._new_reader()
@@ -94,7 +94,7 @@ class Qcow2Source(ImageSource):
     def extents(self) -> Iterator[Extent]:
         """Yield the extents as Source.extents() does; a HOLE of this layer shows the extents of the backing file.
 
-        Raises InvalidImageError where a table is corrupt.
+        Raises InvalidImageError if a table is corrupt.
         """
         own = self.mapping.extents()
         return own if self.backing is None else _over(own, self.backing.extents())
@@ -109,7 +109,7 @@ class Qcow2Source(ImageSource):
         self._reader.read(self.mapping.coarse_runs(offset, len(buffer)), offset, memoryview(buffer))
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
-        """Return what Source.file_ranges() does; None also where clusters or subclusters are smaller than a page."""
+        """Return the result of Source.file_ranges(); None also if clusters or subclusters are smaller than a page."""
         if self.header.subcluster_size < SMALLEST_RANGE or offset + length > self.size:
             return None
         ranges: list[FileRange] = []
@@ -135,14 +135,14 @@ class Qcow2Source(ImageSource):
 
     @property
     def is_compressed(self) -> bool:
-        """True when there is a compressed cluster under the first L2 table: reading then takes processor time."""
+        """True if there is a compressed cluster in the first L2 table: reading then takes processor time."""
         for _, _, table in self.mapping.tables(0, self.size):
             if table is not None:
                 return COMPRESSED in table.kinds
         return False
 
     def close(self) -> None:
-        """Call on_close, the first time."""
+        """Call on_close, once."""
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close()
@@ -165,14 +165,13 @@ def open_qcow2(
     cache_share: int = 1,
     on_close: Callable[[], None] | None = None,
 ) -> Qcow2Source:
-    """Return the virtual disk in the qcow2 file; on_close is what its close() calls.
+    """Return the virtual disk in the qcow2 file; its close() calls on_close.
 
-    backing and data_file are what the image names: nothing is opened here. They stay the caller's. snapshot is the
-    id or the name of an internal snapshot that is read instead of the active layer; header is what read_header()
-    gave for the file, if the caller has that already. cache_share is how many images share the memory for caches.
-
-    Raises InvalidImageError and UnsupportedImageError, each with one sentence (also for a file that is named and was
-    not handed in), StorageError when the system refuses; on_close is not called then.
+    backing and data_file are the files that the image names, opened by the caller, who keeps them. snapshot is the id
+    or the name of an internal snapshot that is read instead of the active layer; header is the result of read_header(),
+    if the caller has it. cache_share is the number of images that share the memory for caches. Raises InvalidImageError
+    and UnsupportedImageError, each with one sentence (also for a file that is named and was not passed), StorageError
+    when reading fails; on_close is not called then.
     """
     header = header or read_header(file)
     require_readable(header, file.name)
@@ -180,7 +179,7 @@ def open_qcow2(
     _require_references(header, file.name, backing=backing, data_file=data_file)
     location = {"l2_cache": L2_CACHE // cache_share}
     if snapshot is not None:
-        from pydiskimg.images.qcow2.snapshots import find_snapshot, read_snapshots  # only here: rarely asked for
+        from pydiskimg.images.qcow2.snapshots import find_snapshot, read_snapshots  # imported here: rarely needed
 
         found = find_snapshot(read_snapshots(file, header), snapshot, name=file.name)
         location |= {"l1_table_offset": found.l1_table_offset, "l1_size": found.l1_size, "size": found.disk_size}
@@ -203,7 +202,7 @@ def open_qcow2(
 def _require_references(header: Header, name: str, *, backing: Source | None, data_file: Source | None) -> None:
     if header.has_data_file != (data_file is not None):
         if not header.has_data_file:
-            raise ValueError(f"{name}: has no external data file, and one was handed in")
+            raise ValueError(f"{name}: has no external data file, but one was passed")
         if header.data_file is None:
             raise InvalidImageError(f"{name}: keeps its data in an external file, and does not say in which")
         from pydiskimg.text import quoted

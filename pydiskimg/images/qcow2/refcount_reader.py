@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Source
 
 REFTABLE_RESERVED = 0x1FF  # bits 0 to 8 of an entry
-MANY = 255  # what expanded() gives for every count from here on
+MANY = 255  # the value of expanded() for every count from here on
 _WINDOW = 1 << 20  # clusters that are counted at a time
 
 _NOT_ZERO = bytes([0] + [MANY] * 255)
@@ -22,9 +22,9 @@ _UNPACKED: dict[int, list[bytes]] = {}
 
 
 class RefcountReader:
-    """The refcount table (at most 8 MiB, as the header's limits have it) and the blocks it names, read as needed.
+    """The refcount table (limited to 8 MiB by the header's limits) and its blocks, read on demand.
 
-    Bytes beyond the end of the file read as zero. Nothing is believed: entries may point anywhere.
+    Bytes beyond the end of the file read as zero. Entries are not trusted: they may point anywhere.
     """
 
     def __init__(self, file: Source, header: Header) -> None:
@@ -33,11 +33,11 @@ class RefcountReader:
         self._cluster_size = header.cluster_size
         length = header.refcount_table_clusters * header.cluster_size
         self.entries = numbers(read_padded(file, header.refcount_table_offset, length))
-        # Clusters that one refcount block counts.
+        # The number of clusters in one refcount block.
         self.block_clusters = header.cluster_size * 8 >> header.refcount_order
 
     def is_unreadable(self, cluster: int) -> bool:
-        """True when the refcount block that counts the cluster is where none can be, so that there is no count."""
+        """True if the refcount block of the cluster is at an impossible offset, so that there is no count."""
         index = cluster // self.block_clusters
         return index < len(self.entries) and self._is_impossible(self.entries[index] & ~REFTABLE_RESERVED)
 
@@ -45,7 +45,7 @@ class RefcountReader:
         return bool(offset % self._cluster_size) or offset + self._cluster_size > layout.MAX_FILE_SIZE
 
     def count(self, cluster: int) -> int:
-        """The stored reference count of one cluster, exactly; 0 where there is no refcount block."""
+        """The stored reference count of one cluster, exactly; 0 if there is no refcount block."""
         index, entry = divmod(cluster, self.block_clusters)
         block = self._block_offset(index) if index < len(self.entries) else 0
         if not block:
@@ -58,7 +58,7 @@ class RefcountReader:
         return int.from_bytes(read_padded(self._file, block + entry * width, width), "big")
 
     def blocks(self, first: int, end: int) -> Iterator[tuple[int, bytes | bytearray]]:
-        """Yield (cluster, counts) for what is stored about the clusters from first to end, one byte a cluster.
+        """Yield (cluster, counts) for the stored counts of the clusters from first to end, one byte per cluster.
 
         A count of 255 or more is MANY. Clusters without a refcount block are left out.
         """
@@ -70,7 +70,7 @@ class RefcountReader:
             after = min(end, (index + 1) * self.block_clusters)
             block = self._block_offset(index)
             if block:
-                # In whole bytes of the block, also where a window starts inside of one.
+                # In whole bytes of the block, even if a window starts inside one.
                 start = entry >> max(0, 3 - self._order)
                 stop = -(-(after - index * self.block_clusters) * (1 << self._order) // 8)
                 start = start << max(0, self._order - 3)
@@ -79,16 +79,16 @@ class RefcountReader:
             cluster = after
 
     def _block_offset(self, index: int) -> int:
-        """Where the refcount block is; 0 for none and for one that is where none can be."""
+        """The offset of the refcount block; 0 for none and for an impossible one."""
         offset = self.entries[index] & ~REFTABLE_RESERVED
         return 0 if self._is_impossible(offset) else offset
 
 
 def has_unfilled_clusters(file: Source, header: Header, stored: int) -> bool:
-    """True when clearly more clusters are in use than the file system stores bytes for: many then read as zero.
+    """True if clearly more clusters are in use than the file system stores bytes for: many then read as zero.
 
-    preallocation=metadata makes such images. stored is what the file occupies in bytes.
-    "Clearly" is what it is to QEMU: a ninth more, and two at least.
+    preallocation=metadata makes such images. stored is the space of the file in bytes. "Clearly" is as in QEMU: a ninth
+    more, and at least two.
     """
     clusters = stored // header.cluster_size
     threshold = max(clusters * 10 // 9, clusters + 2)
@@ -96,7 +96,7 @@ def has_unfilled_clusters(file: Source, header: Header, stored: int) -> bool:
     if end < threshold:
         return False
     reader = RefcountReader(file, header)
-    end = min(end, len(reader.entries) * reader.block_clusters)  # a file of no contents may have any size
+    end = min(end, len(reader.entries) * reader.block_clusters)  # a file without contents may have any size
     used = 0
     for first in range(0, end, _WINDOW):
         for _, counts in reader.blocks(first, min(first + _WINDOW, end)):
@@ -107,7 +107,7 @@ def has_unfilled_clusters(file: Source, header: Header, stored: int) -> bool:
 
 
 def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:
-    """The counts in a part of a refcount block, one byte each, MANY standing for all that are larger."""
+    """The counts in a part of a refcount block, one byte each; MANY stands for larger ones."""
     if order < 3:
         return b"".join(map(_unpacked(order).__getitem__, block))
     width = 1 << order - 3

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs: bytes of the guest that are found in one way, in a row."""
+"""Runs: consecutive bytes of the guest that are stored in the same way."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
 
 BITMAP = 4  # bytes: a bit for each of 32 subclusters
 
-# Subclusters are unfolded, a byte for each, of so many clusters at a time.
+# Subclusters are expanded, a byte for each, for that many clusters at a time.
 UNFOLDED = 1024
 # By kind, 1 for each other kind.
 _OTHERS = {kind: b"\1" * kind + b"\0" + b"\1" * (255 - kind) for kind in (HOLE, ZERO, DATA, COMPRESSED, MIXED)}
 
 
 def runs_of_kinds(kinds: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (kind, first, after) of the runs that kinds, one byte each, consists of; MIXED ones of at most UNFOLDED."""
-    where_others: dict[int, bytes] = {}  # by kind, a byte for each of kinds: 1 where it is another one
+    """Yield (kind, first, after) of the runs in kinds, one byte each; MIXED ones of at most UNFOLDED."""
+    where_others: dict[int, bytes] = {}  # by kind, a byte for each of kinds: 1 if it is another kind
     first, end = 0, len(kinds)
     while first < end:
         kind = kinds[first]
@@ -41,14 +41,15 @@ def runs_of_kinds(kinds: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 class Run:
-    """Bytes [start, start + length) of the guest that are found in one place.
+    """Bytes [start, start + length) of the guest that are stored contiguously.
 
     kind is HOLE, ZERO, DATA or COMPRESSED. host is the offset of the first byte (DATA) in the file, or in the
-    external data file of an image that has one; or that of the compressed data of the one cluster the run lies in
-    (COMPRESSED), which has host_length bytes at most.
+    external data file of an image that has one; or that of the compressed data of the run's only cluster (COMPRESSED),
+    which has at most host_length bytes.
     """
 
-    # By hand: a frozen dataclass takes three times as long to make, and its module as long to import as all of this.
+    # Written by hand: a frozen dataclass takes three times as long to make, and importing its module as long as all of
+    # this.
     __slots__ = ("host", "host_length", "kind", "length", "start")
 
     def __init__(self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0) -> None:
@@ -63,7 +64,7 @@ class Run:
 
 
 class MixedRun(Run):
-    """Clusters whose subclusters differ, with few others between them, wherever each of them lies: kind is MIXED.
+    """Clusters with mixed subclusters, with few others between them, wherever each is stored: kind is MIXED.
 
     hosts has the host offset of each cluster, from the one with the first byte on. stored and zero are their bitmaps,
     BITMAP bytes for each cluster, the lowest bit of the first byte being the first subcluster's.
@@ -78,7 +79,7 @@ class MixedRun(Run):
         self.zero = zero
 
     def between(self, start: int, end: int, cluster_size: int) -> MixedRun:
-        """The bytes [start, end) of the virtual disk, which are some of those of this run."""
+        """The part [start, end) of this run."""
         first = self.start // cluster_size
         index, after = start // cluster_size - first, -(-end // cluster_size) - first
         some = slice(BITMAP * index, BITMAP * after)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From the entries of an L2 table to runs; clusters whose subclusters differ are runs of their own kind."""
+"""Turn the entries of an L2 table into runs; clusters with mixed subclusters are runs of their own kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _same_in_table(table: L2Table, begin: int, end: int, cluster_size: int) -> I
     """Yield (index, after) of the entries from begin to end that make a run."""
     kinds = table.kinds[begin:end]
     if MIXED in kinds:
-        from pydiskimg.images.qcow2.mixed_runs import runs_with_mixed  # only here: few images have subclusters
+        from pydiskimg.images.qcow2.mixed_runs import runs_with_mixed  # imported here: few images have subclusters
 
         found = runs_with_mixed(kinds)
     else:

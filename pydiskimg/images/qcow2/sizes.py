@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How large a virtual disk and the tables of its image are."""
+"""The sizes of a virtual disk and of the tables of its image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ REFCOUNT_ORDER = 4  # 16 bits
 
 
 def round_size(size: int) -> int:
-    """Return the size (bytes) of the virtual disk for contents of size bytes: QEMU sees whole sectors only."""
+    """Return the size (bytes) of the virtual disk for contents of size bytes: QEMU uses whole sectors only."""
     return -(-size // layout.SECTOR) * layout.SECTOR
 
 
 def l1_entries(size: int, cluster_size: int, *, name: str, entry_size: int = layout.ENTRY_SIZE) -> int:
-    """Return the number of L1 entries for a virtual disk of size bytes; DoesNotFitError when it needs too many.
+    """Return the number of L1 entries for a virtual disk of size bytes; DoesNotFitError if it needs too many.
 
     entry_size is bytes of an L2 entry.
     """

@@ -34,7 +34,7 @@ SNAPSHOT = Record(
     24  I   extra_data_size
     """,
 )
-# What extra_data_size does not reach is not there.
+# Fields beyond extra_data_size do not exist.
 EXTRA_DATA = Record(
     "snapshot extra data",
     ">",
@@ -50,7 +50,7 @@ MAX_TABLE_SIZE = 64 << 20
 MAX_EXTRA_DATA = 1024
 
 _LISTED = 8  # snapshots that an error message names
-# What QEMU shows of them, in bytes; its own snapshots have no longer ones.
+# The part that QEMU shows of them, in bytes; its own snapshots have no longer ones.
 _LONGEST_ID, _LONGEST_NAME = 127, 255
 
 
@@ -88,32 +88,32 @@ class Snapshot(ValueObject):
 
     @property
     def id(self) -> str:
-        """The id as text, of at most 127 bytes, as QEMU shows it; what is not UTF-8 is kept as surrogates."""
+        """The id as text, of at most 127 bytes, as QEMU shows it; bytes that are not UTF-8 are kept as surrogates."""
         return self.whole_id[:_LONGEST_ID].decode("utf-8", "surrogateescape")
 
     @property
     def name(self) -> str:
-        """The name as text, of at most 255 bytes, as QEMU shows it; what is not UTF-8 is kept as surrogates."""
+        """The name as text, of at most 255 bytes, as QEMU shows it; bytes that are not UTF-8 are kept as surrogates."""
         return self.whole_name[:_LONGEST_NAME].decode("utf-8", "surrogateescape")
 
 
 def read_snapshots(file: Source, header: Header) -> list[Snapshot]:
     """Return the snapshots of the qcow2 file, in the table's order.
 
-    Raises InvalidImageError when the table does not lie inside the file, is longer than 64 MiB, or an entry
-    contradicts the specification. Where the snapshots' own L1 tables are is checked when one is opened.
+    Raises InvalidImageError if the table is not inside the file, is longer than 64 MiB, or an entry contradicts the
+    specification. The snapshots' own L1 tables are checked when one is opened.
     """
     return [snapshot for snapshot, _ in snapshot_entries(file, header)]
 
 
 def snapshot_entries(file: Addressable, header: Header) -> list[tuple[Snapshot, bytes]]:
-    """Return the snapshots with the bytes that the table has of each, padding included; raises as read_snapshots()."""
+    """Return the snapshots with the bytes of each in the table, including padding; raises as read_snapshots()."""
     table = _Table(file, header)
     return [table.next(number) for number in range(header.nb_snapshots)]
 
 
 def packed_snapshot(snapshot: Snapshot) -> bytes:
-    """Return the table's entry of a snapshot, as every QEMU since 5.2 writes it, padding included."""
+    """Return the table's entry of a snapshot, in the form of every QEMU since 5.2, including padding."""
     fixed = SNAPSHOT.pack(
         l1_table_offset=snapshot.l1_table_offset,
         l1_size=snapshot.l1_size,
@@ -135,9 +135,10 @@ def packed_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str) -> Snapshot:
-    """Return the first snapshot that has the id wanted or, if none has, that name: the whole one, or what is shown.
+    """Return the first snapshot with the id wanted or, if there is none, with that name: the whole one, or the shown
+    part.
 
-    Raises UnsupportedImageError, which lists what there is; name is the image's.
+    Raises UnsupportedImageError, which lists the snapshots; name is the image's.
     """
     whole = os.fsencode(wanted)
     by_id = (s for s in snapshots if s.whole_id == whole)
@@ -146,7 +147,7 @@ def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str) -> S
     for found in chain(by_id, by_name, as_shown):
         return found
     if not snapshots:
-        raise UnsupportedImageError(f"{name}: has no snapshot {quoted(whole)}; it has none at all")
+        raise UnsupportedImageError(f"{name}: has no snapshot {quoted(whole)}; it has no snapshots at all")
     listed = ", ".join(f"{_shown(s.id)} ({_shown(s.name)})" for s in snapshots[:_LISTED])
     more = f" and {len(snapshots) - _LISTED} more" if len(snapshots) > _LISTED else ""
     raise UnsupportedImageError(
@@ -159,7 +160,7 @@ def _shown(text: str) -> str:
 
 
 class _Table:
-    """The snapshot table, read from front to back in pieces of one entry at most."""
+    """The snapshot table, read from start to end in pieces of one entry at most."""
 
     def __init__(self, file: Addressable, header: Header) -> None:
         self._file = file
@@ -209,7 +210,7 @@ class _Table:
 
 
 def _extra_data(extra: bytes) -> dict[str, int]:
-    """The numbers that are in the extra data whole."""
+    """The numbers that are completely in the extra data."""
     fields = EXTRA_DATA.unpack(extra.ljust(EXTRA_DATA.size, b"\0"))
     return {name: fields[name] for name, at in EXTRA_DATA.offsets.items() if at + 8 <= len(extra)}
 

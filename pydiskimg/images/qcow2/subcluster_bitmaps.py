@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Bitmaps of subclusters, and the bytes that they tell of: eight subclusters are one step.
+"""Bitmaps of subclusters, and the bytes of their subclusters: eight subclusters are one step.
 
-A bitmap has BITMAP bytes for each cluster. Of each value of a byte the runs of its bits are known beforehand.
+A bitmap has BITMAP bytes for each cluster. The runs of bits of each byte value are computed in advance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# To read over a gap of this many bytes is sooner done than to read twice.
+# Reading across a gap of this many bytes is faster than reading twice.
 GAP = 16 << 10
 
 _BITS = 8
@@ -35,7 +35,7 @@ def zero_where(bitmap: bytes, unit: int, buffer: memoryview) -> None:
 
 
 def copy_where(bitmap: bytes, unit: int, buffer: memoryview, source: memoryview) -> None:
-    """Copy the subclusters whose bits are set from source, which has as many bytes as buffer."""
+    """Copy the subclusters whose bits are set from source, which is as long as buffer."""
     runs, step, at = _runs(unit), _BITS * unit, 0
     for byte in bitmap:
         if byte:
@@ -48,8 +48,8 @@ def copy_where(bitmap: bytes, unit: int, buffer: memoryview, source: memoryview)
 def spans(bitmap: bytes, unit: int, hosts: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """Yield (start, end, host) of the bytes to read for the subclusters whose bits are set, and for small gaps.
 
-    hosts has the host offset of each cluster; where they adjoin, clusters are read together. start and end are counted
-    from the first cluster on; no span begins or ends in a gap.
+    hosts has the host offset of each cluster; contiguous clusters are read together. start and end are counted from the
+    first cluster on; no span begins or ends in a gap.
     """
     size, gap = unit * SUBCLUSTERS, max(1, GAP // unit)
     start = end = ahead = 0
@@ -67,7 +67,7 @@ def spans(bitmap: bytes, unit: int, hosts: Sequence[int]) -> Iterator[tuple[int,
 
 
 def single_runs(bitmap: bytes, unit: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """(first, after), in bytes, of the subclusters in [start, end) whose bits are set, those of a byte together."""
+    """(first, after), in bytes, of the subclusters in [start, end) whose bits are set; those of a byte are together."""
     for at, byte in enumerate(bitmap):
         for where, _ in _runs(unit)[byte]:
             first = at * _BITS * unit + where.start

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Clusters whose subclusters differ, many at once: an image of 1 MiB can have two million subclusters in turns.
+"""Clusters with mixed subclusters, many at once: an image of 1 MiB can have two million alternating subclusters.
 
 subclusters  |DATA|HOLE|DATA|ZERO|DATA|HOLE|  ... 512 bytes each, for instance
-read          <--------- at once ------->         then zeros are laid over what is not data
+read          <--------- at once ------->         then the rest is overwritten with zeros
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STRONGEST = bytes((0, ZERO, HOLE, HOLE, DATA, DATA, DATA, DATA)).ljust(256, b"\
 
 
 def coarse(kinds: bytes, count: int) -> bytes:
-    """Return one kind for each count of kinds: DATA where any is DATA, else HOLE where any is, else ZERO."""
+    """Return one kind for each count of kinds: DATA if any is DATA, else HOLE if any is, else ZERO."""
     strength = kinds.translate(_STRENGTH)
     number = 0
     for at in range(count):
@@ -36,10 +36,10 @@ def coarse(kinds: bytes, count: int) -> bytes:
 
 
 def fill(run: MixedRun, unit: int, buffer: memoryview, read_data: ReadData) -> None:
-    """Fill buffer with the whole clusters of run, the subclusters of which have unit bytes; holes are zero.
+    """Fill buffer with the whole clusters of run, whose subclusters have unit bytes; holes are zero.
 
-    read_data(at, host, part) fills part, which is for byte at of the buffer and those after it, with what is stored at
-    the host offset. It is never asked for a beginning or an end that is not stored; what lies in between may be.
+    read_data(at, host, part) fills part, for the bytes of the buffer from at on, with the bytes at the host offset. The
+    beginning and end of a request are always stored; bytes in between may not be.
     """
     for start, end, host in spans(run.stored, unit, run.hosts):
         read_data(start, host, buffer[start:end])
@@ -53,14 +53,14 @@ def fill_over(
     read_data: ReadData,
     read_holes: Callable[[int, memoryview], None],
 ) -> None:
-    """Fill buffer as fill() does; holes show what read_holes(at, part) gives, which may be asked for more as well."""
+    """Fill buffer as fill() does; holes get the bytes of read_holes(at, part), called for more than holes."""
     size = unit * SUBCLUSTERS
     shown = combined(run.stored, run.zero)
     for start, end, _ in spans(shown.translate(INVERTED), unit, range(0, len(run.hosts) * size, size)):
         try:
             read_holes(start, buffer[start:end])
         except DiskImageError:
-            # What is not seen through a hole does not matter: it need not even be readable.
+            # Data that are not visible through a hole do not matter: they need not even be readable.
             for first, after in single_runs(shown.translate(INVERTED), unit, start, end):
                 read_holes(first, buffer[first:after])
     stored = memoryview(bytearray(len(buffer)))

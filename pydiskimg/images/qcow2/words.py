@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The numbers of a table, which the file has in big-endian byte order, and flags of all of them at once."""
+"""The numbers of a table, big-endian in the file, and flags of all of them at once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PIECE = 4 << 10
 
 
 def numbers(raw: bytes | bytearray) -> array[int]:
-    """The big-endian 64-bit numbers that raw consists of."""
-    from array import array  # imports collections.abc: only where there is a table
+    """The big-endian 64-bit numbers in raw."""
+    from array import array  # imports collections.abc: only if there is a table
 
     entries = array("Q", raw)
     if sys.byteorder == "little":
@@ -26,7 +26,7 @@ def numbers(raw: bytes | bytearray) -> array[int]:
 
 
 def big_endian(numbers: array[int]) -> bytes:
-    """Return the numbers as a table has them; the array may be swapped on the way."""
+    """Return the numbers as in a table; the array may be byte-swapped on the way."""
     if sys.byteorder == "little":
         numbers.byteswap()
     return numbers.tobytes()
@@ -43,7 +43,7 @@ def nonzero(words: array[int]) -> Iterator[int]:
 
 
 def is_zero(raw: bytes | bytearray) -> bool:
-    """True when all bytes are zero; as fast as memory is compared."""
+    """True if all bytes are zero; as fast as comparing memory."""
     return raw == bytes(len(raw))
 
 

@@ -168,7 +168,7 @@ def test_a_reader_that_goes_away_is_an_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        with pytest.raises(StorageError, match="archive: the reader went away"):
+        with pytest.raises(StorageError, match="archive: the reader has closed its end"):
             write_archive([regular(b"file")], writing, "archive")
     finally:
         os.close(writing)

@@ -140,7 +140,7 @@ def with_bitmaps(*names: bytes, size: int = SIZE) -> MemoryStore:
     [
         (b"", None, "a bitmap's name has 1 to 1023 bytes; found 0"),
         (b"x" * 1024, None, "a bitmap's name has 1 to 1023 bytes; found 1024"),
-        (b"one", None, "exists already"),
+        (b"one", None, "already exists"),
         (b"two", 256, "a granularity of 256 bytes is not possible"),
         (b"two", 513, "a granularity of 513 bytes is not possible"),
         (b"two", 4 << 30, "expected a power of two from 512 to 2147483648"),

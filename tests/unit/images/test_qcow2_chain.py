@@ -112,7 +112,7 @@ def test_runs_are_of_one_layer() -> None:
 
 
 def test_what_is_handed_in_must_fit_the_header() -> None:
-    with pytest.raises(ValueError, match="has no external data file, and one was handed in"):
+    with pytest.raises(ValueError, match="has no external data file, but one was passed"):
         open_qcow2(BytesSource(Craft().build()), data_file=BytesSource(b""))
 
 
@@ -165,7 +165,7 @@ def test_the_option_and_who_closes_what(tmp_path: Path) -> None:
 
 def test_a_raw_image_has_no_snapshots(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"raw")
-    with pytest.raises(DiskImageError, match="is a raw image, which has no snapshots; '1' was asked for"):
+    with pytest.raises(DiskImageError, match="is a raw image, which has no snapshots; '1' was requested"):
         open_image(tmp_path / "a", snapshot="1")
 
 

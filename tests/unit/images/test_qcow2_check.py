@@ -133,7 +133,7 @@ def test_refcount_table() -> None:
         (15 * CLUSTER | 1, (1, 1, 0), "has reserved bits set"),
         (1 << 40, (27, 0, 0), "beyond the end of the file"),
         (1 << 63, (1, 0, 16), "have no readable reference count"),
-        (4 * CLUSTER, (29, 0, 0), "is something else as well"),
+        (4 * CLUSTER, (29, 0, 0), "is also used for something else"),
     ):
         struct.pack_into(">Q", data, CLUSTER, entry)
         result = check(data)
@@ -215,7 +215,7 @@ def test_file_of_too_many_clusters_is_refused() -> None:
             super().__init__(bytes(image()))
             self.size = 1 << 62
 
-    with pytest.raises(UnsupportedImageError, match=r"the file has \d+ clusters, and at most 2147483647 are checked"):
+    with pytest.raises(UnsupportedImageError, match=r"the file has \d+ clusters, but at most 2147483647 are checked"):
         check_qcow2(Endless())
 
 
@@ -271,7 +271,7 @@ def test_too_little_memory_is_a_sentence(tmp_path: Path) -> None:
     with open_raw(path) as source:
         resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), before[1]))
         try:
-            with pytest.raises(StorageError, match=r"^checking: no .* bytes of memory are to be had: Cannot"):
+            with pytest.raises(StorageError, match=r"^checking: the system has no .* bytes of memory: Cannot"):
                 check_qcow2(source)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, before)

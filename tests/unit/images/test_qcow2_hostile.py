@@ -253,5 +253,5 @@ def test_a_hole_of_any_size_behind_the_image(size: int) -> None:
         assert read_bytes(source, 0, 512) == b"x" * 512
         assert [extent.length for extent in source.extents()] == [512]
         if size > 1 << 40:
-            with pytest.raises(UnsupportedImageError, match="clusters, and at most 2147483647 are checked"):
+            with pytest.raises(UnsupportedImageError, match="clusters, but at most 2147483647 are checked"):
                 check_qcow2(file)

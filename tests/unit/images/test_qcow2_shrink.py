@@ -117,7 +117,7 @@ def test_what_grows_again_reads_as_zero() -> None:
 
 def test_a_size_that_is_larger() -> None:
     store = filled(1)
-    with pytest.raises(UnsupportedImageError, match="cannot be made smaller"):
+    with pytest.raises(UnsupportedImageError, match="cannot shrink to"):
         shrink_qcow2(store, SIZE + 1)
 
 

@@ -209,7 +209,7 @@ def test_bitmaps_stay_and_forbid_applying() -> None:
     change_header(store, autoclear_features=layout.AUTOCLEAR_BITMAPS | 1 << 40)
     for name in ("one", "two"):
         take_snapshot(store, name, now_ns=NOW)
-    with pytest.raises(UnsupportedImageError, match="has dirty bitmaps, which cannot tell what applying changes"):
+    with pytest.raises(UnsupportedImageError, match="has dirty bitmaps, which cannot record the changes"):
         apply_snapshot(store, "one")
     delete_snapshot(store, "one")
     assert read_header(store).autoclear_features == layout.AUTOCLEAR_BITMAPS

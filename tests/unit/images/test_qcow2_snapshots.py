@@ -176,7 +176,7 @@ def test_open_by_id_or_name() -> None:
 
 
 def test_none_of_that_name() -> None:
-    with pytest.raises(UnsupportedImageError, match=r"^test.qcow2: has no snapshot 'x'; it has none at all$"):
+    with pytest.raises(UnsupportedImageError, match=r"^test.qcow2: has no snapshot 'x'; it has no snapshots at all$"):
         open_qcow2(BytesSource(Craft().build()), snapshot="x")
     content = image(*(entry(b"%d" % n, b"name\n%d" % n) for n in range(10)))
     with pytest.raises(UnsupportedImageError) as caught:

@@ -86,9 +86,9 @@ def test_what_follows_the_image(compression: str | None, monkeypatch: pytest.Mon
     data = random.Random(1).randbytes(5000)
     stream = written(BytesSource(data), cluster_size=1024, compression_type=compression)
     assert restored(stream + bytes(9000))[:5000] == data
-    refused(stream + stream, "something else follows")
-    refused(stream + b"\0\1", "something else follows")
-    refused(stream + bytes(10001), "something else follows")
+    refused(stream + stream, "other data follow")
+    refused(stream + b"\0\1", "other data follow")
+    refused(stream + bytes(10001), "other data follow")
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])

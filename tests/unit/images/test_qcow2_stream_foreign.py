@@ -103,7 +103,7 @@ def test_data_that_is_not_in_order() -> None:
     refused(craft([at, at + 1024], a + b + b), "expected at")
     refused(craft([at + 512], a + b), "expected at")
     refused(craft([at - 512], a), "expected at")
-    refused(craft([at], a + b), "something else follows")
+    refused(craft([at], a + b), "other data follow")
     refused(craft([at, at + 512 | 1, at + 1024], a + b + b), "expected at")
 
 
@@ -121,7 +121,9 @@ def test_compressed_data_that_is_not_in_order() -> None:
     refused(craft([one, two], b"\xff" * 512), "does not decompress|decompresses to")
     alone = first.ljust(512, b"\0")
     assert restored(craft([one, at + 512], alone + b"c" * 512))[512:1024] == b"c" * 512
-    refused(craft([one, at + 512], both + b"c" * 512), "before what the tables name next, and these are not zero")
+    refused(
+        craft([one, at + 512], both + b"c" * 512), "before the next data in the tables, and these bytes are not zero"
+    )
     refused(craft([one, at + 1024], alone + b"c" * 512), "expected at")
     refused(craft([one, at], both + b"c" * 512), "expected at")
 
@@ -130,18 +132,18 @@ def test_what_fills_up_a_cluster_is_zero() -> None:
     at = Craft(l2=[[]]).data_offset
     first = deflate(b"a" * 512)
     data = first.ljust(511, b"\0")
-    refused(craft([compressed_entry(9, at, len(first))], data + b"x"), "these are not zero")
+    refused(craft([compressed_entry(9, at, len(first))], data + b"x"), "these bytes are not zero")
     # A standard cluster after a compressed one of a few sectors, in clusters of 1024 bytes.
     at = Craft(cluster_bits=10, l2=[[]]).data_offset
     first = deflate(b"a" * 1024)
     entries = [compressed_entry(10, at, len(first)), at + 1024]
     rest = first.ljust(1023, b"\0")
     assert restored(craft(entries, rest + b"\0" + b"c" * 1024, cluster_bits=10))[:2048] == b"a" * 1024 + b"c" * 1024
-    refused(craft(entries, rest + b"x" + b"c" * 1024, cluster_bits=10), "fills up the cluster .* is not zero")
+    refused(craft(entries, rest + b"x" + b"c" * 1024, cluster_bits=10), "the padding of the cluster .* is not zero")
     # The virtual disk ends within the last cluster, standard or compressed.
     whole = b"d" * 512 + bytes(511)
     for entry, data in ((at, whole + b"x"), (compressed_entry(10, at, 40), deflate(whole + b"x").ljust(1024, b"\0"))):
-        refused(craft([entry], data, cluster_bits=10, size=512), "fills up the cluster .* is not zero")
+        refused(craft([entry], data, cluster_bits=10, size=512), "the padding of the cluster .* is not zero")
     assert restored(craft([at], whole + b"\0", cluster_bits=10, size=512)) == b"d" * 512
 
 

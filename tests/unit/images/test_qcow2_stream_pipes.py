@@ -165,7 +165,7 @@ def test_a_reader_that_goes_away(kind: str, compression: str | None) -> None:
     os.close(writing)
     assert isinstance(failures[0], StorageError)
     assert failures[0].errno == errno.EPIPE
-    assert str(failures[0]).startswith("out: the reader went away after ")
+    assert str(failures[0]).startswith("out: the reader has closed its end after ")
     assert threading.active_count() == 1
 
 

@@ -55,7 +55,7 @@ def test_what_follows_the_data(kind: str, size: int, padding: int) -> None:
         for wrong in (data, data + checksum[:3], data + bytes((checksum[0] ^ 1, *checksum[1:])), data[:-1] + checksum):
             with pytest.raises(ValueError, match=r"has the checksum|does not decompress|decompresses to"):
                 unpacked(kind, wrong, size)
-        with pytest.raises(ValueError, match="before what the tables name next, and these are not zero"):
+        with pytest.raises(ValueError, match="before the next data in the tables, and these bytes are not zero"):
             unpacked(kind, data + checksum + bytes(padding) + b"x", size)
         with pytest.raises(ValueError, match=r"does not decompress|decompresses to"):
             unpacked(kind, data[:-1], size, has_checksum=False)

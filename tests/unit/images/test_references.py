@@ -283,13 +283,13 @@ def test_no_file_stands_on_itself(tree: Path) -> None:
     top, other = tree / "allowed" / "top", tree / "allowed" / "other"
     top.write_bytes(overlay(b"top", b"qcow2"))
     assert isinstance(error := refused(top, tree / "allowed"), InvalidImageError)
-    assert f"which is {top} again; an image cannot stand on itself" in str(error)
+    assert f"which is {top} again; an image cannot be its own backing file" in str(error)
     top.write_bytes(overlay(b"other", b"qcow2"))
     other.write_bytes(overlay(b"hard", b"qcow2"))
     os.link(top, tree / "allowed" / "hard")
-    assert f"which is {top} again; an image cannot stand on itself" in str(refused(top, tree / "allowed"))
+    assert f"which is {top} again; an image cannot be its own backing file" in str(refused(top, tree / "allowed"))
     top.write_bytes(on_data_file(b"hard"))
-    assert "an image cannot stand on itself" in str(refused(top, tree / "allowed"))
+    assert "an image cannot be its own backing file" in str(refused(top, tree / "allowed"))
 
 
 def test_a_chain_of_32_backing_files(tree: Path) -> None:

@@ -135,6 +135,6 @@ def test_a_file_that_was_cut(disk: Path) -> None:
 
 
 def test_a_reader_that_goes_away(disk: Path) -> None:
-    with open_raw(disk) as source, pytest.raises(StorageError, match="the reader went away") as caught:
+    with open_raw(disk) as source, pytest.raises(StorageError, match="the reader has closed its end") as caught:
         through_pipe(source, limit=2 * MIB)
     assert caught.value.errno == errno.EPIPE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checking a qcow2 file: the references that its tables make against the reference counts that it keeps."""
+"""Check a qcow2 file: compare the references in its tables with its stored reference counts."""
 
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.check.image import check_qcow2

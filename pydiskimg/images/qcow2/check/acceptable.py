@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What makes an image unusable, however well its references are counted: it must not be called clean."""
+"""Conditions that make an image unusable even if its references are counted correctly: it must not be called clean."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydiskimg.protocols import Source
 
 
 def require_acceptable(file: Source, header: Header) -> None:
-    """Raise where QEMU opens no such image.
+    """Raise if QEMU does not open such an image.
 
-    Raises UnsupportedImageError for an unknown encryption, InvalidImageError for header extensions that
-    contradict the header, for a LUKS header that is none, and for a snapshot table where none can be. A key is not
-    needed: an encrypted image is as well checked without one.
+    Raises UnsupportedImageError for an unknown encryption, InvalidImageError for header extensions that contradict the
+    header, for an invalid LUKS header, and for a snapshot table at an impossible offset. A key is not needed to check
+    an encrypted image.
     """
     if header.crypt_method not in (layout.CRYPT_NONE, layout.CRYPT_AES, layout.CRYPT_LUKS):
         raise UnsupportedImageError(
@@ -23,7 +23,7 @@ def require_acceptable(file: Source, header: Header) -> None:
             "it was not checked"
         )
     if header.crypt_method == layout.CRYPT_LUKS:
-        from pydiskimg.images.qcow2.luks import read_luks_header  # only here: few images are encrypted
+        from pydiskimg.images.qcow2.luks import read_luks_header  # imported here: few images are encrypted
 
         read_luks_header(file, header)
     elif layout.EXTENSION_CRYPTO in header.extensions:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What a qcow2 file holds besides L2 tables and data: which byte ranges it takes, each checked as far as it can be.
+"""The areas of a qcow2 file besides L2 tables and data: the byte ranges that they take, each checked as far as
+possible.
 
 | header | refcount table | L1 table | snapshot table | snapshots' L1 tables | LUKS header | bitmaps |
 """
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Source
 
 REFCOUNT_TABLE = "the refcount table"  # the one area that repairing replaces
-SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
+SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 requires
 BITMAP_RESERVED = 0xFF00_0000_0000_01FE  # bits of an entry of a bitmap table
 MAX_BITMAP_TABLE_SIZE = 0x800_0000  # entries
 PIECE = 1 << 20
-SLACK = 1 << 20  # bytes by which tables may overlap before it is too much work
+SLACK = 1 << 20  # bytes by which tables may overlap before the check becomes too much work
 
 
 class Area(ValueObject):
-    """A byte range of the file that is taken times times; what is its name in sentences."""
+    """A byte range of the file that is used times times; what is its name in sentences."""
 
     def __init__(self, what: str, offset: int, length: int, times: int = 1) -> None:
         self.what = what
@@ -58,9 +59,9 @@ class L1Table(ValueObject):
 
 
 class Areas:
-    """The areas of a qcow2 file, found once; what is wrong with them goes into result.
+    """The areas of a qcow2 file, found once; errors in them go into result.
 
-    Raises InvalidImageError where a table can not even be bounded.
+    Raises InvalidImageError if a table's size is not even limited.
     """
 
     def __init__(self, file: Source, header: Header, result: CheckResult) -> None:
@@ -74,7 +75,7 @@ class Areas:
         self.all = list(self._find())
 
     def bitmap_clusters(self) -> Iterator[int]:
-        """Yield the offset of every cluster of bitmap data that the bitmap tables name."""
+        """Yield the offset of every cluster of bitmap data in the bitmap tables."""
         for table in self.bitmap_tables:
             for at in range(0, table.length, PIECE):
                 for entry in filter(None, self._numbers(table.offset + at, min(PIECE, table.length - at))):
@@ -138,9 +139,9 @@ class Areas:
         return False
 
     def _keep_snapshot_tables(self, tables: Counter[tuple[int, int]]) -> None:
-        """L1 tables that differ have clusters of their own: more bytes of them than the file has are not walked.
+        """Different L1 tables have separate clusters: tables with more bytes than the file has are not walked.
 
-        What a table has beyond the end of the file is zero, and need not be walked either.
+        The part of a table beyond the end of the file is zero, and need not be walked either.
         """
         left = self._file.size + SLACK
         for (offset, entries), times in tables.items():

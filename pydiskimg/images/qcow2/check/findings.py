@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a check finds: exact counts, and a sentence each for the first of them."""
+"""The findings of a check: exact counts, and a sentence for each of the first ones."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class CheckResult:
 
     @property
     def is_clean(self) -> bool:
-        """True when all was checked and nothing was found."""
+        """True if all was checked and no error was found."""
         return not (self.corruptions or self.leaks or self.check_errors)
 
     def add_corruption(self, text: str, count: int = 1, *, is_repairable: bool = False) -> None:
-        """Count corruptions that one sentence describes; text is not looked at once there are enough sentences."""
+        """Count corruptions that one sentence describes; text is not used once there are enough sentences."""
         self.corruptions += count
         if is_repairable:
             self.repairable += count
@@ -53,17 +53,17 @@ class CheckResult:
             self.details.append(text)
 
     def add_wrong_flag(self, text: str, count: int = 1) -> None:
-        """Count a copied flag, in so many places, that contradicts the reference count."""
+        """Count a copied flag that contradicts the reference count, as often as it occurs."""
         self.wrong_flags += count
         self.add_corruption(text, count, is_repairable=True)
 
     def add_leak(self, text: str) -> None:
-        """Count a cluster that nothing uses as often as its reference count says."""
+        """Count a cluster with a reference count higher than its references."""
         self.leaks += 1
         self._add_detail(text)
 
     def add_check_error(self, text: str, count: int = 1, *, is_repairable: bool = False) -> None:
-        """Count what could not be checked."""
+        """Count a part that could not be checked."""
         self.check_errors += count
         self.uncounted += count * (not is_repairable)
         self._add_detail(text)

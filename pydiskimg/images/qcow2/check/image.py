@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Checking a qcow2 file: are its references and its reference counts the same? Nothing is changed.
+"""Check a qcow2 file: whether its references and its reference counts agree. Nothing is changed.
 
 Every reference (header, tables, data, snapshots, bitmaps) is counted; then the counts are compared with the stored
-ones. Host clusters are looked at in windows, so that memory is bounded whatever the image says; an image of up to
-2 TiB in clusters of 64 KiB is one window.
+ones. Host clusters are processed in windows, so that memory is bounded for every image; an image of up to 2 TiB in
+clusters of 64 KiB is one window.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydiskimg.images.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, Refc
 from pydiskimg.images.qcow2.words import is_zero, nonzero
 from pydiskimg.protocols import Progress, Source
 
-# More than this is refused, as QEMU does: 128 TiB in clusters of 64 KiB.
+# Larger files are refused, as by QEMU: the limit is 128 TiB in clusters of 64 KiB.
 MAX_CLUSTERS = 1 << 31
 
 
@@ -42,17 +42,17 @@ def check_qcow2(file: Source, *, progress: Progress | None = None) -> CheckResul
     >>> result.corruptions, result.leaks
     (0, 0)
     """
-    header = read_header(file, tables_inside=False)  # what was cut off is read as zeros and counted
+    header = read_header(file, tables_inside=False)  # cut-off bytes read as zeros and are counted
     clusters = -(-file.size // header.cluster_size)
     if clusters >= MAX_CLUSTERS:
         raise UnsupportedImageError(
-            f"{file.name}: the file has {clusters} clusters, and at most {MAX_CLUSTERS - 1} are checked"
+            f"{file.name}: the file has {clusters} clusters, but at most {MAX_CLUSTERS - 1} are checked"
         )
     return ImageCheck(file, header, clusters, progress).run()
 
 
 class ImageCheck:
-    """One check of one file; what counts its references for another purpose overrides the methods without a line."""
+    """A check of one file; subclasses that count its references for other purposes override the undecorated methods."""
 
     def __init__(self, file: Source, header: Header, clusters: int, progress: Progress | None) -> None:
         self._file = file
@@ -60,13 +60,13 @@ class ImageCheck:
         self._clusters = clusters
         self._progress = progress
         self._passes_done = 0
-        sectors = header.size // layout.SECTOR  # as QEMU counts: what is less than a sector at the end is not seen
+        sectors = header.size // layout.SECTOR  # as QEMU counts: less than a sector at the end is ignored
         self.result = CheckResult(total_clusters=-(-sectors * layout.SECTOR // header.cluster_size))
         self._areas = Areas(file, header, self.result)
         self._reader = RefcountReader(file, header)
         self._largest = (1 << header.refcount_bits) - 1
         self._highest = -1
-        # A range that ends in a last cluster which is not whole may reach into one more.
+        # A range that ends in an incomplete last cluster may reach into another one.
         self._end = clusters + 1
 
     def run(self) -> CheckResult:
@@ -81,7 +81,7 @@ class ImageCheck:
         return self.result
 
     def _pass(self, counter: ReferenceCounter) -> None:
-        """Count everything once more, for the clusters of one window."""
+        """Count everything again, for the clusters of one window."""
         areas, is_first = self._areas, counter.first == 0
         tables = TableChecker(self._file, self._header, counter, self.result, is_first_pass=is_first)
         for area in filter(self.is_counted, areas.all):
@@ -94,17 +94,17 @@ class ImageCheck:
         self.use(counter)
 
     def _advance(self, done: int, total: int) -> None:
-        """Tell the progress, of a pass in bytes of L1 tables, over all passes."""
+        """Report the progress of a pass, in bytes of L1 tables, over all passes."""
         if self._progress is not None:
             passes = -(-self._end // reference_counter.WINDOW)
             self._progress(self._passes_done * total + done, passes * total)
 
     def is_counted(self, area: Area) -> bool:  # noqa: ARG002 - a default
-        """Tell whether the references of an area are counted."""
+        """True if the references of an area are counted."""
         return True
 
     def count_refcount_blocks(self, counter: ReferenceCounter) -> None:
-        """Count the refcount blocks, after everything else: none of them may be anything else as well."""
+        """Count the refcount blocks, after everything else: none of them may be used for anything else."""
         cluster_size, is_first = self._header.cluster_size, counter.first == 0
         for index in nonzero(self._reader.entries):
             entry = self._reader.entries[index]
@@ -121,7 +121,7 @@ class ImageCheck:
                 if self._is_shared(counter.references[cluster - counter.first]):
                     self.result.needs_rebuild = True
                     self.result.add_corruption(
-                        f"refcount block {index} at 0x{offset:x} is something else as well", is_repairable=True
+                        f"refcount block {index} at 0x{offset:x} is also used for something else", is_repairable=True
                     )
                 continue
             self.result.needs_rebuild = True
@@ -129,11 +129,11 @@ class ImageCheck:
                 self.result.add_corruption(f"refcount table entry {index}: 0x{entry:016x} {what}", is_repairable=True)
 
     def _is_shared(self, references: int) -> bool:
-        """False also where a reference count cannot tell, so that the surplus is reported and nothing else."""
+        """False also if a reference count cannot express the number, so that only the surplus is reported."""
         return min(references, self._largest) != 1
 
     def use(self, counter: ReferenceCounter) -> None:
-        """Compare what was counted in one window with what the file stores."""
+        """Compare the counts of one window with those stored in the file."""
         end = self._clusters
         if counter.is_last and counter.references[self._clusters - counter.first]:
             end += 1
@@ -180,7 +180,7 @@ class ImageCheck:
         )
 
     def _unreadable_blocks(self, counter: ReferenceCounter, end: int) -> None:
-        """A refcount block at an offset that cannot be: none of its clusters could be checked."""
+        """A refcount block at an impossible offset: none of its clusters could be checked."""
         size = self._reader.block_clusters
         for start in range(counter.first - counter.first % size, end, size):
             if self._reader.is_unreadable(start):
@@ -195,4 +195,4 @@ class ImageCheck:
         if self._header.refcount_bits <= 16:
             self.result.add_corruption("there are more references to a cluster than can be counted", lost)
         else:
-            self.result.add_check_error(f"a cluster has more than {MAX_COUNT} references, which is as far as we count")
+            self.result.add_check_error(f"a cluster has more than {MAX_COUNT} references, the limit of this check")

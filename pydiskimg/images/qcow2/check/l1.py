@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The L1 tables of a qcow2 file, checked; every L2 table is then visited once, however many of them name it."""
+"""Check the L1 tables of a qcow2 file; every L2 table is visited once, however many L1 entries refer to it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pydiskimg.images.qcow2.refcount_reader import read_padded
 from pydiskimg.images.qcow2.words import is_zero, numbers
 from pydiskimg.protocols import Progress, Source
 
-# L2 tables that are remembered before they are visited: about 16 MiB.
+# L2 tables that are collected before they are visited: about 16 MiB.
 GROUP = 128 << 10
 PIECE = 1 << 20
-# L2 tables at wrong places overlap each other: without limits, of their number and of the bytes that they have
-# together, a small file would make much work.
+# L2 tables at wrong offsets overlap each other: without limits on their number and total size, a small file would cause
+# much work.
 MISALIGNED = 64
 MISALIGNED_BYTES = 1 << 20
-_INACTIVE = 1 << 32  # references by snapshots are counted above those by the active layer
+_INACTIVE = 1 << 32  # references by snapshots are counted in higher bits than those by the active layer
 
 
 class L1Walk:
@@ -51,7 +51,7 @@ class L1Walk:
         self._total = 0
 
     def walk(self, l1_tables: Sequence[L1Table], progress: Progress) -> None:
-        """Walk the active L1 table, which is the first one, and those of the snapshots; tell progress in bytes."""
+        """Walk the active L1 table, which is the first one, and those of the snapshots; report progress in bytes."""
         self._total = sum(table.entries for table in l1_tables) * layout.ENTRY_SIZE
         for number, table in enumerate(l1_tables):
             is_active = number == 0
@@ -76,7 +76,7 @@ class L1Walk:
                     found[l2_offset] = found.get(l2_offset, 0) + times
 
     def _check_entry(self, entry: int, table: L1Table, *, is_active: bool) -> bool:
-        """False when there is no L2 table to visit."""
+        """False if there is no L2 table to visit."""
         offset = entry & layout.ENTRY_OFFSET
         self._tables.add_range(offset, self._header.cluster_size, table.times, f"an L2 table of {table.what}")
         if self._is_first_pass and entry & layout.L1_RESERVED:
@@ -108,7 +108,7 @@ class L1Walk:
             )
 
     def _visit(self, progress: Progress) -> None:
-        before = self._done - self._done // 2  # what was gathered counts half, what is visited the rest
+        before = self._done - self._done // 2  # collecting counts half, visiting the rest
         count = len(self._found)
         for index, (offset, times) in enumerate(self._found.items()):
             self._tables.visit(offset, times % _INACTIVE, times // _INACTIVE)

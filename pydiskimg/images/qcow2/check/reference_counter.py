@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How often each cluster of the file is referred to, counted for a window of clusters at a time.
+"""Count the references to each cluster of the file, for a window of clusters at a time.
 
         0            first          end                  clusters of the file
-        |- - - - - - |==== window ====|- - - - - - |     what lies outside is left to another pass
+        |- - - - - - |==== window ====|- - - - - - |     the rest is left to other passes
 
 Memory depends on the window only: 3 bytes for each of its clusters, and none for stretches that are never touched.
 """
@@ -18,7 +18,7 @@ from pydiskimg.errors import storage_error
 from pydiskimg.images.qcow2.refcount_reader import MANY, RefcountReader
 from pydiskimg.images.qcow2.words import is_zero, length_in_use
 
-# Clusters in a window: those of 2 TiB in clusters of 64 KiB, with their tables, so that these need one pass.
+# Clusters in a window: those of 2 TiB in clusters of 64 KiB, with their tables, so that such images need one pass.
 WINDOW = 34 << 20
 PAGE = 64 << 10
 MAX_COUNT = 0xFFFF
@@ -27,14 +27,14 @@ _LOW, _HIGH = (0, 1) if sys.byteorder == "little" else (1, 0)
 
 
 class ReferenceCounter:
-    """The references found so far to the clusters [first, end), beside the counts that the file stores for them.
+    """The references found so far to the clusters [first, end), and the counts that the file stores for them.
 
     references has the clusters' numbers of references, 16 bits each; stored one byte each as
     RefcountReader.blocks() gives them. lost counts the references beyond MAX_COUNT of any cluster.
     """
 
     def __init__(self, reader: RefcountReader, first: int, last_end: int) -> None:
-        """last_end is that of the last window."""
+        """last_end is the end of the last window."""
         self.first = first
         self.end = end = min(first + WINDOW, last_end)
         self.is_last = end == last_end
@@ -51,20 +51,20 @@ class ReferenceCounter:
         self.stored = memoryview(self._stored)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self.references.release()
         self.stored.release()
         self._references.close()
         self._stored.close()
 
     def saturate(self, index: int, times: int) -> None:
-        """Add times references to the cluster at index of the window, which has no room for as many."""
+        """Add times references to the cluster at index of the window, whose counter may overflow."""
         total = self.references[index] + times
         self.references[index] = min(total, MAX_COUNT)
         self.lost += max(0, total - MAX_COUNT)
 
     def add(self, cluster: int, count: int, times: int = 1) -> None:
-        """Add times references to each of count clusters, those of them that are in the window."""
+        """Add times references to those of count clusters that are in the window."""
         start, stop = max(cluster, self.first) - self.first, min(cluster + count, self.end) - self.first
         for at in range(start, stop, PAGE):
             self._add_in_page(at, min(at + PAGE, stop), times)
@@ -81,7 +81,7 @@ class ReferenceCounter:
                 self.saturate(index, times)
 
     def are_stored_once(self, start: int, stop: int) -> bool:
-        """True when each of the clusters at start to stop of the window has a stored count of exactly 1."""
+        """True if each of the clusters at start to stop of the window has a stored count of exactly 1."""
         return self._stored[start:stop] == b"\1" * (stop - start)
 
     def pages(self, end: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -94,7 +94,7 @@ class ReferenceCounter:
                 yield self.first + at, references, stored
 
     def is_unreadable(self, cluster: int) -> bool:
-        """True when the file's count of the cluster cannot be looked up."""
+        """True if the file's count of the cluster cannot be looked up."""
         return self._reader.is_unreadable(cluster)
 
     def stored_count(self, cluster: int) -> int:
@@ -105,25 +105,25 @@ class ReferenceCounter:
 
 
 def _zeros(length: int) -> mmap.mmap:
-    """Private memory that was never written costs nothing, and is zero."""
+    """Private memory that is zero; pages that are never written take no space."""
     try:
         return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
-        raise storage_error(error, "checking", f"no {length} bytes of memory are to be had") from error
+        raise storage_error(error, "checking", f"the system has no {length} bytes of memory") from error
 
 
 def agree(references: bytes, stored: bytes) -> bool:
-    """True when a page's numbers of references equal its stored counts and none is too large to tell."""
+    """True if a page's numbers of references equal its stored counts and none is too large to compare."""
     return references[_LOW::2] == stored and is_zero(references[_HIGH::2]) and MANY not in stored
 
 
 def used_clusters(references: bytes, stored: bytes) -> int:
-    """How far into a page the last cluster is that has references or a stored count, itself included."""
+    """The length of a page up to the last cluster with references or a stored count."""
     referenced = 0 if is_zero(references) else -(-length_in_use(references) // 2)
     return referenced if is_zero(stored) else max(referenced, length_in_use(stored))
 
 
 @lru_cache(16)
 def _ones(count: int) -> int:
-    """The number that has a 1 in each of count words of 16 bits."""
+    """The number with a 1 in each of count words of 16 bits."""
     return int.from_bytes(b"\0\1" * count, "big")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One L2 table of a qcow2 file, checked entry by entry: runs of neighbours as bytes, single entries in one tight loop.
+"""Check an L2 table of a qcow2 file entry by entry: runs of neighbours as bytes, single entries in one tight loop.
 
-A table is visited once however many L1 entries name it; what is found counts as often as it is named.
+A table is visited once, however many L1 entries refer to it; its findings are multiplied by their number.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pydiskimg.protocols import Source
 # Shorter runs are not worth the calls.
 SHORT = 12
 
-# Up to this many entries in a table are looked up one by one; beyond it, going through all of them is sooner.
+# Up to this many entries of a table are looked up one by one; for more, a pass over all entries is faster.
 FEW = 1024
 _COPIED_BYTE = layout.COPIED >> 56
 
 
 class TableChecker:
-    """Counts the references of L2 tables in counter, and what is wrong with their entries in result.
+    """Counts the references of L2 tables in counter, and the errors in their entries in result.
 
-    What can be said without counts (reserved bits, offsets beyond the end, fragments) is said only when
-    is_first_pass: the tables are visited once for each window.
+    Findings that do not depend on counts (reserved bits, offsets beyond the end, fragments) are reported only in the
+    first pass: the tables are visited once for each window.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class TableChecker:
         self._result = result
         self._is_first_pass = is_first_pass
         self._cluster_size = header.cluster_size
-        # Properties of the header, which every entry asks for.
+        # Properties of the header, which every entry needs.
         self._has_data_file, self._is_extended = header.has_data_file, header.extended_l2
         # Clusters of the window that begin inside the file.
         self._size = min(counter.end, -(-file.size // header.cluster_size)) - counter.first
-        # Aligned offsets are multiples of this, so that everything else in an entry shows in one mask.
+        # Aligned offsets are multiples of this, so that all other bits of an entry are in one mask.
         self._aligned = layout.ENTRY_OFFSET & -header.cluster_size
         self._unusual = ~(self._aligned | layout.COPIED)
-        # Set for the table that is being visited.
+        # Set for the visited table.
         self._table = self._times = self._active = 0
         self._what = self._what_compressed = ""
 
     def visit(self, offset: int, active: int, inactive: int) -> None:
-        """Check the table at offset, which the active layer names active times, snapshots inactive times."""
+        """Check the table at offset, which the active layer refers to active times, snapshots inactive times."""
         self._table, self._times, self._active = offset, active + inactive, active
         self._what = f"the cluster of an entry of {self._name}"
         self._what_compressed = f"the compressed cluster of an entry of {self._name}"
@@ -122,7 +122,7 @@ class TableChecker:
             start = stop
 
     def _run(self, entry: int, count: int, following: int) -> int:
-        """Clusters that lie one after the other; returns the offset after them."""
+        """Contiguous clusters; returns the offset after them."""
         counter, cluster_size = self._counter, self._cluster_size
         offset = entry & layout.ENTRY_OFFSET
         end = offset + count * cluster_size
@@ -142,7 +142,10 @@ class TableChecker:
         return end
 
     def _singles(self, entries: array[int], following: int) -> int:
-        """Entries in any order; following is where a cluster is not a fragment (0: anywhere). Returns the next one."""
+        """Entries in any order; following is the offset at which a cluster is not a fragment (0: any).
+
+        Returns the next one.
+        """
         counter, cluster_size, bits = self._counter, self._cluster_size, self._header.cluster_bits
         references, stored, first, size = counter.references, counter.stored, counter.first, self._size
         unusual, mask, active, times = self._unusual, self._aligned, self._active, self._times
@@ -180,7 +183,7 @@ class TableChecker:
             following = self._other(entry, 0, following)
 
     def _other(self, entry: int, bitmap: int, following: int) -> int:
-        """An entry of any kind; returns where the next cluster is not a fragment."""
+        """An entry of any kind; returns the offset at which the next cluster is not a fragment."""
         if entry & layout.L2_COMPRESSED:
             self._compressed(entry, bitmap)
             return following
@@ -200,7 +203,7 @@ class TableChecker:
             self._corrupt("has subclusters that are allocated and zero", entry, bitmap)
         is_repairable = False
         if offset % self._cluster_size:
-            # An offset of what holds no data can be forgotten.
+            # The offset of a cluster without data can be dropped.
             unused = not bitmap & layout.SUBCLUSTERS_ALLOCATED if self._is_extended else entry & layout.L2_ZERO
             is_repairable = bool(unused)
             self._corrupt("names a cluster that is not aligned", entry, is_repairable=is_repairable)
@@ -230,7 +233,7 @@ class TableChecker:
             self._result.fragmented_clusters += self._active
 
     def _check_copied(self, cluster: int, is_copied: bool) -> None:
-        """The copied flag says that the stored count is 1; checked in the pass whose window has the cluster."""
+        """The copied flag says that the stored count is 1; it is checked in the pass with the cluster in its window."""
         counter = self._counter
         if not self._table:  # an L1 entry without an offset: there is no flag to compare
             return
@@ -247,7 +250,7 @@ class TableChecker:
             self._result.add_wrong_flag(text, self._active)
 
     def _corrupt(self, what: str, entry: int, bitmap: int = 0, *, is_repairable: bool = False) -> None:
-        """Count what is wrong with an entry, in each table once; the sentence is made where it will be kept."""
+        """Count errors of an entry, in each table once; the sentence is made only if it will be kept."""
         if self._is_first_pass:
             text = ""
             if self._result.wants_details:
@@ -261,7 +264,7 @@ class TableChecker:
 
 
 def _few_entries(raw: bytearray) -> array[int] | None:
-    """The entries of a table that are not zero, where they are few and all have the copied flag; None otherwise."""
+    """The entries of a table that are not zero, if they are few and all have the copied flag; otherwise None."""
     flags = raw[0::8]
     if flags.count(_COPIED_BYTE) > FEW:
         return None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Repairing a qcow2 file: what can be computed from the tables that say what its disk holds is computed again."""
+"""Repair a qcow2 file: values that can be computed from the tables of its disk are computed again."""

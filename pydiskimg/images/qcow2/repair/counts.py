@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Reference counts that are computed again: a new refcount table and blocks, all after what the image has in use.
+"""New reference counts: a new refcount table and blocks, all after the clusters that the image uses.
 
     | the image as the header names it, unchanged          | new table | new blocks | new L2 tables, L1 table |
-                                                             nothing names them until publish()
+                                                             not referred to until publish()
 
-Nothing is written among what the image has: which of its clusters are free is what is in doubt.
+Nothing is written between the image's clusters, because it is in doubt which of them are free.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class RebuiltRefcounts(Refcounts):
-    """The counts of an image whose clusters end before cluster end; spare more can be allocated."""
+    """The counts of an image whose clusters end before cluster end; spare additional ones can be allocated."""
 
     def __init__(self, store: Store, header: Header, end: int, *, spare: int) -> None:
         clusters, _ = refcount_clusters(end + spare, header.cluster_size, header.refcount_order)
@@ -39,18 +39,18 @@ class RebuiltRefcounts(Refcounts):
             )
         new = copy(header)
         new.refcount_table_offset, new.refcount_table_clusters = end << header.cluster_bits, clusters
-        new.nb_snapshots = 0  # whose table may be counted with others' clusters, and is not given out either
+        new.nb_snapshots = 0  # its table may share clusters with others' counts, and is not allocated either
         for cluster in range(end, end + clusters):
             store.write(cluster << header.cluster_bits, bytes(header.cluster_size))
         super().__init__(store, new)
         self._header = header
-        self._to_scan = 0  # free clusters of the image are not looked for
+        self._to_scan = 0  # free clusters of the image are not searched
         for cluster in range(end, end + clusters):
             self._need_block(cluster // self._per_block)
         self._set(end, clusters, 1)
 
     def count(self, first: int, references: bytes) -> None:
-        """Note how often the clusters from first on are referred to, 16 bits for each; none more than largest."""
+        """Set the numbers of references of the clusters from first on, 16 bits for each; none larger than largest."""
         at, length = 0, len(references) // 2
         while at < length:
             number, index = divmod(first + at, self._per_block)
@@ -61,7 +61,7 @@ class RebuiltRefcounts(Refcounts):
             at += some
 
     def are_once(self, first: int, count: int) -> bool:
-        """True when each of count clusters from first on is counted once."""
+        """True if each of count clusters from first on is counted once."""
         at, end = first, first + count
         while at < end:
             number, index = divmod(at, self._per_block)
@@ -70,24 +70,24 @@ class RebuiltRefcounts(Refcounts):
                 return False
             low, high = self._entries.span(index, some)
             counts = expanded(self._block(number).raw[low:high], self._entries.order)
-            skipped = index - (low << 3 >> self._entries.order)  # counts before it in the same byte
+            skipped = index - (low << 3 >> self._entries.order)  # earlier counts in the same byte
             if counts[skipped : skipped + some] != b"\1" * some:
                 return False
             at += some
         return True
 
     def allocate_one(self) -> int:
-        """Take a cluster, counted once now."""
+        """Allocate a cluster, counted once."""
         return self.allocate_at_end(1)[0]
 
     def lower(self, cluster: int, count: int = 1) -> None:
-        """Count clusters once less each."""
+        """Lower the counts of clusters by one."""
         for each in range(cluster, cluster + count):
             self._lower(each, 1)
         self._write_when_crowded()
 
     def publish(self, extensions: dict[int, bytes] | None, /, **fields: int) -> None:
-        """Make these the counts of the image, whose header gets fields, and extensions where not None; durable."""
+        """Make these the counts of the image; the header gets fields, and extensions if not None; durable."""
         self._blocks.write()
         self._store.write(self._table_offset, big_endian(self._table[:]))
         fields |= {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
@@ -107,7 +107,7 @@ class RebuiltRefcounts(Refcounts):
         self._write_when_crowded()
 
     def _need_block(self, number: int) -> None:
-        """Let there be a block for the counts of its clusters."""
+        """Make a block for the counts of its clusters."""
         if self._table[number]:
             return
         cluster, _ = self._at_end(1)
@@ -118,7 +118,7 @@ class RebuiltRefcounts(Refcounts):
         self._set(cluster, 1, 1)
 
     def _write_when_crowded(self) -> None:
-        """Nothing names the blocks yet: they may go to the file at any time."""
+        """The blocks are not referred to yet: they may be written at any time."""
         if self._blocks.is_crowded:
             self._blocks.write()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Entries of L2 tables that are wrong in what nothing depends on, mended where they are: one write of 8 bytes each."""
+"""Correct entries of L2 tables whose errors are harmless, in place: one write of 8 bytes each."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PIECE = 1 << 20
 
 
 def mend_entries(store: Store) -> None:
-    """Mend such entries in the tables of the disk and of all snapshots; durable on return.
+    """Correct such entries in the tables of the disk and of all snapshots; durable on return.
 
-    These are the copied flag of a compressed cluster, and an offset, that is not one of a cluster, of what holds no
-    data. A check has found that the L1 tables are in order. Raises what reading and writing raise.
+    These are the copied flag of a compressed cluster, and an invalid offset of a cluster without data. A check has
+    found that the L1 tables are valid. Raises as reading and writing do.
     """
     header = read_header(store, tables_inside=False)
     file = cast("Source", store)

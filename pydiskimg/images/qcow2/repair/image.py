@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""repair_qcow2(): leaked clusters become free, and reference counts and copied flags right.
+"""repair_qcow2(): free leaked clusters, and correct reference counts and copied flags.
 
-What the disk and its snapshots hold is what their tables say; counts and flags follow from that. Where a table itself
-is damaged, what seems to be free may be what the damaged entry named: such an image is left as it is.
+The tables define the contents of the disk and its snapshots; counts and flags follow from them. If a table itself is
+damaged, clusters that seem to be free may be those of the damaged entry: such an image is not changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydiskimg.images.qcow2.repair.rebuild import rebuild
 from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.protocols import Progress, Source, Store
 
-# A table that moves counts its old cluster once less: what else named that cluster may need its flag then.
+# A table that moves lowers the count of its old cluster: another reference to that cluster may then need its flag.
 _ROUNDS = 3
 _NOT_CLOSED = layout.INCOMPATIBLE_DIRTY | layout.INCOMPATIBLE_CORRUPT
 
@@ -40,12 +40,12 @@ class Repair:
 
     @property
     def leaks_fixed(self) -> int:
-        """Clusters that were leaked and are free."""
+        """The number of freed leaked clusters."""
         return max(0, self.found.leaks - self.left.leaks)
 
     @property
     def corruptions_fixed(self) -> int:
-        """Corruptions that are gone."""
+        """The number of corrected corruptions."""
         return max(0, self.found.corruptions - self.left.corruptions)
 
 
@@ -67,7 +67,7 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
     >>> done.corruptions_fixed, done.leaks_fixed
     (0, 0)
     """
-    file = cast("Source", store)  # of which a check reads bytes
+    file = cast("Source", store)  # a check reads bytes of them
     found = check_qcow2(file, progress=progress)
     left = found
     if refusal := _refusal(found, store.name):
@@ -80,7 +80,7 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
         left = check_qcow2(file, progress=progress) if is_done else _rebuilt(store, found, progress)
     elif found.corruptions and not found.needs_rebuild and not found.check_errors:
         if found.leaks:
-            free_leaks(store, to_one=True)  # a flag that is missing then costs a copy, and errors are there anyway
+            free_leaks(store, to_one=True)  # a missing flag then costs a copy, and there are errors anyway
             left = check_qcow2(file, progress=progress)
         if left.corruptions == left.wrong_flags:
             left = _rebuilt(store, left, progress)
@@ -99,7 +99,7 @@ def _forget_unknown_features(store: Store) -> None:
 
 
 def _rebuilt(store: Store, found: CheckResult, progress: Progress | None) -> CheckResult:
-    """Rebuild the image, and return what a check finds then."""
+    """Rebuild the image, and return the findings of a check afterwards."""
     left = found
     for _ in range(_ROUNDS):
         rebuild(store, left.image_end_offset)
@@ -110,11 +110,11 @@ def _rebuilt(store: Store, found: CheckResult, progress: Progress | None) -> Che
 
 
 def _refusal(found: CheckResult, name: str) -> str:
-    """Why an image is not repaired in which more than counts and flags is wrong, or in which not all was counted."""
+    """Why an image is not repaired that has errors besides counts and flags, or was not counted completely."""
     beyond = found.corruptions - found.repairable
     if not beyond and not found.uncounted:
         return ""
-    what = f"{beyond} of {found.corruptions} errors are" if beyond else "what could not be counted is"
+    what = f"{beyond} of {found.corruptions} errors are" if beyond else "the uncounted part is"
     return (
         f"{name}: {what} beyond repair: a table is damaged, and freeing what it named could lose data; nothing was "
         "changed: copy what can be read with convert, or use a backup"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leaked clusters become free where their counts are: each write leaves fewer leaks, and nothing else."""
+"""Free leaked clusters by changing their counts in place: each write leaves fewer leaks, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SECTOR = 512
 def free_leaks(store: Store, *, to_one: bool) -> bool:
     """Lower the counts of the image in store that are higher than the references; durable on return.
 
-    What is referred to once from then on needs the copied flag, too: without to_one such a count is left as it is.
-    False where some were left. Raises as check_qcow2() and for a store that cannot be written.
+    A cluster with one reference afterwards also needs the copied flag: without to_one such a count is not changed.
+    Return False if some were left. Raises as check_qcow2() and for a store that cannot be written.
     """
     freeing = _Freeing(store, to_one=to_one)
     freeing.run()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts and copied flags of a whole image, computed again and put into place by one write of its header."""
+"""Counts and copied flags of a whole image, computed again and put into effect by one write of its header."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.check.reference_counter import ReferenceCounter
     from pydiskimg.images.qcow2.header import Header
 
-_SHORT = 12  # entries: fewer of them are not worth a run of their own
+_SHORT = 12  # entries: shorter ones are not worth a run of their own
 _COMPLETE = 16  # bytes of extra data that each snapshot of version 3 has
 
 
 def rebuild(store: Store, end: int) -> None:
     """Give the image in store new reference counts, and copied flags that agree with them; durable on return.
 
-    end is where its last cluster ends (bytes) that is referred to or counted: what is new goes there. A check has found
-    that its other tables are in order. Snapshot entries get the extra data that version 3 wants. Raises
-    InvalidImageError, UnsupportedImageError where there are more clusters than can be counted, and StorageError; then
-    the image is what it was.
+    end is the end (bytes) of its last cluster that is referred to or counted: new clusters go there. A check has found
+    that its other tables are valid. Snapshot entries get the extra data that version 3 requires. Raises
+    InvalidImageError, UnsupportedImageError if there are more clusters than can be counted, and StorageError; the image
+    is then unchanged.
     """
     _Rebuild(store, end).run()
 
@@ -60,7 +60,7 @@ class _Rebuild:
         fields = self._new_snapshot_table() | self._new_l1()
         extensions = None
         if not header.has_bitmaps and layout.EXTENSION_BITMAPS in header.extensions:
-            # A program without bitmaps changed the image; the clusters that they had are free now.
+            # A program without bitmaps changed the image; the clusters of the bitmaps are free now.
             extensions = {kind: data for kind, data in header.extensions.items() if kind != layout.EXTENSION_BITMAPS}
         self._counts.publish(extensions, **fields)
 
@@ -72,7 +72,7 @@ class _Rebuild:
         return -(-length // self._header.cluster_size)
 
     def _complete_snapshots(self) -> tuple[bytes, int]:
-        """The snapshot table with complete entries, empty where it has them already, and the length of the old one."""
+        """The snapshot table with complete entries (empty if they already are), and the length of the old one."""
         entries = snapshot_entries(self._store, self._header) if self._header.version >= 3 else []
         sizes = [SNAPSHOT.unpack(raw)["extra_data_size"] for _, raw in entries]
         if all(size >= _COMPLETE for size in sizes):
@@ -94,7 +94,7 @@ class _Rebuild:
         return {"snapshots_offset": cluster << bits}
 
     def _new_l1(self) -> dict[str, int]:
-        """Let all copied flags of the active layer agree with the counts; returns the header's fields."""
+        """Make all copied flags of the active layer agree with the counts; return the header's fields."""
         header, counts, bits = self._header, self._counts, self._header.cluster_bits
         l1 = self._l1[:]
         moved: dict[int, int] = {}
@@ -135,7 +135,7 @@ class _Rebuild:
 
 
 def with_right_flags(words: array[int], header: Header, counts: RebuiltRefcounts) -> array[int]:
-    """Return the words of an L2 table with the copied flag where a cluster is counted once, and nowhere else."""
+    """Return the words of an L2 table with the copied flag exactly where a cluster is counted once."""
     new = words[:]
     step, size = header.l2_entry_size // layout.ENTRY_SIZE, header.cluster_size
     entries = words[::step]
@@ -164,7 +164,7 @@ def _with_right_flag(entry: int, header: Header, counts: RebuiltRefcounts) -> in
 
 
 def _runs(entries: array[int], size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of the entries that follow each other by size, with the same flags; most are alone."""
+    """Yield start and end of the entries that are contiguous by size, with the same flags; most are alone."""
     start = 0
     steps = map(sub, memoryview(entries)[1:], entries)
     for stop in [index for index, step in enumerate(steps, 1) if step != size]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The references to the clusters of a qcow2 file, counted for other purposes than a comparison."""
+"""Count the references to the clusters of a qcow2 file for purposes other than a comparison."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class References(ImageCheck):
-    """Counts references in windows, which are given to use one after the other.
+    """Counts references in windows, which are passed on one after the other.
 
-    is_rebuilt leaves out the refcount table and its blocks, which get replaced.
+    is_rebuilt leaves out the refcount table and its blocks, which will be replaced.
     """
 
     def __init__(

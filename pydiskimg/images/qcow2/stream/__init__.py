@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""qcow2 front to back, through pipes."""
+"""qcow2 read and written in order, through pipes."""

@@ -24,7 +24,7 @@ else:
         from zlib import crc32
 
 CLUSTER_CHECKSUM_SIZE = 4
-# Our extension of a stream, directly after the header.
+# pydiskimg's own extension of a stream, directly after the header.
 STREAM_CHECKS = Record(
     "stream extension",
     ">",
@@ -39,7 +39,7 @@ CLUSTER_CHECKSUMS = 1 << 0  # flags: a crc32 follows the data of each compressed
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What a stream's extension says: the crc32 of its tables, and whether a crc32 follows each compressed cluster."""
+    """The fields of a stream's extension: the crc32 of its tables, and if a crc32 follows each compressed cluster."""
 
     tables: int
     clusters: bool
@@ -52,9 +52,9 @@ def pack_checks(tables: int, *, clusters: bool) -> bytes:
 
 
 def find_checks(head: Buffer, header_length: int) -> Checks | None:
-    """Return what the first extension after the header says; None when that is not ours.
+    """Return the first extension after the header; None if that is not this one.
 
-    A program that changes an image and writes its header anew puts extensions that it does not know last.
+    A program that changes an image and writes a new header puts unknown extensions last.
     """
     start = header_length + layout.EXTENSION.size
     if start + STREAM_CHECKS.size > len(head):
@@ -67,7 +67,7 @@ def find_checks(head: Buffer, header_length: int) -> Checks | None:
 
 
 def checksum_of_tables(pieces: Iterable[Buffer], header_length: int) -> int:
-    """Return the crc32 of pieces, everything before the data; the first one holds the header and our extension."""
+    """Return the crc32 of pieces, all bytes before the data; the first one contains the header and this extension."""
     field, checksum = header_length + layout.EXTENSION.size, 0
     for number, piece in enumerate(pieces):
         if number == 0:
@@ -81,6 +81,6 @@ def checksum_of_tables(pieces: Iterable[Buffer], header_length: int) -> int:
 
 
 def checksum_of_cluster(guest_offset: int, cluster: Buffer) -> bytes:
-    """Return what follows the data of a compressed cluster: it tells other contents, and another place (bytes)."""
+    """Return the bytes after the data of a compressed cluster, which detect other contents and another offset."""
     checksum: int = crc32(cluster, crc32(guest_offset.to_bytes(8, "big")))
     return checksum.to_bytes(CLUSTER_CHECKSUM_SIZE, "big")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a streamed qcow2 consists of: every cluster's place is known before the first byte is written.
+"""The layout of a streamed qcow2: every cluster's offset is known before the first byte is written.
 
 | header | refcount table | refcount blocks | L1 table | L2 tables | data, in the order of the guest's addresses |
 
-Nothing lies between these and nothing after them; the last cluster is filled up with zeros.
+There are no gaps between these and no bytes after them; the last cluster is padded with zeros.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.write import create
 from pydiskimg.units import GIB, format_bytes
 
-# What readers take in before the data: enough for 64 TiB in clusters of 64 KiB, all of them allocated.
+# The limit of tables that readers keep: enough for 64 TiB in clusters of 64 KiB, all of them allocated.
 TABLES_LIMIT = 16 * GIB
 
 
 class Packer:
-    """Lays each cluster's data after the one before, byte by byte; one that reaches too far begins with a sector.
+    """Places each cluster's data after the previous one's, byte by byte; data that would reach too far begin with a
+    sector.
 
-    A descriptor's sector count has cluster_bits - 8 bits: it reaches two clusters from the sector that the data
-    begins in. Only a cluster of 512 bytes that does not shrink may need more. position is bytes from the first data.
+    A descriptor's sector count has cluster_bits - 8 bits: it covers two clusters from the first sector of the data.
+    Only a cluster of 512 bytes that does not shrink may need more. position is bytes from the first data.
     """
 
     def __init__(self, cluster_size: int) -> None:
@@ -35,7 +36,7 @@ class Packer:
         self._reach = 2 * cluster_size
 
     def offset(self, length: int) -> int:
-        """Return where data of length bytes begins."""
+        """Return the offset of data of length bytes."""
         start = self.position
         if start % layout.SECTOR + length > self._reach:
             start += -start % layout.SECTOR
@@ -44,7 +45,7 @@ class Packer:
 
 
 class Contents:
-    """The clusters that a stream holds and the length of each in it (bytes), added in ascending order.
+    """The clusters in a stream and the length of each in it (bytes), added in ascending order.
 
     One L2 table's lengths are kept as one record in the spool; tables without data are not kept.
     """
@@ -59,7 +60,7 @@ class Contents:
 
     @property
     def data_length(self) -> int:
-        """Bytes of all data, without what fills up the last cluster."""
+        """Bytes of all data, without the padding of the last cluster."""
         return self._packer.position
 
     def add(self, first: int, lengths: Sequence[int]) -> None:
@@ -71,7 +72,7 @@ class Contents:
             first += 1
 
     def finish(self) -> None:
-        """Write the last record out, after the last add()."""
+        """Write the last record, after the last add()."""
         if self._current:
             self._spool.append(self._current.tobytes())
             self._current = array("I")
@@ -92,7 +93,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything is. Offsets are bytes; blocks counts refcount blocks, end is the length of the stream."""
+    """The offsets of all parts. Offsets are bytes; blocks counts refcount blocks, end is the length of the stream."""
 
     plan: create.Plan
     blocks: int
@@ -104,7 +105,7 @@ class Layout:
 def lay_out(contents: Contents, size: int, *, version: int, compression_type: str, name: str) -> Layout:
     """Return the layout of a stream of contents for a virtual disk of size bytes.
 
-    Raises UnsupportedImageError when the image's own limits are too narrow for it.
+    Raises UnsupportedImageError if it exceeds the limits of an image.
     """
     cluster_size = contents.cluster_size
     l1_size = l1_entries(size, cluster_size, name=name)

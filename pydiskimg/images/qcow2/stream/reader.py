@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The data of a streamed qcow2, taken from the stream in the order of the guest's addresses.
 
-The data must follow as the tables say: each cluster's data begins where the last one's ended, to the byte, from the
-end of the tables to the end of the stream, and what fills it up is zero. A lost entry, a swapped or a shared cluster
-cannot be missed then.
+The data must follow the order of the tables: each cluster's data begins exactly where the previous one's ends, from the
+end of the tables to the end of the stream, and padding is zero. Thus a lost entry and a swapped or shared cluster are
+always detected.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pydiskimg.images.qcow2.stream.checksums import CLUSTER_CHECKSUM_SIZE, check
 from pydiskimg.images.qcow2.stream.tables import Front, Prefix, fetch_tables, read_checks, read_exactly
 from pydiskimg.units import MIB
 
-# Zeros after the image: what fills the last block of a tape or of dd. More of them is something else.
+# Zeros after the image: the padding of the last block of a tape or of dd. More of them are an error.
 PADDING_LIMIT = 16 * MIB
 
 
 @dataclass(slots=True)
 class Chunk:
-    """What is stored of one aligned chunk of the guest, start and length in bytes.
+    """The stored data of one aligned chunk of the guest, start and length in bytes.
 
     buffer has the chunk's bytes wherever extents (offset in the chunk, length), ascending, say; those of packed,
     compressed clusters with all that lies in their places, are put there by unpack().
@@ -41,7 +41,7 @@ class Chunk:
 
 
 class StreamReader:
-    """Reads one stream, whose header was read through prefix already; chunks() is for one thread."""
+    """Reads one stream, whose header was already read through prefix; chunks() is for one thread."""
 
     def __init__(self, front: Front, prefix: Prefix, header: Header) -> None:
         self.header = header
@@ -53,16 +53,16 @@ class StreamReader:
         self._has_checksums = False  # after each compressed cluster's data
 
     def fetch_tables(self) -> None:
-        """Take in the tables, before chunks(). Raises as fetch_tables() and read_checks() do."""
+        """Read the tables, before chunks(). Raises as fetch_tables() and read_checks() do."""
         self._data_offset = fetch_tables(self._prefix, self.header)
         self._has_checksums = read_checks(self._prefix, self.header, self._data_offset)
 
     def chunks(self, chunk_size: int, take_buffer: Callable[[], memoryview]) -> Iterator[Chunk]:
-        """Yield the chunks that hold data, in order; the rest of the virtual disk is zero.
+        """Yield the chunks with data, in order; the rest of the virtual disk is zero.
 
-        chunk_size is bytes, a multiple of the cluster size; take_buffer gives a buffer of it, which the receiver has
-        to give back. Returns when the stream has ended where it has to. Raises InvalidImageError when it has not, or
-        is not a qcow2 laid out as a stream; what has been yielded by then is worth nothing.
+        chunk_size is bytes, a multiple of the cluster size; take_buffer gives a buffer of it, which the receiver must
+        return. Returns when the stream has ended at the right byte. Raises InvalidImageError if it has not, or is not a
+        qcow2 laid out as a stream; the data yielded by then must be discarded.
         """
         chunk: Chunk | None = None
         for run, end in self._runs(self._data_offset, chunk_size):
@@ -77,7 +77,7 @@ class StreamReader:
         self._finish()
 
     def unpack(self, chunk: Chunk) -> None:
-        """Decompress what chunk has of compressed clusters. Safe from several threads, for different chunks."""
+        """Decompress the compressed clusters of chunk. Safe from several threads, for different chunks."""
         cluster_size = self.header.cluster_size
         for run, data in chunk.packed:
             at = run.start - chunk.start
@@ -93,13 +93,13 @@ class StreamReader:
         chunk.packed.clear()
 
     def _runs(self, position: int, chunk_size: int) -> Iterator[tuple[Run, int]]:
-        """Yield (run, where its place in the stream ends): what is stored, cut at chunks.
+        """Yield (run, the end of its space in the stream): the stored data, cut at chunks.
 
-        Each was checked to begin at position, the end of the one before; the place of a compressed cluster ends where
+        Each is checked to begin at position, the end of the previous one; the space of a compressed cluster ends where
         the next one begins, or with its last sector.
         """
         cluster_size = self.header.cluster_size
-        held: Run | None = None  # a compressed cluster of which it is not known yet where the next one begins
+        held: Run | None = None  # a compressed cluster whose successor's offset is not known yet
         for run in self._stored_runs():
             if run.kind == COMPRESSED:
                 least = max(position - layout.SECTOR, held.host) + 1 if held else position
@@ -149,7 +149,7 @@ class StreamReader:
             chunk.extents.append((at, run.length))
 
     def _skip_to(self, position: int) -> None:
-        """Take in what fills up the last cluster."""
+        """Read the padding of the last cluster."""
         if missing := position - self._front.position:
             filler = memoryview(bytearray(missing))
             read_exactly(self._front, filler)
@@ -159,12 +159,12 @@ class StreamReader:
         """Raise InvalidImageError unless filler, which ends at byte end of the stream, is zero."""
         if bytes(filler).strip(b"\0"):
             raise InvalidImageError(
-                f"{self._front.name}: what fills up the cluster before byte {end} of the stream is not zero, so that "
-                "its tables do not name all of the data; the stream is corrupt"
+                f"{self._front.name}: the padding of the cluster before byte {end} of the stream is not zero, so its "
+                "tables do not cover all of the data; the stream is corrupt"
             )
 
     def _finish(self) -> None:
-        """See that the stream ends with this cluster; zeros may follow, of a limited number."""
+        """Check that the stream ends with this cluster; a limited number of zeros may follow."""
         here = self._front.position
         end = here + -here % self.header.cluster_size
         filler = memoryview(bytearray(end - here))
@@ -179,8 +179,8 @@ class StreamReader:
         while count := self._front.read_into(buffer):
             if self._front.position - end > PADDING_LIMIT or bytes(buffer[:count]).strip(b"\0"):
                 raise InvalidImageError(
-                    f"{self._front.name}: the image ends at byte {end} of the stream, and something else follows; "
-                    "a stream holds one image and nothing but zeros after it"
+                    f"{self._front.name}: the image ends at byte {end} of the stream, and other data follow; a stream "
+                    "has one image and only zeros after it"
                 )
 
     def _out_of_order(self, run: Run, position: int) -> InvalidImageError:
@@ -199,11 +199,11 @@ class StreamReader:
 def unpack_cluster(
     decoder: ClusterDecoder, data: memoryview, guest_offset: int, cluster: memoryview, *, has_checksum: bool
 ) -> None:
-    """Fill cluster, which is at guest_offset (bytes), from data, which fills its room in the stream.
+    """Fill cluster, which is at guest_offset (bytes), from data, its whole space in the stream.
 
-    Its checksum follows the compressed data, where the stream has them, and zeros; a cluster that no table names would
-    lie there otherwise. Raises ValueError, its text being what the data does, when it is corrupt or something else is
-    there.
+    The compressed data are followed by their checksum, if the stream has checksums, and zeros; other bytes would be a
+    cluster missing in the tables. Raises ValueError, whose text is a predicate of the data, if they are corrupt or
+    other bytes follow.
     """
     rest = decoder.decode_all(data, cluster)
     if has_checksum:
@@ -213,7 +213,7 @@ def unpack_cluster(
             raise ValueError(f"has the checksum 0x{found}, expected 0x{expected.hex()}")
         rest = rest[CLUSTER_CHECKSUM_SIZE:]
     if bytes(rest).strip(b"\0"):
-        raise ValueError(f"ends {len(rest)} bytes before what the tables name next, and these are not zero")
+        raise ValueError(f"ends {len(rest)} bytes before the next data in the tables, and these bytes are not zero")
 
 
 def _cut(run: Run, chunk_size: int) -> Iterator[Run]:

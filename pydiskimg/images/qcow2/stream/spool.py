@@ -11,15 +11,15 @@ from pydiskimg.protocols import Buffer
 from pydiskimg.units import MIB
 
 KEPT_IN_MEMORY = 8 * MIB
-# Not /tmp, which is memory on many systems: the spool is for what memory is too small for.
+# Not /tmp, which is memory on many systems: the spool is for data that are too large for memory.
 DIRECTORY = "/var/tmp"  # noqa: S108 - the file has no name
 
 
 class Spool:
-    """Grows by append(); a context manager that gives the room back. For one thread.
+    """Grows by append(); a context manager that frees the space. For one thread.
 
-    Beyond 8 MiB the bytes are in a file without a name in directory. Every method raises StorageError when the
-    system refuses.
+    Beyond 8 MiB the bytes are in an unnamed file in directory. Every method raises StorageError when a system call
+    fails.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -36,7 +36,7 @@ class Spool:
             self._spill()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return length bytes from offset; ValueError when they are not there yet."""
+        """Return length bytes from offset; ValueError if they do not exist yet."""
         if offset + length > self.size:
             raise ValueError(f"bytes {offset} to {offset + length} are beyond {self.size}")
         filed = self.size - len(self._memory)
@@ -48,7 +48,7 @@ class Spool:
         return head + self._memory[start : start + length - wanted]
 
     def close(self) -> None:
-        """Drop everything. May be called again."""
+        """Discard all bytes. May be called repeatedly."""
         file, self._file = self._file, None
         self._memory = bytearray()
         self.size = 0

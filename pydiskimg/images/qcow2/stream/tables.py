@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The beginning of a streamed qcow2: header and tables, taken in before the first byte of data.
+"""The beginning of a streamed qcow2: header and tables, read before the first byte of data.
 
-That all tables come first is seen from the refcount table and the L1 table alone: with the header, they and what
-they name must fill the file from its start without a gap. Nothing else is read in, however much a header claims.
+The refcount table and the L1 table show whether all tables come first: with the header, they and the tables that they
+name must fill the file from its start without a gap. Nothing else is read, whatever a header claims.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NEVER_ENDS = 1 << 63
 
 
 class Front(Protocol):
-    """What is read from front to back: a pipe."""
+    """A source that is read from start to end: a pipe."""
 
     @property
     def name(self) -> str: ...
@@ -42,9 +42,9 @@ class Front(Protocol):
 
 
 class Prefix(Source):
-    """A Source over the beginning of a stream, taken in as it is asked for, up to limit (bytes).
+    """A Source over the beginning of a stream, read on demand, up to limit (bytes).
 
-    Its size is that of the whole file, which a stream does not tell: larger than anything.
+    Its size is that of the whole file, which is unknown for a stream: larger than any number.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Prefix(Source):
         buffer[:] = self._spool.read(offset, len(buffer))
 
     def fetch(self, end: int) -> None:
-        """Take in the bytes before end."""
+        """Read the bytes before end."""
         while (missing := end - self._spool.size) > 0:
             read_exactly(self._front, memoryview(piece := bytearray(min(missing, _PIECE))))
             self._spool.append(piece)
@@ -81,14 +81,15 @@ def read_exactly(front: Front, buffer: memoryview) -> None:
     if front.read_into(buffer) < len(buffer):
         raise InvalidImageError(
             f"{front.name}: the stream ends after {front.position} bytes, in the middle of the image; "
-            "what sent it has failed or was interrupted"
+            "its sender has failed or was interrupted"
         )
 
 
 def read_stream_header(prefix: Prefix) -> Header:
-    """Read and check the header, the first thing in the stream.
+    """Read and check the header, the first part of the stream.
 
-    Raises InvalidImageError and UnsupportedImageError as read_header() does, and for what a stream cannot hold.
+    Raises InvalidImageError and UnsupportedImageError as read_header() does, and for features that a stream cannot
+    have.
     """
     header, name = read_header(prefix), prefix.name
     require_sound(header, name)
@@ -105,7 +106,7 @@ def read_stream_header(prefix: Prefix) -> Header:
 
 
 def fetch_tables(prefix: Prefix, header: Header, *, limit: int = TABLES_LIMIT) -> int:
-    """Take in all tables and return where the data begins (bytes); then nothing else is read through prefix.
+    """Read all tables and return the offset of the data (bytes); after that nothing else is read through prefix.
 
     Raises InvalidImageError when the tables do not come first, UnsupportedImageError when they are larger than limit.
     """
@@ -115,7 +116,7 @@ def fetch_tables(prefix: Prefix, header: Header, *, limit: int = TABLES_LIMIT) -
     ends = [cluster_size, header.refcount_table_offset + table_length]
     if l1_length:
         ends.append(header.l1_table_offset + l1_length)
-    # Refcount blocks and L2 tables may come before the tables that name them, so that their number is not known yet.
+    # Refcount blocks and L2 tables may precede the tables that name them, so their number is not known yet.
     most = cluster_size + table_length + l1_length
     most += (table_length // layout.ENTRY_SIZE + header.l1_size) * cluster_size
     if max(ends) > most:
@@ -134,9 +135,9 @@ def fetch_tables(prefix: Prefix, header: Header, *, limit: int = TABLES_LIMIT) -
 
 
 def read_checks(prefix: Prefix, header: Header, end: int) -> bool:
-    """Return True when a checksum follows each compressed cluster, once the tables, up to end (bytes), are taken in.
+    """Return True if a checksum follows each compressed cluster, after the tables, up to end (bytes), were read.
 
-    Raises InvalidImageError when the stream has a checksum of the tables that is not theirs.
+    Raises InvalidImageError if the stream has a wrong checksum of the tables.
     """
     checks = find_checks(read_bytes(prefix, 0, header.cluster_size), header.header_length)
     if checks is None:
@@ -146,14 +147,14 @@ def read_checks(prefix: Prefix, header: Header, end: int) -> bool:
     if found != checks.tables:
         raise InvalidImageError(
             f"{prefix.name}: the header and the tables have the checksum 0x{found:08x}, expected "
-            f"0x{checks.tables:08x}; the stream is corrupt, or was a file that has been changed: make a stream of such "
-            "a one with pydiskimg convert -O qcow2 SRC -"
+            f"0x{checks.tables:08x}; the stream is corrupt, or is an image file that was changed: make a new stream of "
+            "it with pydiskimg convert -O qcow2 SRC -"
         )
     return checks.clusters
 
 
 def _named(prefix: Prefix, offset: int, length: int, cluster_size: int) -> tuple[int, int]:
-    """Return how many clusters a table names, and where the last of them ends."""
+    """Return how many clusters a table names, and the end of the last of them."""
     count = last = 0
     for start in range(0, length, _PIECE):
         entries = array("Q", read_bytes(prefix, offset + start, min(_PIECE, length - start)))
@@ -179,8 +180,8 @@ def _check_limit(name: str, end: int, limit: int) -> None:
 def _no_stream(name: str, end: int) -> InvalidImageError:
     return InvalidImageError(
         f"{name}: is a qcow2 image whose tables do not all come before its data (the last one ends at byte {end}), so "
-        "that it cannot be read from front to back; save it in a file and read that (where standard input is a file, "
-        "/dev/stdin reads it as one), or make it with: pydiskimg convert -O qcow2 SRC -"
+        "it cannot be read from a pipe; save it in a file and read that (if standard input is a file, /dev/stdin "
+        "reads it as one), or make it with: pydiskimg convert -O qcow2 SRC -"
     )
 
 

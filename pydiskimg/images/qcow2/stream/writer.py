@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bytes of a streamed qcow2 in their order, once the length of every cluster in it is known."""
+"""Write the bytes of a streamed qcow2 in order, once the length of every cluster in it is known."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ from pydiskimg.units import MIB
 COPIED = 1 << 63  # refcount is exactly one; never set for a compressed cluster
 QEMU_WINDOW = -12  # raw deflate, with the window that QEMU decompresses with
 SLACK = 2  # bytes
-NEARLY = 16  # what shrinks by less gets room enough to be stored
+NEARLY = 16  # data that shrink by less get enough room to be stored
 
 
 def metadata(contents: Contents, laid_out: Layout, spool: Spool, *, compressed: bool, name: str) -> Iterator[bytes]:
-    """Yield everything before the data. The tables are kept in spool, which is empty: their checksum precedes them."""
+    """Yield all bytes before the data.
+
+    The tables are kept in spool, which must be empty: their checksum precedes them.
+    """
     plan = laid_out.plan
 
     def header(checksum: int) -> bytes:
@@ -56,7 +59,7 @@ def _tables(contents: Contents, laid_out: Layout, *, compressed: bool) -> Iterat
 
 
 def located_contents(contents: Contents, laid_out: Layout) -> Iterator[tuple[int, list[tuple[int, int, int]]]]:
-    """Yield (L1 index, [(entry, offset in the stream, length)]) of the clusters that are stored."""
+    """Yield (L1 index, [(entry, offset in the stream, length)]) of the stored clusters."""
     packer = Packer(contents.cluster_size)
     start = laid_out.data_offset
     for index, lengths in contents.tables():
@@ -94,14 +97,14 @@ def _refcount_blocks(contents: Contents, laid_out: Layout, *, compressed: bool) 
 
 
 def _shared_refcounts(contents: Contents, laid_out: Layout, ones: int, per_block: int) -> Iterator[bytes]:
-    """Yield the blocks from the one on that the data begins in: each cluster counts all data that touches it.
+    """Yield the refcount blocks from the one of the first data on: each cluster counts all data that touch it.
 
-    No cluster is touched by 65536: zstd needs 13 bytes for up to 128 KiB and 4 for each further 128 KiB, deflate
-    more, so that 2 MiB hold fewer of any size.
+    A count of 65536 cannot occur: zstd needs 13 bytes for up to 128 KiB and 4 for each further 128 KiB, deflate more,
+    so that fewer fit into 2 MiB.
     """
     shift = contents.cluster_size.bit_length() - 1
     base = ones - ones % per_block
-    # Data may reach over the end of the block: at most two clusters long, it touches three.
+    # Data may extend beyond the end of the block: with at most two clusters of length, they touch three.
     counts = array("H", [1] * (ones % per_block)) + array("H", bytes(2 * (per_block - ones % per_block + 3)))
     end = laid_out.data_offset
     for _, clusters in located_contents(contents, laid_out):
@@ -148,10 +151,10 @@ def _l2_table(clusters: list[tuple[int, int, int]], cluster_size: int, *, compre
 
 @dataclass(slots=True)
 class Batch:
-    """Stored clusters that are read, and written, in one go: bytes of the guest, at most 2 MiB of them together.
+    """Stored clusters that are read and written together: at most 2 MiB of the guest's bytes.
 
-    extents are (start, length) in bytes, whole clusters; guests are each cluster's offset on the virtual disk, offsets
-    and lengths each cluster's in the stream.
+    extents are (start, length) in bytes, whole clusters; guests has each cluster's offset on the virtual disk, offsets
+    and lengths those in the stream.
     """
 
     extents: list[tuple[int, int]] = field(default_factory=list)
@@ -183,13 +186,13 @@ def batches(contents: Contents, laid_out: Layout, limit: int) -> Iterator[Batch]
 
 
 class ClusterCompressor:
-    """Compresses the clusters of a stream; what does not shrink is stored, a few bytes longer. Safe from threads.
+    """Compresses the clusters of a stream; those that do not shrink are stored, a few bytes longer. Safe from threads.
 
     The checksum of a cluster follows its data.
 
-    The same cluster does not always give the same length: ISA-L works with memory that it has not cleared, and once in
-    ten thousand clusters that shows in a byte. So a cluster's room is a little longer than the data was at first, and
-    what is shorter than its room is padded: a reader stops at the end of the cluster.
+    The same cluster does not always give the same length: ISA-L uses uncleared memory, which changes a byte once in ten
+    thousand clusters. Therefore a cluster's room is a little longer than its data were at first, and shorter data are
+    padded: a reader stops at the end of the cluster.
     """
 
     def __init__(self, compression_type: str, *, name: str) -> None:
@@ -198,14 +201,14 @@ class ClusterCompressor:
         self._is_zlib = compression_type == "zlib"
 
     def length(self, cluster: memoryview) -> int:
-        """Return how many bytes of room the cluster's data gets."""
+        """Return how many bytes of room the cluster's data get."""
         length = len(self._compress(cluster))
-        if self._is_zlib:  # zstd is the same every time, and stores by itself what does not shrink
+        if self._is_zlib:  # zstd always gives the same result, and itself stores data that do not shrink
             length = length + SLACK if length + NEARLY < len(cluster) else len(stored_deflate(cluster))
         return length + CLUSTER_CHECKSUM_SIZE
 
     def fitted(self, cluster: memoryview, guest: int, length: int) -> bytes | None:
-        """Return the data of the cluster at offset guest, padded to length; None when it cannot be made as short."""
+        """Return the data of the cluster at offset guest, padded to length; None if they cannot be made as short."""
         most = length - CLUSTER_CHECKSUM_SIZE
         data = self._compress(cluster)
         if len(data) >= len(cluster) and self._is_zlib:
@@ -219,7 +222,7 @@ class ClusterCompressor:
 
 
 def joined(batch: Batch, compressed: Iterable[bytes]) -> bytes:
-    """Return a batch's compressed clusters, each of the batch's length, as they lie in the stream."""
+    """Return a batch's compressed clusters, each of the batch's length, as they are in the stream."""
     parts: list[bytes] = []
     position = batch.offsets[0]
     for offset, data in zip(batch.offsets, compressed, strict=True):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Changes of a whole qcow2 image (its snapshots, its size) that one write of the header makes at once."""
+"""Changes of a whole qcow2 image (its snapshots, its size) that take effect by one write of the header."""

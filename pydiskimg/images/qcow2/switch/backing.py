@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which backing file a qcow2 image names: another one, or none, by one write of its header's cluster."""
+"""Change or remove the backing file of a qcow2 image, by one write of its header's cluster."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def name_backing_file(store: Store, name: bytes, format_name: bytes) -> None:
-    """Let the image in store name another backing file, of the format raw or qcow2; an empty name: none. Durable.
+    """Set another backing file for the image in store, of the format raw or qcow2; an empty name: none. Durable.
 
-    Nothing is opened, and nothing else of the image changes: what it shows is as before only where the files hold the
-    same. Raises UnsupportedImageError for an image that is not written and for a name that has no room in its first
-    cluster, InvalidImageError and StorageError; then nothing was changed.
+    No file is opened, and nothing else of the image changes: its contents stay the same only where both files have the
+    same contents. Raises UnsupportedImageError for an image that cannot be written and for a name that does not fit in
+    its first cluster, InvalidImageError and StorageError; nothing was changed then.
     """
     header = read_header(store)
     require_changeable(header, store.name)

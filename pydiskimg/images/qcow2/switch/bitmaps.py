@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The dirty bitmaps of a qcow2 image change, as many of them as the caller likes, by one write of its header."""
+"""Change the dirty bitmaps of a qcow2 image, any number of them, by one write of its header."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def change_bitmaps(store: Store, change: Callable[[BitmapSet], None]) -> None:
     counts = SwitchedRefcounts(store, header)
     extensions = bitmaps.write_new(store, counts.take, counts.leave)
     counts.settle()
-    # What the guest's disk shows stays: so does what the other known features say of it.
+    # The contents of the disk do not change, so the other known features stay valid.
     autoclear = header.autoclear_features & layout.AUTOCLEAR_DATA_FILE_RAW
     if layout.EXTENSION_BITMAPS in extensions:
         autoclear |= layout.AUTOCLEAR_BITMAPS

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Reference counts as they will be: every block that changes goes to a new cluster, and so does the refcount table.
+"""The future reference counts: every changed block goes to a new cluster, and so does the refcount table.
 
-    refcount table  --->  blocks              what the header names: stays as it is
+    refcount table  --->  blocks              those of the header: not changed
                             |
-    new table  -----------> blocks, new blocks    what publish() makes the header name
+    new table  -----------> blocks, new blocks    those of the header after publish()
 
-An image whose counts and copied flags change together is consistent before and after one write of the header, and
-at no time in between. First everything that is needed is found (own(), allocate()); then settle() finds room for the
-table; after it counts are raised and lowered, and nothing more is allocated: what is free by then may still be in use
-by the image that the header names.
+When counts and copied flags change together, the image is consistent only before and after the one write of the header.
+First all clusters are allocated (own(), allocate()); then settle() allocates the table; after that counts are raised
+and lowered, and nothing more is allocated: clusters that become free may still be in use by the image that the header
+describes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pydiskimg.images.qcow2.write.head import switch_head
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING
 
-# For clusters that follow each other; then they are taken at the end of the file.
+# Searches for contiguous clusters; after that they are taken at the end of the file.
 MOST_LOOKS = 10_000
-MOST_DISCARDS = 1_000_000  # runs of clusters; what others leave free only wastes room
+MOST_DISCARDS = 1_000_000  # runs of clusters; free ones of other blocks only waste space
 LEAST_DISCARD = 1 << 20  # bytes in all; less, such as the tables that moved, is soon used again
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class SwitchedRefcounts(Refcounts):
         self._lowered: list[tuple[int, int]] = []
 
     def own(self, cluster: int, count: int = 1) -> None:
-        """Let the counts of these clusters be changed after settle()."""
+        """Allow the counts of these clusters to be changed after settle()."""
         for number in range(cluster // self._per_block, (cluster + count - 1) // self._per_block + 1):
             if number >= len(self._table) or not self._table[number]:
                 raise self._wrong(max(cluster, number * self._per_block))
@@ -50,13 +50,13 @@ class SwitchedRefcounts(Refcounts):
         self._write_when_crowded()
 
     def allocate_one(self) -> int:
-        """Take a free cluster, counted once now."""
+        """Allocate a free cluster, counted once."""
         cluster = self._free_cluster()
         self._set(cluster, 1, 1)
         return cluster
 
     def take(self, count: int) -> int:
-        """Take count clusters that follow each other, each counted once now; returns the first."""
+        """Allocate count contiguous clusters, each counted once; return the first."""
         if count == 1:
             return self.allocate_one()
         cluster = self._gap(count)
@@ -66,18 +66,18 @@ class SwitchedRefcounts(Refcounts):
         return cluster
 
     def leave(self, cluster: int, count: int) -> None:
-        """Note clusters of a table that the header will not name any more: settle() counts them once less."""
+        """Note clusters of a table that the header will not refer to any more: settle() lowers their counts."""
         if count:
             self.own(cluster, count)
             self._left.append((cluster, count))
 
     def give_up(self, cluster: int, count: int) -> None:
-        """Note clusters of a table that was allocated and moved on before it was written."""
+        """Note clusters of a table that was allocated and moved before it was written."""
         self.metadata.discard(cluster, count)
         self._left.append((cluster, count))
 
     def settle(self) -> None:
-        """Find clusters for the new refcount table; after it nothing is allocated."""
+        """Allocate clusters for the new refcount table; after that nothing is allocated."""
         if self._moved_from is None:
             clusters = self._table_clusters
             first = self.take(clusters)
@@ -85,7 +85,7 @@ class SwitchedRefcounts(Refcounts):
             self.protect(first, clusters)
             self._moved_from = self._left[0]
         done = 0
-        while done < len(self._left):  # a block that moves leaves a cluster, whose count may be in another one
+        while done < len(self._left):  # a block that moves frees a cluster, whose count may be in another block
             self.own(*self._left[done])
             done += 1
         self._is_settled = True
@@ -93,7 +93,7 @@ class SwitchedRefcounts(Refcounts):
             self.lower(cluster, count)
 
     def raise_counts(self, cluster: int, count: int = 1) -> None:
-        """Count clusters, which are own() or allocated, once more each; UnsupportedImageError beyond the largest."""
+        """Raise the counts of own() or allocated clusters by one; UnsupportedImageError beyond the largest."""
         while count:
             number, index = divmod(cluster, self._per_block)
             some = min(count, self._per_block - index)
@@ -102,7 +102,7 @@ class SwitchedRefcounts(Refcounts):
         self._write_when_crowded()
 
     def lower(self, cluster: int, count: int = 1) -> None:
-        """Count clusters, which are own() or allocated, once less each; publish() gives those back that are free."""
+        """Lower the counts of clusters, which are own() or allocated, by one; publish() frees unused ones."""
         self._note_lowered(cluster, count)
         while count:
             some = min(count, self._per_block - cluster % self._per_block)
@@ -125,9 +125,9 @@ class SwitchedRefcounts(Refcounts):
         return 0
 
     def drop_empty_blocks(self) -> None:
-        """Take blocks that changed and count nothing any more, or only themselves, out of the new table."""
+        """Remove changed blocks that count nothing any more, or only themselves, from the new table."""
         found = True
-        while found:  # one that goes was counted in another one
+        while found:  # a removed block was counted in another one
             found = False
             for number in [each for each in sorted(self._own) if self._table[each]]:
                 if not self._counts_itself_at_most(number):
@@ -141,9 +141,9 @@ class SwitchedRefcounts(Refcounts):
                 self.metadata.discard(cluster)
 
     def publish(self, extensions: dict[int, bytes] | None = None, /, **fields: int) -> None:
-        """Write what changed, then the header, which gets these fields: durable, and with it the new image.
+        """Write the changes, then the header, which gets these fields: this makes the new image durable.
 
-        extensions are those that the header has then; None: those that it has.
+        extensions are the header's new ones; None: unchanged.
         """
         assert self._is_settled
         self._blocks.write()
@@ -153,7 +153,7 @@ class SwitchedRefcounts(Refcounts):
         self._discard()
 
     def _counts_itself_at_most(self, number: int) -> bool:
-        """True when block number counts nothing, or only the cluster that it is in."""
+        """True if block number counts nothing, or only its own cluster."""
         raw = self._block(number).raw
         holder, index = divmod(self._table[number] >> self._cluster_bits, self._per_block)
         last = self._entries.last_used(raw)
@@ -171,7 +171,7 @@ class SwitchedRefcounts(Refcounts):
             self._lowered.append((cluster, count))
 
     def _discard(self) -> None:
-        """Give clusters back that became free: the header in the file names none of them any more."""
+        """Release clusters that became free: the header in the file does not refer to them any more."""
         free = sum(number for lowered in self._lowered for _, number in self.free_runs(*lowered))
         if free << self._cluster_bits < LEAST_DISCARD:
             return
@@ -193,17 +193,17 @@ class SwitchedRefcounts(Refcounts):
         return new
 
     def _free_cluster(self, number: int = -1) -> int:
-        """Find a free cluster, not counted yet, whose count is in block number or in one that is new already."""
+        """Find a free, uncounted cluster whose count is in block number or in a block that is already new."""
         while True:
             cluster, _ = self._hole(1) or self._at_end(1)
             holder = cluster // self._per_block
             if holder != number:
-                self._block_to_change(holder)  # which may take this cluster
+                self._block_to_change(holder)  # which may use this cluster
             if not self.get(cluster):
                 return cluster
 
     def _gap(self, count: int) -> int | None:
-        """Find count free clusters, not counted yet, that follow each other in one block; None where few looks fail."""
+        """Find count contiguous free, uncounted clusters in one block; None if a few searches fail."""
         looks = 0
         for number in range(len(self._table)):
             index = 0
@@ -216,7 +216,7 @@ class SwitchedRefcounts(Refcounts):
                     break
                 found = self._entries.zeros_from(raw, index, count)
                 if found == count and self.metadata.first_of(cluster, count) is None:
-                    self._block_to_change(number)  # which may take one of these
+                    self._block_to_change(number)  # which may use one of these
                     if self._entries.are(self._block(number).raw, index, count, 0):
                         return cluster
                 index += found
@@ -242,6 +242,6 @@ class SwitchedRefcounts(Refcounts):
         self._blocks.changed(block, *entries.span(index, count))
 
     def _write_when_crowded(self) -> None:
-        """Changed blocks are new ones, which may go to the file at any time."""
+        """Changed blocks are new ones, which may be written at any time."""
         if self._blocks.is_crowded:
             self._blocks.write()

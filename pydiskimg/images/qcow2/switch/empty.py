@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A qcow2 image forgets all that its disk holds, by one write of its header."""
+"""Empty the disk of a qcow2 image, by one write of its header."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def empty_qcow2(store: Store) -> int:
     """Unmap every cluster of the virtual disk of the image in store: it shows its backing file, or zeros.
 
-    Snapshots and dirty bitmaps stay, as QEMU leaves them. Returns where the last cluster in use ends (bytes): the
-    caller may cut the file there. Raises as shrink_qcow2().
+    Snapshots and dirty bitmaps stay, as in QEMU. Returns the end of the last used cluster (bytes): the caller may cut
+    the file there. Raises as shrink_qcow2().
     """
     end = _Emptying(store).run()
     return _with_tables_first(store) or end
@@ -41,9 +41,9 @@ class _Emptying(Switch):
 
 
 def _with_tables_first(store: Store) -> int | None:
-    """Write the tables of an empty image once more, after its header, so that the file can be cut; returns their end.
+    """Write the tables of an empty image again, after its header, so that the file can be cut; return their end.
 
-    They lay after all that was in use until now. None where snapshots or bitmaps have clusters, too.
+    Until now they were after all used clusters. None if snapshots or bitmaps have clusters, too.
     """
     header = read_header(store)
     if header.nb_snapshots or layout.EXTENSION_BITMAPS in header.extensions:

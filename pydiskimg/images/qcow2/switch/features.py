@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the header of a qcow2 image says of its version, lazy counts and data file: changed by one write of it."""
+"""Change the version, lazy counts and data file in the header of a qcow2 image, by one write of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def upgrade(store: Store) -> None:
-    """Make an image of version 2 (0.10) one of version 3 (1.1); durable on return, like all here."""
+    """Convert an image of version 2 (0.10) to version 3 (1.1); durable on return, like all here."""
     header = read_header(store)
     require_changeable(header, store.name)
     if header.version >= 3:
@@ -34,7 +34,7 @@ def upgrade(store: Store) -> None:
 
 
 def downgrade(store: Store) -> None:
-    """Make an image of version 3 (1.1) one of version 2 (0.10), whose clusters cannot be marked zero.
+    """Convert an image of version 3 (1.1) to version 2 (0.10), whose clusters cannot be marked zero.
 
     Raises UnsupportedImageError as require_downgradable().
     """
@@ -53,7 +53,7 @@ def downgrade(store: Store) -> None:
 def require_downgradable(
     store: Store, header: Header, *, refcount_bits: int | None = None, size: int | None = None
 ) -> None:
-    """Raise UnsupportedImageError for what version 2 does not have; refcount_bits and size are those that it gets."""
+    """Raise UnsupportedImageError for features that version 2 lacks; refcount_bits and size are the new ones."""
     size = header.size if size is None else size
     problem = next((what for present, what in _only_in_version_3(header, refcount_bits) if present), None)
     if problem is None and header.compression_type != "zlib" and _has_compressed_clusters(store, header):
@@ -62,7 +62,7 @@ def require_downgradable(
         problem = "snapshots whose disk has another size; delete them first"
     if problem is not None:
         raise UnsupportedImageError(
-            f"{store.name}: version 2 (0.10) cannot have what this image has: {problem}; nothing was changed"
+            f"{store.name}: version 2 (0.10) does not support this image's {problem}; nothing was changed"
         )
 
 
@@ -88,7 +88,7 @@ def _has_compressed_clusters(store: Store, header: Header) -> bool:
 
 
 def set_lazy_refcounts(store: Store, *, lazy: bool) -> None:
-    """Let other writers leave reference counts to a repair, or not. Raises UnsupportedImageError for version 2."""
+    """Allow other writers to leave reference counts to a repair, or not. Raises UnsupportedImageError for version 2."""
     header = read_header(store)
     require_changeable(header, store.name)
     if lazy == header.lazy_refcounts:
@@ -101,9 +101,10 @@ def set_lazy_refcounts(store: Store, *, lazy: bool) -> None:
 
 
 def set_data_file(store: Store, *, name: bytes | None, is_raw: bool | None) -> None:
-    """Let the image name another data file (None: as it is, b"": none), and say whether that stays a raw image.
+    """Set the name of the data file (None: unchanged, b"": none), and whether it stays a raw image.
 
-    Nothing is opened. Raises UnsupportedImageError for an image without a data file, and for one that was not raw.
+    No file is opened. Raises UnsupportedImageError for an image without a data file, and for a data file that was not
+    raw.
     """
     header = read_header(store)
     require_changeable(header, store.name)

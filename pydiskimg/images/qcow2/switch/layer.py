@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An L1 table and the L2 tables below it: what they refer to, and their copied flags."""
+"""An L1 table and the L2 tables below it: their references, and their copied flags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class DiskLayer:
-    """The active layer, or that of a snapshot: an L1 table at offset in the file, of so many entries.
+    """The active layer, or that of a snapshot: an L1 table at offset in the file, with a number of entries.
 
     what is its name in messages, and kept has the L2 tables of all layers. Reading it raises InvalidImageError for a
     table that contradicts the specification.
@@ -50,9 +50,9 @@ class DiskLayer:
                 yield index, entry >> self._header.cluster_bits
 
     def table(self, index: int) -> array[int]:
-        """The words of the L2 table under L1 entry index: entries, each with its bitmap after it in extended tables.
+        """The words of the L2 table of L1 entry index: entries, each followed by its bitmap in extended tables.
 
-        They are the caller's to change.
+        The caller may change them.
         """
         offset = self.l1[index]
         words = self._kept.get(offset)
@@ -62,11 +62,11 @@ class DiskLayer:
         return words[:]
 
     def references(self, index: int) -> Iterator[tuple[int, int]]:
-        """Yield (first cluster, number) of what the L2 table under L1 entry index refers to."""
+        """Yield (first cluster, number) of the references of the L2 table of L1 entry index."""
         return references(self.table(index), self._header)
 
     def own(self, counts: SwitchedRefcounts) -> None:
-        """Let all counts of what this layer refers to, its own tables included, be changed after settle()."""
+        """Allow all counts of this layer's references, including its own tables, to be changed after settle()."""
         if self.l1:
             counts.own(*self.l1_clusters)
         for index, cluster in self.tables():
@@ -75,14 +75,14 @@ class DiskLayer:
                 counts.own(first, number)
 
     def raise_counts(self, counts: SwitchedRefcounts) -> None:
-        """Count what the L1 table refers to, directly or not, once more."""
+        """Raise the counts of all direct and indirect references of the L1 table."""
         for index, cluster in self.tables():
             counts.raise_counts(cluster)
             for first, number in self.references(index):
                 counts.raise_counts(first, number)
 
     def lower(self, counts: SwitchedRefcounts) -> None:
-        """Count what the L1 table refers to, directly or not, once less."""
+        """Lower the counts of all direct and indirect references of the L1 table."""
         for index, cluster in self.tables():
             for first, number in self.references(index):
                 counts.lower(first, number)
@@ -129,7 +129,7 @@ class DiskLayer:
 
 
 def references(words: array[int], header: Header) -> Iterator[tuple[int, int]]:
-    """Yield (first cluster, number) of what the words of an L2 table refer to in the image's file."""
+    """Yield (first cluster, number) of the references of an L2 table's words to the image's file."""
     if header.has_data_file:
         return
     bits, first, count = header.cluster_bits, 0, 0
@@ -152,7 +152,7 @@ def references(words: array[int], header: Header) -> Iterator[tuple[int, int]]:
 
 
 def l1_length(header: Header, entries: int) -> int:
-    """Return the clusters that an L1 table of so many entries takes."""
+    """Return the number of clusters of an L1 table with that many entries."""
     return -(-entries * layout.ENTRY_SIZE // header.cluster_size)
 
 
@@ -163,15 +163,15 @@ def write_l1(store: Store, header: Header, cluster: int, l1: array[int]) -> None
 
 
 def has_flags(words: array[int], header: Header) -> bool:
-    """True when any entry of the L2 table has the copied flag."""
+    """True if any entry of the L2 table has the copied flag."""
     entries = words[:: header.l2_entry_size // layout.ENTRY_SIZE]
     return max(entries) >= layout.COPIED  # the highest bit
 
 
 def with_flags(words: array[int], header: Header, counts: SwitchedRefcounts) -> array[int]:
-    """Return the words of an L2 table with the copied flag on the entries whose clusters are counted once, alone.
+    """Return the words of an L2 table with the copied flag exactly on entries whose clusters are counted once.
 
-    Those of an external data file are not counted, and keep theirs.
+    Clusters of an external data file are not counted, and keep their flags.
     """
     if header.has_data_file:
         return words[:]

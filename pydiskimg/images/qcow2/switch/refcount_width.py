@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The reference counts of a qcow2 image get another width, by one write of its header.
+"""Change the width of the reference counts of a qcow2 image, by one write of its header.
 
 header --> refcount table --> blocks of 16 bits        until then
   |  . . . . . . . . . . .
@@ -30,8 +30,8 @@ _AT_ONCE = 1 << 16  # counts that are converted in one step
 def change_refcount_width(store: Store, bits: int) -> None:
     """Give the counts of the image in store bits bits each, a power of two from 1 to 64; durable on return.
 
-    Raises UnsupportedImageError for a count that has no room in them, for version 2, whose counts have 16, and for a
-    table that would be too long, InvalidImageError and StorageError; then nothing was changed.
+    Raises UnsupportedImageError for a count that does not fit, for version 2, whose counts have 16 bits, and for a
+    table that would be too long, InvalidImageError and StorageError; nothing was changed then.
     """
     header = read_header(store)
     require_changeable(header, store.name)
@@ -46,7 +46,7 @@ def change_refcount_width(store: Store, bits: int) -> None:
 
 
 class _Plan(NamedTuple):
-    """Which new blocks there are, by number, and the clusters of the new structure: the blocks in order, the table."""
+    """The numbers of the new blocks, and the clusters of the new structure: the blocks in order, the table."""
 
     numbers: list[int]
     first: int
@@ -91,7 +91,7 @@ class _Widening(Refcounts):
         self._store.flush()
 
     def _plan(self) -> _Plan:
-        """Find the blocks that count something: what is there, and the new structure itself."""
+        """Find the blocks with counts: of existing clusters, and of the new structure itself."""
         used = set(self._used_blocks())
         while True:
             numbers = sorted(used)
@@ -112,7 +112,7 @@ class _Widening(Refcounts):
         return plan
 
     def _used_blocks(self) -> Iterator[int]:
-        """Yield the numbers of new blocks that have a count, once or more often; refuse one that does not fit."""
+        """Yield the numbers of new blocks with counts, once or more often; refuse a count that does not fit."""
         for number, offset in enumerate(self._table):
             for start in range(0, self._per_block if offset else 0, self._step):
                 values = self._values(number, start)
@@ -132,7 +132,7 @@ class _Widening(Refcounts):
         return min(_AT_ONCE, self._per_block, self._per_new)
 
     def _values(self, number: int, start: int) -> list[int] | None:
-        """The counts from entry start of an old block on, as many as a step has; None where they all are zero."""
+        """The counts from entry start of an old block on, as many as a step has; None if they all are zero."""
         low, high = self._entries.span(start, self._step)
         raw = self._block(number).raw[low:high]
         return self._entries.unpacked(raw) if any(raw) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The virtual disk of a qcow2 image becomes smaller, by one write of its header."""
+"""Shrink the virtual disk of a qcow2 image, by one write of its header."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def shrink_qcow2(store: Store, size: int) -> int:
-    """Make the virtual disk of the qcow2 image in store size bytes large, rounded up to 512; durable on return.
+    """Shrink the virtual disk of the qcow2 image in store to size bytes, rounded up to 512; durable on return.
 
-    What lies beyond is lost; snapshots keep theirs. Clusters that nothing refers to any more are free in the file;
-    returns where the last cluster in use ends (bytes): the caller may cut the file there. Raises InvalidImageError,
-    StorageError, and UnsupportedImageError for a size that is not smaller, for version 2 with snapshots, and for dirty
-    bitmaps that are in use; then nothing was changed.
+    The bytes beyond it are lost, except in snapshots. Clusters without references become free in the file; returns the
+    end of the last used cluster (bytes): the caller may cut the file there. Raises InvalidImageError, StorageError, and
+    UnsupportedImageError for a size that is not smaller, for version 2 with snapshots, and for dirty bitmaps that are
+    in use; nothing was changed then.
     """
     return _Shrinking(store).to(round_size(size))
 
@@ -34,7 +34,7 @@ class _Shrinking(Switch):
         self._check(size)
         counts, active, header = self._counts, self._active, self._header
         needed = -(-size // header.l2_span)
-        # Entries of the last table that remain; all of them where the size is a multiple of what a table maps.
+        # Entries of the last table that remain; all of them if the size is a multiple of a table's range.
         kept = -(-(size % header.l2_span) // header.cluster_size) or header.l2_entries
         active.own(counts)
         l1 = active.l1[:needed]
@@ -55,7 +55,7 @@ class _Shrinking(Switch):
         return min(counts.end_of_used() << header.cluster_bits, self._store.size)
 
     def _cut(self, index: int, kept: int, copy: int) -> int:
-        """Write what remains of an L2 table to the cluster copy; returns its offset."""
+        """Write the remaining part of an L2 table to the cluster copy; return its offset."""
         counts, header = self._counts, self._header
         words, at = self._active.table(index), kept * header.l2_entry_size // layout.ENTRY_SIZE
         for first, number in references(words[at:], header):
@@ -65,7 +65,7 @@ class _Shrinking(Switch):
         return self._write_l2(copy, with_flags(words, header, counts))
 
     def _smaller_bitmaps(self, size: int) -> dict[int, bytes]:
-        """Write the bitmaps as they are about a smaller disk; returns the header's extensions."""
+        """Write the bitmaps adapted to the smaller disk; return the header's extensions."""
         bitmaps = BitmapSet(self._store, self._header)
         bitmaps.resize(size)
         return bitmaps.write_new(self._store, self._counts.take, self._counts.leave)
@@ -73,5 +73,5 @@ class _Shrinking(Switch):
     def _check(self, size: int) -> None:
         header, name = self._header, self._store.name
         if size > header.size:
-            raise UnsupportedImageError(f"{name}: has {header.size} bytes, and cannot be made smaller to {size}")
+            raise UnsupportedImageError(f"{name}: has {header.size} bytes, and cannot shrink to {size}")
         require_resizable(header, name)

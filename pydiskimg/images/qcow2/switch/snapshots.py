@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Taking, applying and deleting the internal snapshots of a qcow2 image, each by one write of its header.
+"""Take, apply and delete the internal snapshots of a qcow2 image, each by one write of its header.
 
-QEMU changes reference counts, copied flags and tables where they are; an interruption leaves counts that do not agree
-with the flags. Here all of them go to new clusters first (counts.py), so that an interruption leaves the image as it
-was, without a leaked cluster.
+QEMU changes reference counts, copied flags and tables in place; an interruption leaves counts that do not agree with
+the flags. Here all of them go to new clusters first (counts.py), so that an interruption leaves the image unchanged,
+without a leaked cluster.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.switch.layer import DiskLayer
     from pydiskimg.protocols import Store
 
-_LEAST_EXTRA_DATA = 16  # bytes that version 3 asks for
-_LONGEST_NAME = 0xFFFF  # bytes: what a field of 16 bits counts
+_LEAST_EXTRA_DATA = 16  # bytes that version 3 requires
+_LONGEST_NAME = 0xFFFF  # bytes: the limit of a field of 16 bits
 
 
 def take_snapshot(store: Store, name: str, *, now_ns: int) -> Snapshot:
@@ -92,7 +92,7 @@ def delete_snapshot(store: Store, wanted: str) -> Snapshot:
 
 
 def complete_snapshot_table(store: Store) -> None:
-    """Give the snapshots of an image of version 2 all that those of version 3 have. Raises as take_snapshot()."""
+    """Give the snapshots of an image of version 2 all fields of version 3. Raises as take_snapshot()."""
     _Change(store).complete()
 
 
@@ -143,7 +143,8 @@ class _Change(Switch):
         counts, header = self._counts, self._header
         if header.has_bitmaps:
             raise UnsupportedImageError(
-                f"{self._store.name}: has dirty bitmaps, which cannot tell what applying changes; remove them first"
+                f"{self._store.name}: has dirty bitmaps, which cannot record the changes by applying a snapshot; "
+                "remove them first"
             )
         snapshot, layer = self._found(wanted)
         _require_same_size(header, snapshot, self._store.name)
@@ -167,7 +168,7 @@ class _Change(Switch):
         counts, header, active = self._counts, self._header, self._active
         snapshot, layer = self._found(wanted)
         layer.own(counts)
-        # Only where the snapshot has a table, too, may a cluster be the active layer's alone from now on.
+        # Only if the snapshot has a table, too, may a cluster belong to the active layer alone from now on.
         its = {index for index, _ in layer.tables()}
         copies = {index: counts.allocate_one() for index, _ in active.tables() if index in its}
         for index in copies:
@@ -186,7 +187,7 @@ class _Change(Switch):
         return snapshot
 
     def _flagged(self, index: int, copy: int) -> int:
-        """Return the offset of an active table, written to the cluster copy where its flags change."""
+        """Return the offset of an active table, which is written to the cluster copy if its flags change."""
         counts, cluster = self._counts, self._active.l1[index] >> self._header.cluster_bits
         words = self._active.table(index)
         new = words if counts.get(cluster) != 1 else with_flags(words, self._header, counts)
@@ -224,7 +225,7 @@ class _Change(Switch):
         )
 
     def _table_fields(self, entries: Iterable[bytes]) -> dict[str, int]:
-        """Write the snapshot table to new clusters; returns the header's fields about it."""
+        """Write the snapshot table to new clusters; return its fields of the header."""
         entries = list(entries)
         table = b"".join(entries)
         if len(entries) > layout.MAX_SNAPSHOTS or len(table) > MAX_TABLE_SIZE:
@@ -254,6 +255,6 @@ def _require_same_size(header: Header, snapshot: Snapshot, name: str) -> None:
 
 
 def _number(whole_id: bytes) -> int:
-    """The number at an id's start, as QEMU takes it; 0 where there is none."""
+    """The number at an id's start, as QEMU parses it; 0 if there is none."""
     digits = whole_id[: len(whole_id) - len(whole_id.lstrip(b"0123456789"))]
     return int(digits[:18] or b"0")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every change of a whole image has in common: the active layer, the counts, and the write that makes it."""
+"""The common part of all changes of a whole image: the active layer, the counts, and the final write."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ L2_CACHE = 8 << 20  # bytes of L2 tables
 
 
 class Switch:
-    """One change of the image in a Store: first everything is allocated, then _settle(), then counts, then _publish().
+    """A change of the image in a Store: first everything is allocated, then _settle(), then counts, then _publish().
 
-    Raises InvalidImageError, and UnsupportedImageError for an image that is not written; then nothing was changed.
+    Raises InvalidImageError, and UnsupportedImageError for an image that cannot be written; nothing was changed then.
     """
 
     def __init__(self, store: Store) -> None:
@@ -38,7 +38,7 @@ class Switch:
         return DiskLayer(self._store, self._header, offset, entries, what=what, kept=self._kept)
 
     def _new_l1(self, entries: int) -> int:
-        """Take clusters for an L1 table of so many entries; returns the first."""
+        """Allocate clusters for an L1 table with that many entries; return the first."""
         length = l1_length(self._header, entries)
         return self._counts.take(length) if length else 0
 
@@ -57,7 +57,7 @@ class Switch:
             write_l1(self._store, self._header, cluster, l1)
 
     def _flag_l1(self, l1: array[int]) -> None:
-        """Give the entries of l1, offsets without flags, the copied flag where their table is counted once."""
+        """Give the entries of l1, offsets without flags, the copied flag if their table is counted once."""
         for index, offset in enumerate(l1):
             if offset and self._counts.get(offset >> self._header.cluster_bits) == 1:
                 l1[index] = offset | layout.COPIED
@@ -65,7 +65,7 @@ class Switch:
     def _publish(
         self, l1_cluster: int, l1: array[int], extensions: dict[int, bytes] | None = None, /, **fields: int
     ) -> None:
-        """Make the changed image the image; extensions are as for SwitchedRefcounts.publish()."""
+        """Put the changed image into effect; extensions are as for SwitchedRefcounts.publish()."""
         self._write_l1(l1_cluster, l1)
         if self._header.version >= 3:
             kept = layout.AUTOCLEAR_BITMAPS

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Clusters that are marked zero become unmapped, or hold zeros: version 2 cannot mark them.
+"""Replace clusters that are marked zero by unmapped ones, or by stored zeros: version 2 cannot mark them.
 
-A table is changed once for all layers that share it, and what is new is counted as often as the table.
+A table is changed once for all layers that share it, and new clusters are counted as often as the table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def store_zero_clusters(store: Store) -> None:
-    """Let no cluster of the image in store, or of its snapshots, be marked zero; it shows the same. Durable on return.
+    """Remove the zero marks of all clusters of the image in store and of its snapshots; the contents stay. Durable.
 
-    Where there is a backing file, zeros are stored instead. The image is of version 3 and has no subclusters and no
+    If there is a backing file, zeros are stored instead. The image is of version 3 and has no subclusters and no
     external data file. Raises InvalidImageError, UnsupportedImageError and StorageError; then nothing was changed.
     """
     _Storing(store).run()
@@ -40,8 +40,8 @@ class _Storing(Switch):
             what = f"the L1 table of snapshot {snapshot.id}"
             self._layers.append(self._layer(snapshot.l1_table_offset, snapshot.l1_size, what=what))
         self._active_tables = {cluster for _, cluster in self._active.tables()}
-        self._new: dict[int, int] = {}  # the cluster of a table: that of its changed copy
-        self._stored: dict[int, list[int]] = {}  # the cluster of a table: those that hold zeros now
+        self._new: dict[int, int] = {}  # maps the cluster of a table to that of its changed copy
+        self._stored: dict[int, list[int]] = {}  # maps the cluster of a table to those that store zeros now
 
     def run(self) -> None:
         shared = Counter(cluster for layer in self._layers for _, cluster in layer.tables())
@@ -64,7 +64,7 @@ class _Storing(Switch):
         self._publish(l1, active, **tables)
 
     def _tables_to_change(self) -> dict[int, tuple[DiskLayer, int]]:
-        """The clusters of tables with zero clusters, each with where it is first found."""
+        """The clusters of tables with zero clusters, each with its first occurrence."""
         seen: set[int] = set()
         found = {}
         for layer in self._layers:
@@ -92,12 +92,12 @@ class _Storing(Switch):
         return found
 
     def _flag_copy(self, cluster: int) -> None:
-        """Give the entries of a changed table, which is the disk's alone, their copied flags."""
+        """Set the copied flags of the entries of a changed table that only the disk uses."""
         raw = read_bytes(self._store, cluster << self._header.cluster_bits, self._header.cluster_size)
         self._write_l2(cluster, with_flags(numbers(raw), self._header, self._counts))
 
     def _change(self, cluster: int, words: array[int]) -> None:
-        """Write the changed copy of a table, and the zeros that it refers to, which nothing else refers to yet."""
+        """Write the changed copy of a table, and its zeros, which have no other references yet."""
         counts, bits = self._counts, self._header.cluster_bits
         zeros = bytes(self._header.cluster_size)
         self._stored[cluster] = []
@@ -117,7 +117,7 @@ class _Storing(Switch):
         self._write_l2(self._new[cluster], words)
 
     def _count(self, cluster: int, words: array[int], times: int) -> None:
-        """Count what is new of a table as often as the table, and what it referred to as often less."""
+        """Count a table's new references as often as the table, and lower its old ones as often."""
         counts = self._counts
         for _ in range(times - 1):
             for new in (self._new[cluster], *self._stored[cluster]):
@@ -128,7 +128,7 @@ class _Storing(Switch):
                 counts.lower(first, number)
 
     def _snapshot_fields(self) -> dict[str, int]:
-        """Write the snapshots' L1 tables and their table to new clusters; returns the header's fields about it."""
+        """Write the snapshots' L1 tables and their table to new clusters; return their fields of the header."""
         if not self._entries:
             return {}
         table = bytearray()
@@ -153,7 +153,7 @@ class _Storing(Switch):
                 self._counts.lower(*layer.l1_clusters)
 
     def _renamed(self, layer: DiskLayer) -> array[int]:
-        """The layer's L1 entries, without flags, that name the changed tables."""
+        """The layer's L1 entries, without flags, that refer to the changed tables."""
         l1, bits = layer.l1[:], self._header.cluster_bits
         for index, cluster in layer.tables():
             if cluster in self._new:
@@ -166,7 +166,7 @@ def _is_zero(entry: int) -> bool:
 
 
 def _only_zero(words: array[int]) -> array[int]:
-    """The words of a table, of which only the zero clusters are left."""
+    """The words of a table reduced to its zero clusters."""
     left = words[:]
     for index, entry in enumerate(left):
         if not _is_zero(entry):

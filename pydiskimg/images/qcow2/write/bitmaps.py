@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The dirty bitmaps of an image that is being written: what is written to its disk is recorded in them.
+"""The dirty bitmaps of an image that is being written: they record the writes to its disk.
 
     in the file   | not in use |  in use, may miss changes  | not in use |
                   open         first write                  flush()      first write after it ...
 
-A program that ends in between leaves them in use, as QEMU does: they are then known to miss something.
+If the program ends in between, they stay in use, as with QEMU: they are then known to be incomplete.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class RecordedBitmaps(BitmapSet):
         self._is_begun = self._must_write = False
 
     def begin(self, size: int | None = None) -> None:
-        """Before the first change of the disk: let the file say that the bitmaps may miss changes; durable.
+        """Before the first change of the disk: mark the bitmaps in the file as possibly incomplete; durable.
 
-        size is what the disk is about to have; raises as check_size().
+        size is the disk's future size; raises as check_size().
         """
         if size is not None:
             self.check_size(size)
@@ -43,7 +43,7 @@ class RecordedBitmaps(BitmapSet):
             self._is_begun = True
 
     def record(self, start: int, end: int) -> None:
-        """Before [start, end) of the disk is written: set the bits about it in all bitmaps that are enabled."""
+        """Before [start, end) of the disk is written: set its bits in all enabled bitmaps."""
         self.begin()
         for contents in self.recorded:
             contents.set_range(start, end)
@@ -57,7 +57,7 @@ class RecordedBitmaps(BitmapSet):
         self._must_write = True
 
     def save(self) -> bool:
-        """Make what changed part of the image, durable; the disk is already. True where clusters were let go."""
+        """Make the changes part of the image, durable; the disk already is. True if clusters were released."""
         if not self._is_begun and not self._must_write:
             return False
         if not self.is_changed and not self._must_write:

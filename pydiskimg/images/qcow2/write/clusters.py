@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Clusters are read, written (in place, to new clusters, compressed) and zeroed, those of one L2 table at a time."""
+"""Read, write (in place, to new clusters, compressed) and zero clusters, those of one L2 table at a time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class ClusterWriter:
-    """Reads and writes in one image; the clusters that a call names are its caller's alone meanwhile, by ranges.
+    """Reads and writes in one image; the caller must lock the clusters of a call in ranges.
 
-    lock guards guest_map and packing. compress is for whole clusters that are not mapped yet. data_file is where the
-    clusters of data are, of an image that keeps them outside; nothing is written there after the disk's end. size is
-    the disk's, in bytes, and changes with it.
+    lock guards guest_map and packing. compress is for whole clusters that are not mapped yet. data_file has the
+    clusters of data, if the image keeps them outside; nothing is written there after the disk's end. size is the
+    disk's, in bytes, and changes with it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ClusterWriter:
         self._header = header
         self._version = header.version
         self._backing = backing
-        self.backed = 0 if backing is None else backing.size  # bytes that may show through, if need be later
+        self.backed = 0 if backing is None else backing.size  # bytes that may become visible if necessary later
         self.keeps_zeros = False
         self._cluster_size = header.cluster_size
         self._store = store
@@ -60,9 +60,9 @@ class ClusterWriter:
         self._reader: ClusterReader | None = None
 
     def read(self, cluster: int, entries: array[int] | None, start: int, view: memoryview) -> None:
-        """Fill view from start of the disk on, in the clusters from cluster on, which entries map."""
+        """Fill view from start of the disk on, in the clusters from cluster on, mapped by entries."""
         if self._reader is None:
-            # Only here: most images that are written are new, and not read.
+            # Imported here: most images that are written are new, and not read.
             from pydiskimg.images.qcow2.cluster_reader import ClusterReader
             from pydiskimg.images.qcow2.compressed import ClusterDecoder
 
@@ -72,11 +72,11 @@ class ClusterWriter:
         self._reader.read(self._map.runs(cluster, entries, start, start + len(view)), start, view)
 
     def after_releases(self) -> None:
-        """Follow clusters that became free."""
+        """Note that clusters became free."""
         self._packing.after_releases()
 
     def write(self, cluster: int, count: int, start: int, view: memoryview) -> None:
-        """Write view at start, inside of count clusters of one table: ragged ends first, then the rest at once."""
+        """Write view at start, inside count clusters of one table: unaligned ends first, then the rest at once."""
         size = self._cluster_size
         first, end = cluster * size, (cluster + count) * size
         stop = start + len(view)
@@ -93,9 +93,9 @@ class ClusterWriter:
             self._write_whole(cluster, view)
 
     def zero(self, start: int, end: int) -> None:
-        """Zero [start, end): whole clusters by their entries, the rest of others by writing where there is data.
+        """Zero [start, end): whole clusters by their entries, parts of others by writing if they have data.
 
-        A data file that is a raw image of the disk, too, is zeroed itself; what no entry maps reads as zero.
+        A data file that is also a raw image of the disk is zeroed itself; unmapped clusters read as zero.
         """
         if self._data_file is not None and self._header.data_file_raw:
             self._data_file.zero(start, end - start)
@@ -161,7 +161,7 @@ class ClusterWriter:
         return min(self._cluster_size, self.size - cluster * self._cluster_size)
 
     def _whole(self, cluster: int, entries: array[int] | None) -> bytearray:
-        """What the disk shows in a cluster, zeros after its end."""
+        """The disk's bytes of a cluster, zeros after its end."""
         whole = bytearray(self._cluster_size)
         self.read(cluster, entries, cluster * self._cluster_size, memoryview(whole)[: self._known(cluster)])
         return whole
@@ -182,7 +182,7 @@ class ClusterWriter:
                 self._write_data(first * size, view[: count * size])
                 with self._lock:
                     self._map.put(cluster, self._words.data(first, count))
-            except Exception:  # after a signal they may be mapped or not: better wasted
+            except Exception:  # after a signal they may or may not be mapped: wasting them is safer
                 with self._lock:
                     self._map.release(first, count)
                 raise
@@ -194,18 +194,18 @@ class ClusterWriter:
             return self._map.allocate(cluster, most)
 
     def _write_data(self, host: int, view: memoryview) -> None:
-        """Write to a host offset; the padding of the disk's last cluster has no room in an external data file."""
+        """Write to a host offset; the padding of the disk's last cluster is not written to an external data file."""
         self._data.write(host, view if self._data_file is None else view[: max(0, self.size - host)])
 
     def _write_compressed(self, compress: Compress, cluster: int, view: memoryview) -> None:
-        """Store clusters compressed: nothing for zeros, as they are those that do not become smaller."""
+        """Store clusters compressed; zeros, which are those that do not shrink, are not stored."""
         size = self._cluster_size
         indices: list[int] = []
         pieces: list[bytes] = []
         kept: list[int] = []
         for index in range(len(view) // size):
             part = view[index * size : (index + 1) * size]
-            # Version 2 has no entry for zeros in front of a backing file: there they are compressed like all else.
+            # Version 2 has no entry for zeros over a backing file: there they are compressed like all others.
             is_left_out = not self.keeps_zeros and (self._version >= 3 or not self._has_backing(cluster + index))
             if is_left_out and self._zeros == part:
                 continue
@@ -223,7 +223,7 @@ class ClusterWriter:
             self._write_standard(cluster + index, view[index * size : end * size])
 
     def _write_packed(self, cluster: int, indices: list[int], pieces: list[bytes]) -> list[int]:
-        """Returns the indices of clusters whose host offset no entry for a compressed cluster can name."""
+        """Return the indices of clusters whose host offset does not fit in an entry for a compressed cluster."""
         with self._lock:
             self._make_room()
             offsets = self._packing.offsets_for([len(piece) for piece in pieces])
@@ -251,7 +251,7 @@ class ClusterWriter:
                 self._packing.take_back(offsets[number], len(pieces[number]))
 
     def _zero_partial(self, start: int, end: int) -> None:
-        """Zero bytes inside of one cluster."""
+        """Zero bytes inside one cluster."""
         cluster, inside = divmod(start, self._cluster_size)
         with self._lock:
             entries = self._map.entries(cluster, 1)
@@ -288,7 +288,7 @@ class ClusterWriter:
             self._write_standard(cluster, view)
 
     def _has_backing(self, cluster: int) -> bool:
-        """True when something may shine through an unmapped cluster."""
+        """True if other bytes may be visible through an unmapped cluster."""
         return cluster * self._cluster_size < self.backed
 
     def _make_room(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An empty qcow2 image: the header, the refcounts of what is there, and an L1 table that maps nothing yet.
+"""Make an empty qcow2 image: the header, the refcounts of its clusters, and an L1 table that maps nothing yet.
 
 cluster 0   1                    1 + T              1 + T + B        end
 | header  | refcount table (T) | refcount blocks (B) | L1 table (L) |
@@ -51,9 +51,9 @@ _Fields = namedtuple(
 )
 
 
-# dataclasses take longer to import than an empty image takes to make.
+# importing dataclasses takes longer than making an empty image.
 class Plan(_Fields):
-    """What a new image's header says. size is bytes, a multiple of 512; l1_size is entries; the rest is bytes.
+    """The contents of a new image's header. size is bytes, a multiple of 512; l1_size is entries; the rest is bytes.
 
     extensions are packed header extensions, the first ones after the header.
     """
@@ -71,11 +71,10 @@ def create_qcow2(
 ) -> None:
     """Lay out an empty image of a virtual disk of size bytes, rounded up to 512 as QEMU does, at the store's start.
 
-    What the store held there is overwritten; the header goes last, after everything else is durable, and is durable
-    itself on return. backing_file and backing_format are only recorded: nothing is opened here. options are those of
-    ChosenOptions.
-    Raises DoesNotFitError when such clusters cannot map that size, UnsupportedImageError for options that do not
-    exist or go together, StorageError when the store cannot be written.
+    The store's contents there are overwritten; the header is written last, after everything else is durable, and is
+    durable itself on return. backing_file and backing_format are only recorded: no file is opened here. options are
+    those of ChosenOptions. Raises DoesNotFitError if such clusters cannot map that size, UnsupportedImageError for
+    options that do not exist or cannot be combined, StorageError when the store cannot be written.
     """
     chosen = chosen_options(store.name, options)
     if backing_file and chosen.data_file_raw:
@@ -120,7 +119,7 @@ def create_qcow2(
 
 
 def pack_header(plan: Plan, *, name: str) -> bytes:
-    """Return the bytes of the first cluster's beginning: header, extensions, the backing file's name.
+    """Return the beginning of the first cluster: header, extensions, the backing file's name.
 
     Raises UnsupportedImageError when they do not fit into one cluster; name is for its text.
     """
@@ -138,7 +137,7 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
     start = header_length(plan)
     end = layout.EXTENSION.pack(type=layout.EXTENSION_END)
     if start + len(extensions + names + end + plan.backing_file) > plan.cluster_size:
-        names = b""  # a convenience only
+        names = b""  # only a convenience
     extensions += names + end
     backing_offset = start + len(extensions) if plan.backing_file else 0
     header: bytes = _fields(plan, backing_offset) + extensions + plan.backing_file

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An image that keeps its clusters of data in another file: what is flushed, and in which order."""
+"""An image that keeps its clusters of data in another file: both are flushed in the right order."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydiskimg.startup import Protocol
 
 
 class DataFile(Disk, Protocol):
-    """The external data file of an image: a Disk that becomes as large as the image's disk does."""
+    """The external data file of an image: a Disk that grows with the image's disk."""
 
     def grow(self, size: int) -> None:
-        """Make it size bytes long where it is shorter; what is new reads as zero."""
+        """Extend it to size bytes if it is shorter; the new part reads as zero."""
 
 
 class StoreWithData(Store):
@@ -39,6 +39,6 @@ class StoreWithData(Store):
         self._store.flush()
 
     def drop_cache(self) -> None:
-        """Make the next reads come from the devices where the system can do that."""
+        """Make the next reads come from the devices if the system can do that."""
         self._data_file.drop_cache()
         self._store.drop_cache()

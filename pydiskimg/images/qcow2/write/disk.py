@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A qcow2 image as a Disk: written at random, by whichever program it was made."""
+"""A qcow2 image as a Disk: random writes to an image made by any program."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.write.data_file import DataFile
     from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
 
-_SMALLEST_UNIT = 4 << 10  # zeros are not looked for in less
+_SMALLEST_UNIT = 4 << 10  # zeros are not searched in less
 
 
 class Qcow2Disk(Disk):
     """A Disk over a qcow2 image in a Store; both stay the caller's. Made by open_qcow2_disk().
 
-    Safe from several threads; the image is whole whenever the machine stops, and holds all that was written before the
-    last flush(). Memory is bounded: some 32 MiB of tables, the L1 and the refcount table, and the bits of bitmaps.
+    Safe from several threads; the image is consistent whenever the machine stops, and contains all data written before
+    the last flush(). Memory is bounded: about 32 MiB of tables, the L1 and the refcount table, and the bits of bitmaps.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Qcow2Disk(Disk):
 
     @property
     def _clusters(self) -> ClusterWriter:
-        """What reads and writes clusters, made when it is first needed: another size needs none."""
+        """The reader and writer of clusters, made on first use: changing the size does not need it."""
         if self._writer is None:
             with self._lock:
                 self._writer = self._writer or self._new_writer()
@@ -114,7 +114,7 @@ class Qcow2Disk(Disk):
 
     @property
     def has_raw_data_file(self) -> bool:
-        """True when the external data file is at the same time a raw image of the disk."""
+        """True if the external data file is also a raw image of the disk."""
         return bool(self._raw_bit)
 
     @property
@@ -122,7 +122,7 @@ class Qcow2Disk(Disk):
         return self._unit
 
     def extents(self) -> Iterator[Extent]:
-        """Yield the extents; what is not stored is DATA as far as there is a backing file, and a HOLE beyond."""
+        """Yield the extents; unallocated parts are DATA up to the size of the backing file, and a HOLE beyond."""
         from pydiskimg.images.qcow2.write.disk_extents import disk_extents
 
         self._require_open()
@@ -177,10 +177,10 @@ class Qcow2Disk(Disk):
             self._pad()
             self._map.flush()
             if self._bitmaps is not None and self._bitmaps.save():
-                self._map.flush()  # what they had is free
+                self._map.flush()  # their former clusters are free
 
     def give_back(self) -> None:
-        """Flush, and make holes in the image's file of all its clusters that are free."""
+        """Flush, and make holes in the image's file for all its free clusters."""
         self.flush()
         with self._lock:
             self._refcounts.give_back(0, -(-self._store.size // self.cluster_size))
@@ -196,19 +196,19 @@ class Qcow2Disk(Disk):
         return self._bitmaps
 
     def close(self) -> None:
-        """Refuse everything from now on: the store goes, which stays the caller's; flushes nothing."""
+        """Refuse all further calls: the store, which stays the caller's, will be closed; flushes nothing."""
         self._closed = True
 
     def will_stand_on(self, size: int) -> None:
-        """Store zeros so that they hide another backing file, of size bytes, which the image is going to name."""
+        """Store zeros so that they hide another backing file, of size bytes, which the image will get."""
         self._clusters.backed = max(self._clusters.backed, size)
 
     def keep_zeros(self) -> None:
-        """Store zeros that write() gets as they are, compressed where all else is."""
+        """Store zeros of write() unchanged, or compressed if all other data are."""
         self._clusters.keeps_zeros = True
 
     def forbid_writing(self) -> None:
-        """Refuse what changes the image, as the store was opened for reading only."""
+        """Refuse changes of the image, because the store was opened for reading only."""
         self._read_only = True
 
     def drop_cache(self) -> None:
@@ -218,9 +218,9 @@ class Qcow2Disk(Disk):
         self._store.drop_cache()
 
     def grow(self, size: int) -> None:
-        """Make the virtual disk size bytes large, rounded up to 512, where it is smaller; what is new reads as zero.
+        """Extend the virtual disk to size bytes, rounded up to 512, if it is smaller; the new part reads as zero.
 
-        Nothing else may be called meanwhile. Raises DoesNotFitError when clusters of this size cannot map so much.
+        No other method may be called meanwhile. Raises DoesNotFitError if clusters of this size cannot map so much.
         """
         self._require_open(writing=True)
         size, old = round_size(size), self.size
@@ -241,8 +241,8 @@ class Qcow2Disk(Disk):
                     f"{self.name}: cannot be made larger: the state of a saved machine lies beyond the disk's end; "
                     "delete the snapshot that it belongs to"
                 )
-        # What lies beyond the old end in its table, and in the backing file, is zero before the header tells of the new
-        # size: a crash must not show it.
+        # Bytes beyond the old end in its table and in the backing file are zeroed before the header has the new size: a
+        # crash must not show them.
         span = self._map.entries_per_table * self.cluster_size
         backing_size = self.backing.size if self.backing is not None else 0
         end = min(size, max(used * span, backing_size))
@@ -263,10 +263,10 @@ class Qcow2Disk(Disk):
             self.bitmaps.resize(size)
 
     def preallocate(self, offset: int, length: int, *, full: bool = False) -> None:
-        """Store whole clusters around [offset, offset + length) as zeros where nothing was written yet; see flush().
+        """Store whole clusters around [offset, offset + length) as zeros if nothing was written yet; see flush().
 
-        The file becomes longer without being written, or is written where full. What was zeroed is stored, too; what a
-        backing file shows there is hidden. Raises as write().
+        The file is extended without being written, or written if full is set. Zeroed clusters are stored, too; the
+        backing file is hidden there. Raises as write().
         """
         self._require_open(writing=True)
         check_range(self, offset, length)
@@ -291,7 +291,7 @@ class Qcow2Disk(Disk):
             self._writer.size = size
 
     def _is_unmapped(self, start: int, end: int) -> bool:
-        """True when no entry maps any cluster of [start, end), which one L2 table covers."""
+        """True if no entry maps any cluster of [start, end), which is in the range of one L2 table."""
         first = start // self.cluster_size
         with self._lock:
             return not any(self._map.entries(first, -(-end // self.cluster_size) - first) or ())
@@ -323,7 +323,7 @@ class Qcow2Disk(Disk):
             offset = stop
 
     def _begin(self) -> None:
-        """Before the first change: what only a program that knows an autoclear bit keeps right is no longer."""
+        """Before the first change: clear the autoclear bits of unknown features, whose data become invalid."""
         if self.data_file is not None and self.data_file.size < self.size:
             self.data_file.grow(self.size)
         if not self._autoclear:
@@ -334,7 +334,7 @@ class Qcow2Disk(Disk):
             self._autoclear = 0
 
     def _pad(self) -> None:
-        """Let the file end with a cluster, so that the last one can be read whole."""
+        """Let the file end with a cluster, so that the last one can be read completely."""
         end = self._refcounts.end * self.cluster_size
         if self._store.size < end:
             self._store.write(end - 1, b"\0")
@@ -345,10 +345,10 @@ def open_qcow2_disk(
 ) -> Qcow2Disk:
     """Return the virtual disk of the qcow2 image in store, to be read and written.
 
-    backing and data_file are what the image names, to be handed in; both stay the caller's. The data file is made as
-    large as the disk when something is written. compress compresses whole
-    clusters that write() gets where nothing is mapped yet; everything else is stored as it is.
-    Raises InvalidImageError, UnsupportedImageError for what is not written here, StorageError.
+    backing and data_file are the files that the image names, opened by the caller, who keeps them. The data file is
+    extended to the disk's size at the first write. compress compresses whole clusters that write() gets where nothing
+    is mapped yet; all others are stored uncompressed. Raises InvalidImageError, UnsupportedImageError for an image that
+    cannot be written here, StorageError.
     """
     header = read_header(store)
     require_changeable(header, store.name)
@@ -364,7 +364,7 @@ def open_qcow2_disk(
 
 
 def require_compressible(name: str, *, has_data_file: bool) -> None:
-    """Raise UnsupportedImageError where clusters cannot be compressed; name is the image's, for the text."""
+    """Raise UnsupportedImageError if clusters cannot be compressed; name is the image's, for the text."""
     if has_data_file:
         raise UnsupportedImageError(
             f"{name}: an external data file has no compressed clusters; leave out the compression or the data file"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def disk_extents(
     guest_map: GuestMap, lock: LockType, *, size: int, subcluster_size: int, backing_size: int
 ) -> Iterator[Extent]:
-    """Yield the extents of a disk of size bytes; what is not stored is DATA up to backing_size, and a HOLE beyond.
+    """Yield the extents of a disk of size bytes; unallocated parts are DATA up to backing_size, and a HOLE beyond.
 
     lock guards guest_map.
     """
@@ -38,7 +38,7 @@ def _parts(guest_map: GuestMap, lock: LockType, size: int, subcluster_size: int,
 
 
 def _split(run: MixedRun, subcluster_size: int) -> Iterator[Run]:
-    from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
+    from pydiskimg.images.qcow2.mixed_runs import split  # imported here: few images have subclusters
 
     return split(run, subcluster_size)
 

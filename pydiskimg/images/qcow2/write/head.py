@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Store
 
-# What changes, or is needed to open the image, comes into the first sector where it has room; a convenience last.
+# Changing data, and data needed to open the image, go into the first sector if they fit; conveniences are last.
 _FIRST = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_DATA_FILE, layout.EXTENSION_BITMAPS)
 _LAST = (layout.EXTENSION_FEATURE_NAMES,)
 
@@ -29,7 +29,7 @@ _FEATURES = (
 
 
 def change_header(store: Store, **fields: int) -> None:
-    """Change fields of an image's header, all of them by one write into one sector."""
+    """Change fields of an image's header, all of them by one write to one sector."""
     raw = bytearray(layout.HEADER.size)
     store.read_into(0, raw)
     layout.HEADER.put(raw, fields)
@@ -39,11 +39,10 @@ def change_header(store: Store, **fields: int) -> None:
 def replace_head(
     store: Store, header: Header, extensions: dict[int, bytes], backing_file: bytes | None, /, **fields: int
 ) -> None:
-    """Give the image other extensions, fields, and backing file (None: as it is), by one write; not durable on return.
+    """Give the image other extensions, fields, and backing file (None: unchanged), by one write; not durable on return.
 
-    header is what was read of the image; a field version makes the header one of the other version. The feature names
-    are left out where they have no room. Raises UnsupportedImageError where the rest has none in the first cluster;
-    then nothing was written.
+    header is the present header; a field version changes its version. The feature names are left out if they do not
+    fit. Raises UnsupportedImageError if the rest does not fit in the first cluster; nothing was written then.
     """
     name = (header.backing_file or b"") if backing_file is None else backing_file
     head = bytearray(min(header.cluster_size, store.size))
@@ -56,14 +55,14 @@ def replace_head(
             f"{store.name}: the header's extensions and the backing file's name do not fit into a cluster of "
             f"{header.cluster_size} bytes; convert the image to larger clusters"
         )
-    # What the old header had beyond the new one's end is overwritten, too.
+    # The part of the old header beyond the new one's end is overwritten, too.
     end = len(head.rstrip(b"\0")) if header.cluster_size > layout.SECTOR else len(head)
     length = -(-max(end, len(new)) // layout.SECTOR) * layout.SECTOR
     store.write(0, new.ljust(length, b"\0"))
 
 
 def switch_head(store: Store, header: Header, extensions: dict[int, bytes] | None, /, **fields: int) -> None:
-    """Give the image fields, and extensions where not None, once all that was written before is durable; durable too.
+    """Change fields, and extensions if not None, once all earlier writes are durable; durable on return.
 
     Raises as replace_head().
     """
@@ -95,7 +94,7 @@ def _length(header: Header, version: int) -> int:
 def _packed(
     header: Header, old: bytes, extensions: dict[int, bytes], name: bytes, fields: dict[str, int]
 ) -> bytes | None:
-    """The header with its extensions and the name; None where it is longer than a cluster."""
+    """The header with its extensions and the name; None if it is longer than a cluster."""
     for kinds in (_in_order(extensions), [kind for kind in _in_order(extensions) if kind not in _LAST]):
         packed = b"".join(pack_extension(kind, extensions[kind]) for kind in kinds)
         packed += layout.EXTENSION.pack(type=layout.EXTENSION_END)

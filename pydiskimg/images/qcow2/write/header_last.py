@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A new image whose header is held back until everything else is there."""
+"""A new image whose header is held back until everything else is written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydiskimg.protocols import Buffer, Store, WritableBuffer
 class UnpublishedStore(Store):
     """A Store that keeps the first head_size bytes in memory and passes the rest on to store, which it does not own.
 
-    An interrupted image has no header, so nothing but publish() has to be durable: flush() does nothing, and no
-    order is kept. The old head of the store is wiped, durably, before the first byte goes anywhere.
+    An interrupted image has no header, so only publish() must be durable: flush() does nothing, and writes are not
+    ordered. The old head of the store is wiped, durably, before the first write.
     """
 
     name: str
@@ -52,19 +52,19 @@ class UnpublishedStore(Store):
             self._store.flush()
 
     def drop_cache(self) -> None:
-        """Make the next reads come from the device where the system can do that."""
+        """Make the next reads come from the device if the system can do that."""
         self._store.flush()
         self._store.drop_cache()
 
     def publish(self) -> None:
-        """Make everything durable, then the head. From here on it is a Store like any other."""
+        """Make everything durable, then the head. From then on it is a Store like any other."""
         self._store.flush()
         self._store.write(0, self._head)
         self._store.flush()
         self._published = True
 
     def _split(self, offset: int, length: int) -> int:
-        """How many of the bytes from offset on are in the head."""
+        """The number of the bytes from offset on that are in the head."""
         if self._published:
             return 0
         return max(0, min(length, len(self._head) - offset))

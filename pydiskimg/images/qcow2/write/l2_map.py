@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The L1 and L2 tables of an image that is being written, and the order in which changes reach the file.
+"""The L1 and L2 tables of an image that is being written, and the order in which changes are written.
 
-commit() makes every change so far part of the image, and keeps it whole if the machine stops at any moment:
+commit() makes every change so far part of the image, which stays consistent if the machine stops at any moment:
 
-    data, reference counts, new tables   nothing refers to them yet
+    data, reference counts, new tables   not referred to yet
     -- flush --
-    L2 tables                            refer to what is durable
+    L2 tables                            refer to durable data
     -- flush --
     L1 entries                           refer to L2 tables that are durable
     -- flush --
-    lower reference counts               of what nothing refers to any more
+    lower reference counts               of clusters without references
 
-Between two commits the file's tables are as the last one left them: clusters that were let go are not used again
-before the next.
+Between two commits the file's tables do not change: released clusters are not used again before the next one.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ COPIED = layout.COPIED  # the reference count is one: may be written in place
 
 
 class GuestMap:
-    """Where the clusters of the virtual disk are. Its caller holds the lock.
+    """The locations of the clusters of the virtual disk. Its caller holds the lock.
 
-    Entries come and go as arrays of 64-bit numbers, as the specification's "L2 table entry" has them: one for a
-    cluster, or two (see words). data_file is where the clusters of data are, of an image that keeps them outside.
-    on_release is called after clusters became free. Every method may raise InvalidImageError and StorageError.
+    Entries are passed as arrays of 64-bit numbers, as in the specification's "L2 table entry": one for a cluster, or
+    two (see words). data_file has the clusters of data, if the image keeps them outside. on_release is called after
+    clusters became free. Every method may raise InvalidImageError and StorageError.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class GuestMap:
 
     @property
     def is_crowded(self) -> bool:
-        """True when commit() should be called before more is changed."""
+        """True if commit() should be called before further changes."""
         return self._l2.is_crowded or self._refcounts.is_crowded
 
     @property
     def is_empty(self) -> bool:
-        """True when nothing is mapped at all."""
+        """True if nothing is mapped at all."""
         return not any(self._l1)
 
     @property
@@ -96,11 +95,11 @@ class GuestMap:
         return len(self._l1)
 
     def has_table(self, index: int) -> bool:
-        """True when there is an L2 table under L1 entry index."""
+        """True if L1 entry index has an L2 table."""
         return bool(self._l1[index] & layout.ENTRY_OFFSET)
 
     def entries(self, cluster: int, count: int) -> array[int] | None:
-        """The entries of guest clusters that one L2 table maps; None when there is no such table."""
+        """The entries of guest clusters in one L2 table; None if there is no such table."""
         index, at = divmod(cluster, self.entries_per_table)
         table = self._table(index)
         if table is None:
@@ -113,7 +112,7 @@ class GuestMap:
         return found
 
     def entries_to_write(self, cluster: int, count: int) -> array[int] | None:
-        """As entries(); those that are to be written in place name no tables of the image itself."""
+        """As entries(); entries to be written in place must not refer to tables of the image itself."""
         found = self.entries(cluster, count)
         if self._data_file is not None:
             return found
@@ -128,10 +127,10 @@ class GuestMap:
         return found
 
     def runs(self, cluster: int, entries: array[int] | None, start: int, end: int) -> Iterator[Run]:
-        """Yield the runs of [start, end) (bytes), which lies in the clusters that entries, those from cluster on, map.
+        """Yield the runs of [start, end) (bytes) in the clusters from cluster on, which entries map.
 
-        None for entries is what entries() gives where nothing is mapped. Clusters whose subclusters differ are MIXED.
-        This may be called without the lock.
+        entries is None if nothing is mapped. Clusters with mixed subclusters are MIXED. This may be called without the
+        lock.
         """
         from pydiskimg.images.qcow2.runs import HOLE, Run
         from pydiskimg.images.qcow2.runs_in_table import runs_in_table
@@ -142,25 +141,25 @@ class GuestMap:
         yield from runs_in_table(self.words.table(entries), self._header, start, start - (cluster << self._bits), end)
 
     def allocate(self, cluster: int, most: int) -> tuple[int, int]:
-        """Take 1 to most host clusters in a row for the guest clusters from cluster on; returns (first, number)."""
+        """Allocate 1 to most contiguous host clusters for guest clusters from cluster on; return (first, number)."""
         if self._data_file is not None:
-            return cluster, most  # there, each cluster has its own place
+            return cluster, most  # there, each cluster has a fixed location
         return self._refcounts.allocate(most)
 
     def release(self, first: int, count: int) -> None:
-        """Give back host clusters from allocate()."""
+        """Release host clusters from allocate()."""
         if self._data_file is None:
             self._refcounts.release(first, count)
 
     def put(self, cluster: int, new: array[int]) -> None:
-        """Map guest clusters, all in one L2 table; what they were mapped to, and are not any more, is let go."""
+        """Map guest clusters, all in one L2 table; their former clusters are released."""
         size, step = self._header.l2_entry_size, self.words.step
         old = self.entries(cluster, len(new) // step)
         if old is None and not any(new):
             return
         index, at = divmod(cluster, self.entries_per_table)
         table = self._table_to_write(index)
-        # Interrupted in between by a signal, this may leave something counted too often, never too seldom.
+        # If a signal interrupts this, a count may be too high, never too low.
         end = at * size + len(new) * layout.ENTRY_SIZE
         table.raw[at * size : end] = big_endian(new[:])
         self._l2.changed(table, at * size, end)
@@ -170,7 +169,7 @@ class GuestMap:
                 self.let_go(entry)
 
     def let_go(self, entry: int) -> None:
-        """Release what an L2 entry refers to."""
+        """Release the reference of an L2 entry."""
         if entry & layout.L2_COMPRESSED:
             offset, length = self._compressed_at(entry)
             first = offset >> self._bits
@@ -179,7 +178,7 @@ class GuestMap:
             self._refcounts.release((entry & layout.ENTRY_OFFSET) >> self._bits)
 
     def compressed_entry(self, offset: int, length: int) -> int | None:
-        """The L2 entry of compressed data; None when its host offset is too high for one."""
+        """The L2 entry of compressed data; None if its host offset is too high for one."""
         if (offset + length) >> self._offset_bits:
             return None
         sectors = (offset + length - 1) // layout.SECTOR - offset // layout.SECTOR
@@ -211,10 +210,10 @@ class GuestMap:
             self._on_release()
 
     def grow(self, size: int, l1_size: int) -> None:
-        """Change the size in the header to size bytes, with l1_size L1 entries or more; durable on return.
+        """Set the size in the header to size bytes, with l1_size L1 entries or more; durable on return.
 
-        That the clusters of the old L1 table are free is written by the next commit(). After an error the L1 table is
-        the one that the header named before, and it may be tried again.
+        The next commit() frees the clusters of the old L1 table. After an error the L1 table is still the old one, and
+        the call may be repeated.
         """
         self.flush()
         if l1_size <= len(self._l1):
@@ -233,12 +232,12 @@ class GuestMap:
             self._on_release()
 
     def clear_cache(self) -> None:
-        """Forget what can be read again."""
+        """Drop cached data that can be read again."""
         self._l2.clear()
         self._refcounts.clear_cache()
 
     def _write_longer_l1(self, table: array[int]) -> int:
-        """Write an L1 table, which nothing names yet, to new clusters, durably; returns its offset."""
+        """Write an L1 table, not referred to yet, to new clusters, durably; return its offset."""
         length = -(-len(table) * layout.ENTRY_SIZE // self.cluster_size)
         cluster = self._refcounts.allocate_together(length)
         try:
@@ -258,7 +257,7 @@ class GuestMap:
             self._refcounts.protect(*clusters)
         for entry in self._l1:
             offset = entry & layout.ENTRY_OFFSET
-            if offset and offset < self._store.size:  # one that is not is refused when it is used
+            if offset and offset < self._store.size:  # an invalid one is refused when it is used
                 self._refcounts.protect(offset >> self._bits)
 
     def _l1_clusters(self) -> tuple[int, int] | None:
@@ -285,7 +284,7 @@ class GuestMap:
         return self._l2.get(offset)
 
     def _table_to_write(self, index: int) -> CachedTable:
-        """The L2 table, the image's own: a new one where there is none, a copy where a snapshot shares it."""
+        """The L2 table for changes: a new one if there is none, a copy if a snapshot shares it."""
         table = self._table(index)
         if table is not None and self._l1[index] & COPIED:
             return table
@@ -300,7 +299,7 @@ class GuestMap:
         return new
 
     def _check(self, cluster: int, entry: int, bitmap: int) -> None:
-        """Refuse an entry that contradicts the specification or names what the file does not have."""
+        """Refuse an entry that contradicts the specification or refers to bytes that the file does not have."""
         where = f"L2 entry of guest cluster {cluster}"
         if entry & layout.L2_COMPRESSED:
             offset, _ = self._compressed_at(entry)
@@ -327,7 +326,7 @@ class GuestMap:
             raise self._corrupt(f"{where}: has allocated subclusters, and the cluster has no host offset")
 
     def _check_host_offset(self, where: str, cluster: int, entry: int) -> None:
-        """As QEMU has it: what is written to one cluster would be another one's otherwise."""
+        """As in QEMU: otherwise a write to one cluster would change another one."""
         if self.words.has_host_offset(entry) and entry & layout.ENTRY_OFFSET != cluster << self._bits:
             raise self._corrupt(
                 f"{where}: is at 0x{entry & layout.ENTRY_OFFSET:x} of the external data file, expected "
@@ -342,6 +341,6 @@ class GuestMap:
 
 
 def _is_same_cluster(entry: int, new: int) -> bool:
-    """True when an entry that is replaced refers to the cluster that the new one refers to."""
+    """True if a replaced entry refers to the same cluster as the new one."""
     offset = entry & layout.ENTRY_OFFSET
     return bool(offset) and not (entry | new) & layout.L2_COMPRESSED and new & layout.ENTRY_OFFSET == offset

@@ -30,15 +30,15 @@ class L2Words:
         self._host_mask = layout.ENTRY_OFFSET | (layout.COPIED if header.has_data_file else 0)
 
     def data(self, first: int, count: int) -> array[int]:
-        """The words of count clusters from host cluster first on, each with one reference and all of it data."""
+        """The words of count clusters from host cluster first on, each with one reference, and all data."""
         size = self._size
         entries = range(first * size | layout.COPIED, (first + count) * size | layout.COPIED, size)
         return self._with_bitmaps(entries, ALLOCATED, count)
 
     def preallocated(self, first: int, old: array[int]) -> array[int]:
-        """The words of clusters that get host clusters from first on, and of which the old words told nothing more.
+        """The words of clusters that get host clusters from first on and had none before.
 
-        With subclusters they show what they did; without, they are data, and so is a raw data file as a whole.
+        With subclusters their contents do not change; without, they become data, as in a raw data file.
         """
         new = self.data(first, len(old) // self.step)
         if self.step > 1 and not self._is_raw:
@@ -50,25 +50,25 @@ class L2Words:
         return self._with_bitmaps(entries, 0, len(entries))
 
     def zero(self, count: int) -> array[int]:
-        """The words of clusters that read as zero whatever the backing file has."""
+        """The words of clusters that read as zero regardless of the backing file."""
         return array("Q", (layout.L2_ZERO,) if self.step == 1 else (0, ALL_ZERO)) * count
 
     def unmapped(self, count: int) -> array[int]:
-        """The words of clusters that show what the backing file has, or zeros."""
+        """The words of clusters that show the backing file, or zeros."""
         return array("Q", bytes(count * self.step * layout.ENTRY_SIZE))
 
     def is_in_place(self, entry: int) -> bool:
-        """True for a cluster that only this entry refers to, and that can be written where it is."""
+        """True for a cluster that only this entry refers to and that can be written in place."""
         if entry & layout.L2_COMPRESSED or not entry & layout.COPIED or not entry & self._host_mask:
             return False
         return self.step > 1 or not entry & layout.L2_ZERO
 
     def has_host_offset(self, entry: int) -> bool:
-        """True when the entry says where the cluster is, in whatever way it is read."""
+        """True if the entry has the location of the cluster, in whatever form."""
         return bool(entry & (self._host_mask | layout.L2_COMPRESSED))
 
     def table(self, words: array[int]) -> L2Table:
-        """The words of clusters in a row as a table with their kinds."""
+        """The words of consecutive clusters as a table with their kinds."""
         step = self.step
         if step == 1:
             kinds = bytes(map(self._kind, words))

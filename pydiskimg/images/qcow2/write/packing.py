@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compressed clusters lie in the file one after the other, byte by byte, whatever host clusters they are in.
+"""Compressed clusters are stored one after the other, byte by byte, across borders of host clusters.
 
     host clusters   |    1     |    2     |    3     |
     compressed      |aaaaabbbbb|bccddddddd|d.........      counts 2, 3, 1: how many touch each
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 
 class Packing:
-    """Where the next compressed cluster goes. Its caller holds the lock."""
+    """The location of the next compressed cluster. Its caller holds the lock."""
 
     def __init__(self, refcounts: Refcounts, cluster_size: int) -> None:
         self._refcounts = refcounts
         self._cluster_size = cluster_size
-        self._position = self._limit = 0  # the clusters from position to limit are ours
-        self._touched = 0  # how often the cluster that position is inside of is counted, at most
+        self._position = self._limit = 0  # the clusters from position to limit belong to the packing
+        self._touched = 0  # the highest possible count of the cluster that contains position
 
     def offsets_for(self, lengths: Sequence[int]) -> list[int]:
-        """Return an offset in the file for the data of each length, and count the clusters it touches.
+        """Return an offset in the file for the data of each length, and raise the counts of the clusters that it
+        touches.
 
         A length is from 1 to the cluster size.
         """
@@ -51,17 +52,17 @@ class Packing:
         return offsets
 
     def take_back(self, offset: int, length: int) -> None:
-        """Release what place() counted for data that could not be written after all."""
+        """Release the counts of place() for data that could not be written."""
         for cluster in self._clusters(offset, length):
             self._refcounts.release(cluster)
 
     def after_releases(self) -> None:
-        """Leave the cluster that was being filled when nothing in it is in use any more: it is free now."""
+        """Leave the partly filled cluster when none of it is in use any more: it is free now."""
         if self._position < self._limit and not self._refcounts.get(self._position // self._cluster_size):
             self._position = self._limit = self._touched = 0
 
     def _extend(self, length: int, fresh: set[int]) -> None:
-        """Take clusters for length bytes, after those that are there or somewhere else."""
+        """Allocate clusters for length bytes, after the current ones or elsewhere."""
         needed = length - (self._limit - self._position)
         first, count = self._refcounts.allocate(-(-max(needed, 1) // self._cluster_size))
         fresh.update(range(first, first + count))
@@ -93,7 +94,7 @@ class Packing:
 
 
 def joined(offsets: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, data) with pieces that follow each other directly in one."""
+    """Join pieces (offset, data) that are contiguous."""
     start = 0
     for index in range(1, len(offsets) + 1):
         if index == len(offsets) or offsets[index] != offsets[index - 1] + len(pieces[index - 1]):

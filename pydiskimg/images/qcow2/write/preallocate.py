@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Clusters for parts of the virtual disk that nothing was written to yet, as zeros."""
+"""Allocate clusters, as zeros, for unwritten parts of the virtual disk."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def preallocate_clusters(guest_map: GuestMap, cluster: int, count: int, allocate: Allocate) -> None:
-    """Give those of count guest clusters, all in one L2 table, that have no host offset new ones.
+    """Give new host clusters to those of count guest clusters, all in one L2 table, that have none.
 
-    They read as zero, or as before where they have subclusters. allocate(cluster, most) returns (first, number) of host
-    clusters that hold zeros, 1 to most, for the guest clusters from cluster on. The caller holds the lock.
+    They read as zero, or as before if they have subclusters. allocate(cluster, most) returns (first, number) of zeroed
+    host clusters, 1 to most, for the guest clusters from cluster on. The caller holds the lock.
     """
     words = guest_map.words
     entries = guest_map.entries(cluster, count) or words.unmapped(count)
@@ -42,7 +42,7 @@ def preallocate_clusters(guest_map: GuestMap, cluster: int, count: int, allocate
 
 
 def at_end_of(store: Store, refcounts: Refcounts, cluster_size: int, *, full: bool) -> Allocate:
-    """Allocate clusters at the end of the file, which reads as zero there unwritten; full writes the zeros."""
+    """Allocate clusters at the end of the file, where unwritten bytes read as zero; full writes the zeros."""
 
     def allocate(_: int, most: int) -> tuple[int, int]:
         first, count = refcounts.allocate_at_end(most)
@@ -55,7 +55,7 @@ def at_end_of(store: Store, refcounts: Refcounts, cluster_size: int, *, full: bo
 
 
 def inside(data_file: DataFile, size: int, cluster_size: int, *, full: bool) -> Allocate:
-    """Allocate clusters in the data file of a disk of size bytes, each where it is on the disk, and zero them."""
+    """Allocate clusters in the data file of a disk of size bytes, each at its offset on the disk, and zero them."""
 
     def allocate(cluster: int, most: int) -> tuple[int, int]:
         start, end = cluster * cluster_size, min(size, (cluster + most) * cluster_size)

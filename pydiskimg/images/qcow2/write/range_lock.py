@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ranges of the virtual disk that threads are at work in, so that none is changed under another's hands."""
+"""Locks for ranges of the virtual disk, so that threads do not change the same bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 
 class RangeLock:
-    """Readers of a range may be several; a writer has it alone. Ranges are [start, end) in bytes.
+    """A range may have several readers, or one writer. Ranges are [start, end) in bytes.
 
-    Each thread holds one range at a time. As many ranges are looked at as there are threads.
+    Each thread holds one range at a time, so there are at most as many ranges as threads.
     """
 
     def __init__(self) -> None:

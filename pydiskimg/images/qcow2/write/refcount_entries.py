@@ -13,7 +13,7 @@ _TYPE_CODES = {3: "B", 4: "H", 5: "I", 6: "Q"}
 
 
 class RefcountEntries:
-    """How numbers lie in a refcount block: big-endian, or below 8 bits in each byte from its lowest bit on."""
+    """The layout of numbers in a refcount block: big-endian, or below 8 bits in each byte from its lowest bit on."""
 
     def __init__(self, order: int) -> None:
         self.order = order
@@ -23,7 +23,7 @@ class RefcountEntries:
 
     @cached_property
     def _full(self) -> bytes:
-        """Below 8 bits: 0 for each byte value that has a zero entry in it."""
+        """Below 8 bits: 0 for each byte value that contains a zero entry."""
         bits = range(0, 8, 1 << self.order)
         return bytes(all(byte >> bit & self.largest for bit in bits) for byte in range(256))
 
@@ -32,7 +32,7 @@ class RefcountEntries:
         return cluster_size * 8 >> self.order
 
     def span(self, index: int, count: int = 1) -> tuple[int, int]:
-        """[low, high) of the bytes that entries [index, index + count) are in."""
+        """[low, high) of the bytes with the entries [index, index + count)."""
         return index << self.order >> 3, ((index + count << self.order) + 7) >> 3
 
     def get(self, raw: bytearray, index: int) -> int:
@@ -84,14 +84,14 @@ class RefcountEntries:
         return number.to_bytes(len(values) // count, "big")
 
     def are(self, raw: bytearray, index: int, count: int, value: int) -> bool:
-        """True when count entries have this value."""
+        """True if count entries have this value."""
         if self.order >= 3:
             low, high = self.span(index, count)
             return raw[low:high] == value.to_bytes(self._bytes, "big") * count
         return all(self.get(raw, at) == value for at in range(index, index + count))
 
     def first_zero(self, raw: bytearray, index: int) -> int:
-        """The first entry from index on that is zero; the number of entries when there is none."""
+        """The first entry from index on that is zero; the number of entries if there is none."""
         count = self.per_block(len(raw))
         if self.order >= 3:
             at = raw.find(self._zero, index * self._bytes)
@@ -121,7 +121,7 @@ class RefcountEntries:
         return count
 
     def last_used(self, raw: bytearray) -> int:
-        """The last entry that is not zero; -1 when there is none."""
+        """The last entry that is not zero; -1 if there is none."""
         stripped = length_in_use(raw)
         if not stripped:
             return -1

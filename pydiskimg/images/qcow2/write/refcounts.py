@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Who owns a cluster of the file: reference counts, and with them the finding and giving back of clusters.
+"""The reference counts of the file's clusters, by which clusters are allocated and released.
 
     refcount table   | block | block |   0   | block | ...        grows by moving to more clusters
                          |       |
     refcount block   | 1 1 1 2 0 1 ... |  one entry for each cluster of the file
 
-A count in the file may be too high, which wastes a cluster, but never too low, whenever the machine stops. Counts
-are therefore raised before anything refers to a cluster, and lowered only when nothing in the file does any more:
-release() takes notes, and its caller says apply_releases() at that point.
+Whenever the machine stops, a count in the file may be too high, which wastes a cluster, but never too low. Counts are
+therefore raised before a cluster is referred to, and lowered only when the file has no reference to it any more:
+release() takes notes, and its caller calls apply_releases() at that point.
 """
 
 from __future__ import annotations
@@ -32,18 +32,17 @@ if TYPE_CHECKING:
 BLOCK_CACHE = 8 << 20  # for clean and for changed blocks each
 MOST_RELEASES = 100_000  # noted runs of clusters
 _OFFSET = 0xFFFF_FFFF_FFFF_FE00
-_MOST_CLUSTERS = 1 << 56  # bytes: what an L2 entry can name
-# A bit each: 64 MiB at most, and only where an image has a table so far back (32 TiB for clusters of 64 KiB).
+_MOST_CLUSTERS = 1 << 56  # bytes: the limit of an L2 entry
+# One bit each: at most 64 MiB, and only if an image has a table so far from its start (32 TiB for clusters of 64 KiB).
 MOST_METADATA_CLUSTERS = 1 << 29
 
 
 class Refcounts:
     """The reference counts of an image that is being written; its caller holds the lock.
 
-    Clusters are numbered by their offset in the file. Clusters that are free are found again without searching the
-    image for each: what was counted on opening is looked through once, what was given back is remembered by block.
-    Every method may raise InvalidImageError (the refcounts contradict the specification or what is there) and
-    StorageError.
+    Clusters are numbered by their offset in the file. Free clusters are found without searching the image for each: the
+    counts at opening are searched once, and released clusters are recorded by block. Every method may raise
+    InvalidImageError (the refcounts contradict the specification or the file) and StorageError.
     """
 
     def __init__(self, store: Store, header: Header) -> None:
@@ -59,7 +58,7 @@ class Refcounts:
         self._table_changes: set[int] = set()
         self._moved_from: tuple[int, int] | None = None
         self._releases: list[tuple[int, int]] = []
-        self._holes: dict[int, int] = {}  # block: its first entry that may be zero
+        self._holes: dict[int, int] = {}  # maps a block to its first entry that may be zero
         self.metadata = MetadataClusters()
         self._end = self._given_end = 0
         self.protect(0)
@@ -77,21 +76,21 @@ class Refcounts:
 
     @property
     def end(self) -> int:
-        """The first cluster after all that were given out since the image was opened."""
+        """The first cluster after all that were allocated since the image was opened."""
         return self._given_end
 
     @property
     def is_crowded(self) -> bool:
-        """True when so many changes wait that they should be written."""
+        """True if so many changes are pending that they should be written."""
         return self._blocks.is_crowded or len(self._releases) >= MOST_RELEASES
 
     @property
     def has_releases(self) -> bool:
-        """True when there are notes for apply_releases()."""
+        """True if there are notes for apply_releases()."""
         return bool(self._releases)
 
     def protect(self, cluster: int, count: int = 1) -> None:
-        """Never give out these clusters, whatever their counts are: they hold tables of the image, and one each."""
+        """Never allocate these clusters, whatever their counts: they contain tables of the image, one each."""
         shared = self.metadata.first_of(cluster, count)
         if shared is not None:
             raise self._corrupt(f"two tables of the image are at 0x{shared << self._cluster_bits:x}")
@@ -99,17 +98,19 @@ class Refcounts:
         self._end = max(self._end, cluster + count)
 
     def give_up(self, cluster: int, count: int) -> None:
-        """Release clusters of a table that has moved away, and stop protecting them."""
+        """Release clusters of a table that has moved, and stop protecting them."""
         self.metadata.discard(cluster, count)
         self.release(cluster, count)
 
     def give_back(self, cluster: int, count: int) -> None:
-        """Make holes in the file of those of count clusters that are free; it must not name them any more, durably."""
+        """Make holes in the file for the free ones of count clusters; the file must not refer to them any more,
+        durably.
+        """
         for first, number in self.free_runs(cluster, count):
             self._store.discard(first << self._cluster_bits, number << self._cluster_bits)
 
     def free_runs(self, cluster: int, count: int) -> Iterator[tuple[int, int]]:
-        """Yield (first, number) of those of count clusters that are free."""
+        """Yield (first, number) of the free ones of count clusters."""
         end = min(cluster + count, self._end)
         while cluster < end:
             number, index = divmod(cluster, self._per_block)
@@ -123,14 +124,14 @@ class Refcounts:
             cluster += done
 
     def _first_free(self, cluster: int, index: int, stop: int) -> tuple[int, int, int]:
-        """The first free clusters of a block's from index on: (first, number), and how many are done with."""
+        """The first free clusters of a block from index on: (first, number), and how many entries were processed."""
         raw = self._block(cluster // self._per_block).raw
         start = self._entries.first_zero(raw, index)
         if start >= stop:
             return cluster, 0, stop - index
         free = self._entries.zeros_from(raw, start, stop - start)
         first = cluster + start - index
-        table = self.metadata.first_of(first, free)  # in an image that lies
+        table = self.metadata.first_of(first, free)  # in a damaged image
         kept = free if table is None else table - first
         return first, kept, start - index + max(kept, 1)
 
@@ -142,19 +143,19 @@ class Refcounts:
         return self._entries.get(self._block(number).raw, index)
 
     def allocate(self, most: int) -> tuple[int, int]:
-        """Take 1 to most free clusters that follow each other, each counted once now; returns (first, number)."""
+        """Allocate 1 to most contiguous free clusters, each counted once; return (first, number)."""
         first, count = self._hole(most) or self._at_end(most)
         self._set(first, count, 1)
         return first, count
 
     def allocate_at_end(self, most: int) -> tuple[int, int]:
-        """As allocate(), and after all clusters that were ever in use."""
+        """As allocate(), but after all clusters that were ever in use."""
         first, count = self._at_end(most)
         self._set(first, count, 1)
         return first, count
 
     def allocate_together(self, count: int) -> int:
-        """Take count clusters that follow each other, each counted once now; returns the first."""
+        """Allocate count contiguous clusters, each counted once; return the first."""
         blocks: list[int] = []
         while True:
             first = self._end // self._per_block
@@ -179,11 +180,11 @@ class Refcounts:
         return cluster
 
     def increase(self, cluster: int, amount: int) -> None:
-        """Count a cluster amount more times; the caller has seen that largest is not exceeded."""
+        """Raise the count of a cluster by amount; the caller has checked that it does not exceed largest."""
         self._set(cluster, 1, self.get(cluster) + amount)
 
     def release(self, cluster: int, count: int = 1) -> None:
-        """Note that count clusters are to be counted once less each, as soon as apply_releases() is called."""
+        """Note that the counts of count clusters are to be lowered by one when apply_releases() is called."""
         if self._releases:
             first, number = self._releases[-1]
             if first + number == cluster:
@@ -192,7 +193,7 @@ class Refcounts:
         self._releases.append((cluster, count))
 
     def apply_releases(self) -> None:
-        """Lower the noted counts: nothing in the file refers to those clusters any more, as often as noted."""
+        """Lower the noted counts: the file has no reference to those clusters any more, as often as noted."""
         releases, self._releases = self._releases, []
         for first, number in releases:
             cluster, count = first, number
@@ -204,11 +205,11 @@ class Refcounts:
                 self._write_blocks()
 
     def write(self) -> None:
-        """Write the counts, and flush where one part must not come before another; not durable on return."""
+        """Write the counts, with a flush if one part must precede another; not durable on return."""
         self._blocks.write()
         if not self._table_changes and self._moved_from is None:
             return
-        self._store.flush()  # a block before the entry that names it
+        self._store.flush()  # a block before the entry that refers to it
         if self._moved_from is not None:
             self._write_moved_table()
         else:
@@ -218,7 +219,7 @@ class Refcounts:
         self._table_changes.clear()
 
     def clear_cache(self) -> None:
-        """Forget what can be read again."""
+        """Drop cached data that can be read again."""
         self._blocks.clear()
 
     def _read_table(self) -> array[int]:
@@ -230,7 +231,7 @@ class Refcounts:
         return numbers(raw)
 
     def _find_end(self) -> int:
-        """The first cluster after the last that is counted, and after all of the tables."""
+        """The first cluster after the last counted one, and after all of the tables."""
         last = -1
         empty: set[int] = set()
         for number in reversed([*nonzero(self._table)]):
@@ -239,11 +240,11 @@ class Refcounts:
                 index = self._entries.last_used(self._block(number).raw)
                 last = number * self._per_block + index if index >= 0 else -1
                 empty.add(offset)
-            if offset < self._store.size:  # one that is not is refused when it is used
+            if offset < self._store.size:  # an invalid one is refused when it is used
                 self.protect(offset >> self._cluster_bits)
         end = max(self._end, last + 1)
-        # A machine that stops leaves a few beyond the end. New clusters go after them all: a small file with a lie
-        # about its far end would become a huge one.
+        # A machine that stops leaves a few beyond the end. New clusters go after them all: otherwise a small file with
+        # a wrong count for its far end would become a huge one.
         if (end - self._per_block) << self._cluster_bits > self._store.size:
             raise self._corrupt(
                 f"clusters up to 0x{end << self._cluster_bits:x} are counted as used, and the file ends at "
@@ -266,7 +267,7 @@ class Refcounts:
         return self._block(number)
 
     def _set(self, cluster: int, count: int, value: int) -> None:
-        """Give clusters, which have blocks, one count."""
+        """Set the counts of clusters, which have blocks, to one value."""
         self._given_end = max(self._given_end, cluster + count)
         while count:
             number, index = divmod(cluster, self._per_block)
@@ -277,7 +278,7 @@ class Refcounts:
             cluster, count = cluster + some, count - some
 
     def _lower(self, cluster: int, count: int) -> None:
-        """Count clusters of one block once less each."""
+        """Lower the counts of clusters of one block by one."""
         number, index = divmod(cluster, self._per_block)
         if number >= len(self._table) or not self._table[number]:
             raise self._wrong(cluster)
@@ -292,7 +293,7 @@ class Refcounts:
             self._holes[number] = min(self._holes.get(number, freed), freed)
 
     def _lower_each(self, block: CachedTable, number: int, index: int, count: int) -> int:
-        """Returns the first entry that became zero, index + count when there is none."""
+        """Return the first entry that became zero, index + count if there is none."""
         freed = index + count
         for at in range(index, index + count):
             value = self._entries.get(block.raw, at)
@@ -304,7 +305,7 @@ class Refcounts:
         return freed
 
     def _hole(self, most: int) -> tuple[int, int] | None:
-        """Free clusters before the end, not taken yet."""
+        """Free clusters before the end that are not allocated yet."""
         while True:
             if self._holes:
                 number, start = next(iter(self._holes.items()))
@@ -334,7 +335,7 @@ class Refcounts:
         return None
 
     def _at_end(self, most: int) -> tuple[int, int]:
-        """Free clusters at the end; where no block counts those yet, one is made there first."""
+        """Free clusters at the end; if no block counts those yet, one is made there first."""
         while True:
             number = self._end // self._per_block
             if number >= len(self._table):
@@ -360,7 +361,7 @@ class Refcounts:
         self.metadata.add(cluster)
 
     def _grow_table(self, needed: int) -> None:
-        """Find clusters for a table of twice the entries at least; it is written with the next write()."""
+        """Allocate clusters for a table of at least twice the entries; it is written with the next write()."""
         entries_in_cluster = self._cluster_size // layout.ENTRY_SIZE
         wanted = max(2 * len(self._table), needed + needed // 8 + 2)
         clusters = -(-wanted // entries_in_cluster)
@@ -388,7 +389,7 @@ class Refcounts:
         if self._moved_from is None:
             self._moved_from = old
         else:
-            self.give_up(*old)  # it was never named
+            self.give_up(*old)  # it was never referred to
         self._table_offset, self._table_clusters = cluster << self._cluster_bits, clusters
         self.protect(cluster, clusters)
 
@@ -407,7 +408,7 @@ class Refcounts:
         self.give_up(first, count)
 
     def _write_blocks(self) -> None:
-        """Changed counts may go to the file at any time, as long as no new block is among them."""
+        """Changed counts may be written at any time, as long as no new block is among them."""
         if not self._table_changes:
             self._blocks.write()
 
@@ -431,16 +432,16 @@ class Refcounts:
 
 
 class MetadataClusters:
-    """The clusters of an image that hold its own tables: no guest's data is written there, whatever an entry says.
+    """The clusters of an image's own tables: a guest's data are never written there, whatever an entry says.
 
-    It is a bit for each. Clusters from MOST_METADATA_CLUSTERS on are not remembered.
+    It has one bit for each. Clusters from MOST_METADATA_CLUSTERS on are not recorded.
     """
 
     def __init__(self) -> None:
         self._bits = bytearray()
 
     def add(self, cluster: int, count: int = 1) -> None:
-        """Remember count clusters."""
+        """Record count clusters."""
         end = min(cluster + count, MOST_METADATA_CLUSTERS)
         if end >> 3 >= len(self._bits) and end > cluster:
             self._bits.extend(bytes((end >> 3) + 1 - len(self._bits)))
@@ -448,12 +449,12 @@ class MetadataClusters:
             self._bits[each >> 3] |= 1 << (each & 7)
 
     def discard(self, cluster: int, count: int = 1) -> None:
-        """Forget count clusters."""
+        """Remove count clusters."""
         for each in range(cluster, min(cluster + count, len(self._bits) << 3)):
             self._bits[each >> 3] &= ~(1 << (each & 7))
 
     def first_of(self, cluster: int, count: int) -> int | None:
-        """The first of these count clusters that is remembered."""
+        """The first of count clusters that is recorded."""
         if not any(self._bits[cluster >> 3 : (cluster + count + 7) >> 3]):
             return None
         for each in range(cluster, min(cluster + count, len(self._bits) << 3)):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Writing into clusters with subclusters: a cluster gets a place as a whole, and each 32nd of it is stored by itself.
+"""Write to clusters with subclusters: a cluster is allocated as a whole, and each 32nd of it is stored separately.
 
 written      |         ####    |            #: what write() got, inside of two subclusters
-stored       |    |    :##:    |    |       both are filled up with what the disk shows around it
-bitmap        0    0    1    1    0         the others stay as they are: not stored, or zero
+stored       |    |    :##:    |    |       both are completed with the disk's bytes around it
+bitmap        0    0    1    1    0         the others are unchanged: not stored, or zero
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SubclusterWriter(ClusterWriter):
-    """Writes into an image with extended L2 entries, as ClusterWriter."""
+    """Writes to an image with extended L2 entries, as ClusterWriter does."""
 
     def __init__(self, *how: Any, **options: Any) -> None:
         super().__init__(*how, **options)
@@ -50,7 +50,7 @@ class SubclusterWriter(ClusterWriter):
             self._map.put(cluster, array("Q", (entry, _with_data(bitmap, wanted))))
 
     def _write_elsewhere(self, cluster: int, words: array[int], inside: int, view: memoryview, wanted: int) -> None:
-        """Write to a new host offset what the cluster stores, with view in it."""
+        """Write the cluster's stored data, with view in it, to a new host offset."""
         bitmap = words[1]
         stored = bitmap & ALLOCATED | wanted
         low = ((stored & -stored).bit_length() - 1) * self._unit
@@ -70,7 +70,7 @@ class SubclusterWriter(ClusterWriter):
     def _filled_up(
         self, cluster: int, words: array[int], low: int, high: int, inside: int, view: memoryview
     ) -> memoryview:
-        """The bytes [low, high) of the cluster, as the disk shows them with view at inside."""
+        """The bytes [low, high) of the cluster, from the disk, with view at inside."""
         data = memoryview(bytearray(high - low))
         start, known = cluster * self._cluster_size, self._known(cluster)
         for at, end in ((low, inside), (inside + len(view), min(high, known))):
@@ -106,7 +106,7 @@ class SubclusterWriter(ClusterWriter):
             start = end
 
     def _store_all(self, cluster: int, entries: array[int], bitmaps: array[int]) -> None:
-        """Let clusters that were written where they are show all that is stored there."""
+        """Set the bitmaps of clusters that were written in place to all that is stored there."""
         if bitmaps.count(ALLOCATED) < len(bitmaps):
             with self._lock:
                 first = (entries[0] & layout.ENTRY_OFFSET) // self._cluster_size

@@ -7,11 +7,11 @@ from collections import OrderedDict
 
 from pydiskimg.protocols import Store
 
-_WRITE_UNIT = 512  # what is written of a changed table is whole sectors
+_WRITE_UNIT = 512  # changed tables are written in whole sectors
 
 
 class CachedTable:
-    """One cluster of metadata: its offset in the file, its bytes, and [low, high), the part of them that changed."""
+    """A cluster of metadata: its offset in the file, its bytes, and [low, high), the changed part."""
 
     __slots__ = ("high", "low", "offset", "raw")
 
@@ -22,10 +22,10 @@ class CachedTable:
 
 
 class TableCache:
-    """The tables of one kind. Its caller holds the lock, and calls changed() after it changed a table's bytes.
+    """The tables of one kind. Its caller holds the lock, and calls changed() after changing a table's bytes.
 
-    capacity is bytes, for clean tables and for changed ones each; a table that is in use may be dropped only by
-    get() and new(). The caller writes changed ones when is_crowded, which nothing here does by itself.
+    capacity is bytes, for clean tables and for changed ones each; only get() and new() may drop a table that is in use.
+    The caller must write changed ones when is_crowded.
     """
 
     def __init__(self, store: Store, cluster_size: int, capacity: int) -> None:
@@ -37,20 +37,20 @@ class TableCache:
 
     @property
     def is_changed(self) -> bool:
-        """True when there is something to write."""
+        """True if there are changes to write."""
         return bool(self._changed)
 
     @property
     def is_crowded(self) -> bool:
-        """True when the changed tables should be written before more are changed."""
+        """True if the changed tables should be written before further changes."""
         return len(self._changed) >= self._most
 
     def holds(self, offset: int) -> bool:
-        """True when the table at offset was changed and is not written yet."""
+        """True if the table at offset was changed and not written yet."""
         return offset in self._changed
 
     def get(self, offset: int) -> CachedTable:
-        """The table at offset of the file, where a whole cluster must be."""
+        """The table at offset of the file, which must have a whole cluster there."""
         table = self._changed.get(offset)
         if table is not None:
             return table
@@ -71,7 +71,7 @@ class TableCache:
         return table
 
     def changed(self, table: CachedTable, low: int, high: int) -> None:
-        """Note that the bytes [low, high) of table have to be written."""
+        """Note that the bytes [low, high) of table must be written."""
         if table.high:
             table.low, table.high = min(table.low, low), max(table.high, high)
             return
@@ -80,7 +80,7 @@ class TableCache:
         self._changed[table.offset] = table
 
     def drop(self, offset: int) -> None:
-        """Forget the table at offset, changed or not: nothing names it any more."""
+        """Drop the table at offset, changed or not: it is not referred to any more."""
         self._clean.pop(offset, None)
         self._changed.pop(offset, None)
 
@@ -89,7 +89,7 @@ class TableCache:
         self._clean.clear()
 
     def write(self) -> None:
-        """Write what changed. After an error nothing is forgotten, and it may be tried again."""
+        """Write the changes. After an error nothing is dropped, and the call may be repeated."""
         for offset in sorted(self._changed):
             table = self._changed[offset]
             low = table.low // _WRITE_UNIT * _WRITE_UNIT
