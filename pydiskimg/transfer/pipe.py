@@ -74,7 +74,7 @@ class PipeWriter:
                 raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
 
     def _moved(self, fd: int, offset: int, length: int) -> int:
-        """Move some bytes; 0 when it does not work, and then nothing more is moved."""
+        """Move some bytes; return 0 if that does not work; nothing more is moved then."""
         while True:
             try:
                 count = os.splice(fd, self._fd, length, offset_src=offset)
@@ -125,20 +125,20 @@ class PipeReader:
         _enlarge(fd)
 
     def peek(self, length: int) -> bytes:
-        """Return the next length bytes, fewer where the stream ends; the next read gives them again."""
+        """Return the next length bytes, fewer at the end of the stream; the next read returns them again."""
         while (missing := length - len(self._ahead)) > 0 and (more := self._some(partial(os.read, self._fd, missing))):
             self._ahead += more
         return self._ahead[:length]
 
     def read(self, length: int) -> bytes:
-        """Return the next bytes, length at most, as they come; none at the end. Raises StorageError."""
+        """Return the next bytes, at most length, as they arrive; none at the end. Raises StorageError."""
         data, self._ahead = self._ahead[:length], self._ahead[length:]
         data = data or self._some(partial(os.read, self._fd, length))
         self.position += len(data)
         return data
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer; returns its length, or less at the end of the stream. Raises StorageError."""
+        """Fill the buffer; return its length, or less at the end of the stream. Raises StorageError."""
         done = min(len(self._ahead), len(buffer))
         buffer[:done] = self._ahead[:done]
         self._ahead = self._ahead[done:]
@@ -158,19 +158,19 @@ class PipeReader:
 
 
 def _enlarge(fd: int) -> bool:
-    """Make a pipe as large as it may be; False when it is not a pipe."""
+    """Make a pipe as large as possible; False if it is not a pipe."""
     try:
         size = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
     except OSError:
         return False
     if size < _PIPE_SIZE:
-        with suppress(OSError):  # a user at the limit
+        with suppress(OSError):  # the user has reached the limit
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     return True
 
 
 def _wait(fd: int, event: int) -> None:
-    """Wait for a descriptor that somebody made non-blocking, as terminals' and sockets' owners do."""
+    """Wait for a descriptor that another process made non-blocking, as owners of terminals and sockets do."""
     poll = select.poll()
     poll.register(fd, event)
     poll.poll()

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""rebase(): an image stands on another backing file, and shows what it did.
+"""rebase(): give an image another backing file without changing its contents.
 
-    top      |  A  |     |     |     |          |  A  |     |  g  |     |    g differs: it is written into top
+    top      |  A  |     |     |     |          |  A  |     |  g  |     |    g differs: it is written to top
     old      |  e  |  f  |  g  |  h  |    ->
     new      |  x  |  f  |  y  |  h  |          |  x  |  f  |  y  |  h  |
 
-What the image does not hold is compared, cluster by cluster; the header names the new file when all that differs is
-durable.
+Clusters that the image does not have are compared; the header names the new file once all differences are durable.
 """
 
 from __future__ import annotations
@@ -104,4 +103,6 @@ def _open_new(
 def _refuse_itself(new: ImageSource | None, name: str) -> None:
     for path in () if new is None else new.files():
         if os.path.exists(path) and os.path.samefile(path, name):
-            raise InUseError(f"{name}: cannot stand on itself, and {path} is the same file", errno=None, filename=name)
+            raise InUseError(
+                f"{name}: cannot be its own backing file, and {path} is the same file", errno=None, filename=name
+            )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""An image that comes from a descriptor that cannot seek is written to a disk, or passed on as raw bytes.
+"""Write an image from a descriptor that cannot seek to a disk, or pass it on as raw bytes.
 
-descriptor   one thread takes the stream apart, in order
+descriptor   one thread parses the stream, in order
               v       v       v
 chunks       2 MiB   2 MiB   2 MiB   of the guest; threads decompress and write them
               v       v       v
@@ -30,7 +30,7 @@ from pydiskimg.transfer.sinks import DiskSink, PipeSink, Sink
 from pydiskimg.transfer.workers import worker_count
 
 _LOOK_AT = 512
-# A disk that grows does so once for this many chunks, since nothing is written meanwhile.
+# A growing disk grows once for this many chunks, because nothing is written meanwhile.
 _GROWN_AT_ONCE = 8
 
 # A chunk with data, or (start, length) of bytes that are zero.
@@ -38,17 +38,17 @@ _Item: TypeAlias = Chunk | tuple[int, int]
 
 
 class Incoming(Front, Protocol):
-    """What an image comes from: a PipeReader, or a compressed file."""
+    """The source of an image: a PipeReader, or a compressed file."""
 
     def peek(self, length: int) -> bytes:
-        """Return the next length bytes, fewer where they end; the next read gives them again."""
+        """Return the next length bytes, fewer at their end; the next read returns them again."""
 
 
 class Stream(ABC):
-    """An image that is read once from a pipe, from front to back. read_stream() returns one; a context manager.
+    """An image that is read once from a pipe, in order. read_stream() returns one; a context manager.
 
     size is the size of the disk in bytes, or None for a raw image, whose size is known only at its end. The descriptor
-    stays the caller's. close(), or leaving the block, releases the tables that were kept.
+    stays the caller's. close(), or leaving the block, releases the kept tables.
 
     >>> import os
     >>> from pydiskimg import MemoryDisk, read_stream
@@ -82,18 +82,15 @@ class Stream(ABC):
     ) -> int:
         """Make the first bytes of disk equal to the image, durably, and return how many they are.
 
-        What is not data becomes zero, by disk.zero(), or not at all where the disk reads as zero. A disk that does
-        not is one that was in use: its first MiB is zeroed before anything else, and written last, when the whole
-        stream has proved to be in order. A DeferredHead, whose first MiB is zero already, is committed then.
-
-        With grow, a disk that has a method grow(size) is made as large as a raw image. at_least is the bytes that the
-        image must have, which is all that tells of a raw one that it ended early. padding is how many bytes at the end
-        of the image a smaller disk may lack, provided that they prove to be zero. unit is as for copy(); workers is
-        the number of threads (at most 8); progress gets 0 as the total of a raw image.
-
-        Raises DoesNotFitError before anything is written; StorageError, its errno ENOSPC when more of a raw image
-        comes than fits, or padding is none; InvalidImageError when the stream ends early or is not what it says. After
-        an error the disk holds parts of the image and is worth nothing.
+        All but data becomes zero, by disk.zero(), or is skipped if the disk reads as zero. Otherwise the disk was in
+        use: its first MiB is zeroed before anything else, and written last, when the whole stream has been verified. A
+        DeferredHead, whose first MiB is already zero, is committed then. With grow, a disk that has a method grow(size)
+        is made as large as a raw image. at_least is the smallest valid size of the image in bytes, the only sign that a
+        raw one ended early. padding is the number of bytes at the end of the image that a smaller disk may lack,
+        provided that they are zero. unit is as for copy(); workers is the number of threads (at most 8); progress gets
+        0 as the total of a raw image. Raises DoesNotFitError before the first write; StorageError, with errno ENOSPC if
+        a raw image is larger than the disk, or padding is not zero; InvalidImageError if the stream ends early or
+        contradicts itself. After an error the disk has only parts of the image and must not be used.
         """
         if self.size is not None:
             check_size_fits(self.name, self.size, disk, padding=padding)
@@ -108,7 +105,7 @@ class Stream(ABC):
         return self._run(PipeSink(PipeWriter(fd, name)), workers, progress)
 
     def close(self) -> None:
-        """Give back what was kept. May be called again."""
+        """Release kept data. May be called repeatedly."""
         self._spool.close()
 
     def __enter__(self) -> Stream:
@@ -123,11 +120,11 @@ class Stream(ABC):
 
     @abstractmethod
     def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
-        """Yield all of the image, in order and without gaps; what the sink has no room for is asked for before."""
+        """Yield all of the image, in order and without gaps; missing room in the sink is requested first."""
 
     @abstractmethod
     def _unpack(self, chunk: Chunk) -> None:
-        """Make the chunk's bytes complete; on several threads."""
+        """Complete the chunk's bytes; on several threads."""
 
     def _run(self, sink: Sink, workers: int | None, progress: Progress | None, *, at_least: int = 0) -> int:
         count = worker_count(workers)
@@ -154,7 +151,7 @@ class Stream(ABC):
                     progress(end, self.size or 0)
         if end < at_least:
             raise InvalidImageError(
-                f"{self.name}: ends at byte {end}, and what is in it reaches to byte {at_least}; the stream ended early"
+                f"{self.name}: ends at byte {end}, but its contents reach to byte {at_least}; the stream ended early"
             )
         sink.finish()
         return end
@@ -185,7 +182,7 @@ class RawStream(Stream):
             yield from chunks
 
     def _unpack(self, chunk: Chunk) -> None:
-        """Nothing is packed."""
+        """Do nothing: nothing is compressed."""
 
 
 class Qcow2Stream(Stream):
@@ -231,8 +228,8 @@ def read_stream(
     may be an administrator's image, or a guest's disk, which may begin with any bytes. A qcow2 image must have its
     tables before its data and the data in the order of the disk, as write_stream() makes it (ADR 0019).
 
-    name is what messages call the descriptor, which stays the caller's. spool_directory (/var/tmp) is where tables of
-    more than 8 MiB are kept meanwhile.
+    name is the descriptor's name in messages; it stays the caller's. spool_directory (/var/tmp) is the directory for
+    tables of more than 8 MiB.
 
     Raises UnsupportedImageError for a format or feature that cannot be read from a stream, InvalidImageError for a
     header that is damaged or incomplete, and StorageError.
@@ -254,7 +251,7 @@ def stream_of(
     format: str | None,  # noqa: A002 - as in read_stream()
     spool_directory: str | None = None,
 ) -> Stream:
-    """Begin to read an image from a pipe of which nothing was read yet but by peek(); all else as read_stream()."""
+    """Begin to read an image from a pipe of which nothing was read yet except by peek(); all else as read_stream()."""
     name = pipe.name
     if format not in (None, *STREAMS):
         raise UnsupportedImageError(f"{name}: the format {format!r} is not read; expected {' or '.join(STREAMS)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can still be read of a damaged Source: the rest reads as zero.
+"""Read all readable parts of a damaged Source: the rest reads as zero.
 
 read      |  2 MiB: fails                 |
 halves    |  fails        |  read         |
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Report: TypeAlias = Callable[[int, int, DiskImageError], None]
 
 _SECTOR = 512
-_SPAN = 1 << 30  # as much of an image of another format is given up where its extents cannot be told
+_SPAN = 1 << 30  # the unit that is given up in an image of another format if its extents cannot be determined
 
 
 class SalvagedSource(ImageSource):
@@ -61,7 +61,7 @@ class SalvagedSource(ImageSource):
                 layer.mapping.forgive(self._lose)
 
     def extents(self) -> Iterator[Extent]:
-        """Yield the extents as far as they can be told: DATA where they cannot, and a HOLE where nothing is mapped."""
+        """Yield the extents as far as they are known: DATA where they are not, and a HOLE for unmapped parts."""
         return merged(self._extents())
 
     def _extents(self) -> Iterator[Extent]:
@@ -76,7 +76,7 @@ class SalvagedSource(ImageSource):
                 position = extent.end
 
     def _told(self, position: int) -> Iterator[Extent]:
-        """The extents from position on; of images they can begin anywhere."""
+        """The extents from position on; in images they can begin anywhere."""
         if self._source.format not in FORMATS:
             yield from self._source.extents() if not position else ()
             return
@@ -84,7 +84,7 @@ class SalvagedSource(ImageSource):
             yield Extent(start, length, Kind.ZERO if flags & IS_ZERO else Kind.DATA)
 
     def _untold(self, position: int, error: DiskImageError) -> Extent:
-        """What follows position where the tables of the image cannot be read: all that one of them maps."""
+        """The bytes from position on if the tables of the image cannot be read: all that one of them maps."""
         source = self._source
         if not isinstance(source, Qcow2Source):
             return Extent(position, min(_SPAN, self.size - position), Kind.DATA)
@@ -99,10 +99,10 @@ class SalvagedSource(ImageSource):
         return Extent(position, length, Kind.DATA)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        """Fill the whole buffer; what cannot be read is zero. Raises ValueError outside of the source."""
+        """Fill the whole buffer; unreadable bytes are zero. Raises ValueError outside of the source."""
         with memoryview(buffer) as view:
             first: DiskImageError | None = None
-            start = end = offset  # the run of lost bytes that was seen last
+            start = end = offset  # the most recent run of lost bytes
             for at, length, error in self._failures(offset, view):
                 if first is not None and at > end:
                     self._lose(start, end - start, first)
@@ -114,7 +114,7 @@ class SalvagedSource(ImageSource):
                 self._lose(start, end - start, first)
 
     def _failures(self, offset: int, view: memoryview) -> Iterator[tuple[int, int, DiskImageError]]:
-        """Fill view; yield (offset, length, error) of what could not be read and is zero, ascending."""
+        """Fill view; yield (offset, length, error) of the unreadable bytes, which are zero, ascending."""
         try:
             self._source.read_into(offset, view)
         except DiskImageError as error:
@@ -129,7 +129,7 @@ class SalvagedSource(ImageSource):
             yield from self._failures(middle, view[middle - offset :])
 
     def _grain(self, offset: int, length: int, error: DiskImageError) -> int:
-        """What is lost as a whole where a read has failed: a compressed cluster, or a sector."""
+        """The unit that is lost as a whole after a failed read: a compressed cluster, or a sector."""
         source = self._source
         if not isinstance(source, Qcow2Source) or not isinstance(error, InvalidImageError):
             return _SECTOR

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A Source is written front to back to a descriptor that cannot seek: raw, or a qcow2 whose tables come first.
+"""Write a Source in order to a descriptor that cannot seek: raw, or a qcow2 whose tables come first.
 
-A qcow2 takes two passes: the first finds out which clusters there are and how long each is when it is compressed,
-the second writes. Nothing of the data is kept between them, only the lengths.
+A qcow2 takes two passes: the first finds the stored clusters and the compressed length of each, the second writes. Only
+the lengths are kept between them, not the data.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _Written: TypeAlias = "tuple[Batch, list[Buffer | Part], memoryview | None]"
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What a qcow2 stream is to be: compression_type None is uncompressed, workers None by the number of CPUs.
+    """The options of a qcow2 stream: compression_type None is uncompressed, workers None depends on the number of CPUs.
 
-    find_zeros reads all data once more to leave zero clusters out; a compressed stream always does. None: unless the
-    source is a qcow2 image, whose writer has left them out. spool_directory is for the lengths of the clusters and the
-    tables of large images.
+    find_zeros reads all data an additional time to leave out zero clusters; a compressed stream always does. None:
+    unless the source is a qcow2 image, whose writer has left them out. spool_directory is for the lengths of the
+    clusters and the tables of large images.
     """
 
     version: int = 3
@@ -74,7 +74,7 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     source twice as well, to leave out clusters of zeros; None does so unless the source is a qcow2 image. version (2 or
     3) and cluster_size (bytes) are those of new_image().
 
-    workers is the number of threads, at most 8. name is what messages call the descriptor, which stays the caller's.
+    workers is the number of threads, at most 8. name is the descriptor's name in messages; it stays the caller's.
     spool_directory (/var/tmp) is where the lengths of a large image's clusters are kept, 4 bytes each, and its tables.
     progress counts all passes together. announce is called once, before the first write, with the length of the stream
     in bytes.
@@ -125,7 +125,7 @@ def _write_raw(source: Source, pipe: PipeWriter, workers: int, progress: Progres
 
 
 class _Qcow2:
-    """One writing of one stream."""
+    """The writing of one stream."""
 
     def __init__(
         self,
@@ -155,11 +155,11 @@ class _Qcow2:
         self._contents = Contents(options.cluster_size, spool)
         self._compress = ClusterCompressor(compression_type, name=pipe.name) if options.compression_type else None
         self._zero_runs = ZeroRuns(options.cluster_size)
-        # As many as are being worked on, and the one that is being written.
+        # As many as are being processed, and the one that is being written.
         self._buffers = Buffers(items_at_once(workers), CHUNK_SIZE)
 
     def write(self, announce: Callable[[int], None] | None) -> int:
-        """Both passes; returns the bytes written."""
+        """Both passes; return the number of bytes written."""
         self._first_pass()
         ranges = lay_out(
             self._contents,
@@ -191,11 +191,11 @@ class _Qcow2:
         self._contents.finish()
 
     def _data_pieces(self) -> Iterator[Extent]:
-        found = pieces(self._source, self._cluster_size, zero_size=WHOLE, short_gap=0)  # what is data here is stored
+        found = pieces(self._source, self._cluster_size, zero_size=WHOLE, short_gap=0)  # all DATA is stored
         return (piece for piece in found if piece.kind is Kind.DATA)
 
     def _measured(self, piece: Extent) -> tuple[Extent, list[int]]:
-        """Find the length of each cluster of piece in the stream, 0 for those that are zero."""
+        """Find the length of each cluster of piece in the stream, 0 for zero clusters."""
         cluster_size = self._cluster_size
         count = -(-piece.length // cluster_size)
         if self._compress is None and not self._finds_zeros():
@@ -222,7 +222,7 @@ class _Qcow2:
         return self._options.find_zeros
 
     def _read(self, extents: list[tuple[int, int]], buffer: memoryview) -> memoryview:
-        """Fill the buffer's beginning with the extents, one after another, and zeros where the disk has ended."""
+        """Fill the buffer's beginning with the extents, one after another, and zeros beyond the end of the disk."""
         at = 0
         for start, length in extents:
             inside = max(0, min(length, self._source.size - start))
@@ -271,7 +271,7 @@ class _Qcow2:
             self._buffers.give(buffer)
 
     def _fitted(self, data: memoryview, batch: Batch) -> Iterator[bytes]:
-        """Compress each cluster of data to the length that it was given in the first pass."""
+        """Compress each cluster of data to its length from the first pass."""
         assert self._compress is not None
         cluster_size = self._cluster_size
         for number, (guest, length) in enumerate(zip(batch.guests, batch.lengths, strict=True)):
@@ -279,7 +279,7 @@ class _Qcow2:
             if fitted is None:
                 raise InvalidImageError(
                     f"{self._source.name}: was changed while it was read: a cluster that had {length} bytes compressed "
-                    "does not become as small any more; what was written is not complete and cannot be used"
+                    "is now larger; the written stream is not complete and cannot be used"
                 )
             yield fitted
 

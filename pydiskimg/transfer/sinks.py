@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the chunks of a stream go: to a disk, from several threads, or in their order into a pipe."""
+"""The destinations of a stream's chunks: a disk, written by several threads, or a pipe, written in order."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class CanGrow(Protocol):
     """A Disk that can be made larger."""
 
     def grow(self, size: int) -> None:
-        """Make the disk size bytes large; what is new reads as zero. Nothing else is called meanwhile."""
+        """Make the disk size bytes large; the new part reads as zero. No other method is called meanwhile."""
 
 
 class Sink(Protocol):
-    """What a stream is written to. data() and zeros() run on several threads, everything else on one.
+    """The destination of a stream. data() and zeros() run on several threads, everything else on one.
 
-    zeros_at_once is how many bytes zeros() is given at most: of a disk that is zero already, all of it.
+    zeros_at_once is the largest number of bytes for zeros(): for a disk that is already zero, all of it.
     """
 
     zeros_at_once: int
 
     def room_for(self, end: int) -> None:
-        """Make sure that bytes up to end can be written. Raises StorageError."""
+        """Ensure that bytes up to end can be written. Raises StorageError."""
 
     def data(self, chunk: Chunk) -> None: ...
 
@@ -47,11 +47,11 @@ class Sink(Protocol):
         """Called for each chunk, and each (start, length) of zeros, in their order, after data() or zeros()."""
 
     def finish(self) -> None:
-        """Make all of it durable, and good: the stream has ended as it has to."""
+        """Make all of it durable and valid: the stream has ended correctly."""
 
 
 class DiskSink:
-    """Writes to a disk: its first MiB last, unless the disk reads as zero and so was new; commits a DeferredHead."""
+    """Writes to a disk: its first MiB last, unless the disk reads as zero and so is new; commits a DeferredHead."""
 
     def __init__(self, disk: Disk, source_name: str, *, unit: int | None, grow: bool) -> None:
         self._disk = disk
@@ -93,7 +93,7 @@ class DiskSink:
             self._target.zero(start, length)
 
     def in_order(self, item: Chunk | tuple[int, int]) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
     def finish(self) -> None:
         if isinstance(self._target, DeferredHead):
@@ -110,8 +110,8 @@ class DiskSink:
 
     def _full(self) -> StorageError:
         return StorageError(
-            f"{self._disk.name}: is full with its {self._disk.size} bytes, and more come from {self._source_name}; "
-            "what was written is not complete",
+            f"{self._disk.name}: is full after {self._disk.size} bytes, and {self._source_name} has more; the written "
+            "data are not complete",
             errno=errno.ENOSPC,
             filename=self._disk.name,
             tells_what_is_left=True,
@@ -151,9 +151,9 @@ class PipeSink:
 
 
 def fill_units(chunk: Chunk, unit: int) -> list[tuple[int, int]]:
-    """Widen the chunk's extents to whole units (bytes), with zeros for what is not stored; return them as widened.
+    """Widen the chunk's extents to whole units (bytes), with zeros for unstored bytes; return the widened extents.
 
-    They are ascending and do not touch; the last one ends with the chunk at most.
+    They are ascending and do not touch; the last one ends at or before the end of the chunk.
     """
     edges = [(0, 0), *chunk.extents, (chunk.length, 0)]
     for (start, length), (next_start, _) in pairwise(edges):
@@ -173,7 +173,7 @@ def fill_units(chunk: Chunk, unit: int) -> list[tuple[int, int]]:
 
 
 class _Gate:
-    """Many pass it at a time, or one has closed it."""
+    """Lets several threads pass at a time, or one that has closed it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Data that goes from a file to a device without being copied, or seen, on the way.
+"""Move data from a file to a device without copying or reading them.
 
-    file of the image   | c1 |    | c3 | c2 |        where the source's bytes lie: file_ranges()
+    file of the image   | c1 |    | c3 | c2 |        where the source's bytes are: file_ranges()
                            \\         X
     pipe                 [ c1 ][ c2 ][ c3 ]           holds references to pages of the page cache
                            |     |     |
     device              | c1 | c2 | c3 |              written directly: file_location()
 
-It spares half of the processor time of a copy: docs/adr/0023.
+It saves half of the processor time of a copy: docs/adr/0023.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Disk, FileRange, Source
 
 
-# Any device takes whole pages, and each slot of a pipe holds one, or a part of one.
+# Every device accepts whole pages, and each slot of a pipe holds a page, or a part of one.
 PAGE_SIZE = 4 * KIB
-# A smaller pipe, for a user who has many, makes so many small requests that copying is faster.
+# A smaller pipe, for a user who has many, leads to so many small requests that copying is faster.
 MIN_PIPE_SIZE = 256 * KIB
 
 
 class Splicing:
-    """Copies pieces of source to disk by splice(2), from several threads, until the system refuses once.
+    """Copies pieces of source to disk by splice(2), from several threads, until a system call fails once.
 
     close() when no thread is in copy() any more.
     """
@@ -44,11 +44,11 @@ class Splicing:
         self._pipes: list[Pipe] = []
 
     def copy(self, piece: Extent) -> bool:
-        """Copy a piece of data; False when it is not copied, or not wholly: it must be read and written then.
+        """Copy a piece of data; False if it is not copied, or not completely: it must be read and written then.
 
-        So it is when the bytes do not all lie in files, or the disk cannot take them so; when a sample of them is
-        zero, since zeros may be worth looking for; and after any refusal or failure of the system, as reading or
-        writing then either works or finds the words for what is wrong.
+        That is so if some bytes are not in files, or the disk does not support it; if a sample of them is zero, because
+        zeros may be worth searching for; and after any error of the system, because reading or writing then either
+        works or reports the cause.
         """
         if self._refused:
             return False
@@ -68,7 +68,7 @@ class Splicing:
             self._pipes.pop().close()
 
     def _move(self, ranges: list[FileRange], fd: int, offset: int) -> bool:
-        """Move the bytes of ranges to fd at offset; False when a file ends before that."""
+        """Move the bytes of ranges to fd at offset; False if a file ends before that."""
         pipe = self._take_pipe()
         try:
             for source_fd, position, length in ranges:
@@ -106,11 +106,11 @@ class Splicing:
             getLogger(__name__).info("data is read and written, as splicing it does not work here: %s", error)
 
 
-# One sample for each stretch, counted from the first byte: zeros in whole units of RUN_SIZE, as long as that together,
-# have a sample with a whole unit after it, wherever they are.
+# One sample for each stretch, counted from the first byte: zeros in whole units of RUN_SIZE that are at least as long
+# in total contain a sample followed by a whole unit, wherever they are.
 SAMPLE_STEP = 256 * KIB
 SAMPLE_SIZE = 512
-# Where a sample is zero, as much after it is looked at, since a file is full of short runs of zeros.
+# After a sample that is zero, the same amount is examined, because files are full of short runs of zeros.
 RUN_SIZE = 64 * KIB
 
 _ZEROS = bytes(RUN_SIZE)
@@ -118,16 +118,16 @@ _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 class Sampler:
-    """Looks at data in samples; safe from several threads."""
+    """Examines data in samples; safe from several threads."""
 
     def __init__(self) -> None:
         self._flags = os.RWF_NOWAIT
 
     def hold_zeros(self, ranges: list[FileRange]) -> bool:
-        """True when a sample of the ranges is the beginning of zeros.
+        """True if a sample of the ranges is the beginning of zeros.
 
-        Raises OSError, also when a sample is not in the page cache: reads are larger than what a pipe holds, and bring
-        a file in faster. A file system that does not tell is asked to bring everything in.
+        Raises OSError, also if a sample is not in the page cache: reads are larger than a pipe, and load a file faster.
+        A file system that cannot tell is asked to load everything.
         """
         start = 0
         for fd, position, length in ranges:

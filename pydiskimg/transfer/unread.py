@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Uncompressed clusters that go from a source's files into a pipe without being read (docs/adr/0026)."""
+"""Move uncompressed clusters from a source's files into a pipe without reading them (docs/adr/0026)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydiskimg.transfer.pipe import PipeWriter
 from pydiskimg.transfer.splice import PAGE_SIZE
 from pydiskimg.units import KIB
 
-# Bytes are looked up in steps of this; for one that does not lie in a file, a step is read.
+# Bytes are looked up in steps of this size; if a byte is not in a file, the whole step is read.
 _STEP = 256 * KIB
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """length bytes of a source, from offset start on; ranges is where they lie in files, None for what must be read."""
+    """length bytes of a source, from offset start on; ranges are their locations in files, None if it must be read."""
 
     start: int
     length: int
@@ -27,9 +27,9 @@ class Part:
 
 
 def parts_of(source: Source, extents: list[tuple[int, int]], pipe: PipeWriter) -> Iterator[Part]:
-    """Yield what extents (start, length in bytes) of source consist of, in order; nothing has ranges for a non-pipe.
+    """Yield the parts of extents (start, length in bytes) of source, in order; without ranges if it is not a pipe.
 
-    The system is asked to read ahead what has ranges: on any thread, before it is the pipe's turn.
+    The system is asked to read ahead parts with ranges: on any thread, before the pipe needs them.
     """
     for start, length in extents:
         if not pipe.can_move:
@@ -41,7 +41,7 @@ def parts_of(source: Source, extents: list[tuple[int, int]], pipe: PipeWriter) -
 
 
 def write_part(source: Source, part: Part, pipe: PipeWriter) -> None:
-    """Move a part with ranges into the pipe; what the system does not move after all is read and written."""
+    """Move a part with ranges into the pipe; bytes that the system does not move are read and written."""
     assert part.ranges is not None
     moved = pipe.move(part.ranges)
     if moved < part.length:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading back what a copy has written: data is compared, and what is to be zero is read where the disk stores it.
+"""Read back the data written by a copy: data is compared, and zeros are read where the disk stores them.
 
 source   |  DATA   |       ZERO        |  DATA  |
 disk     |  DATA   |  DATA  |   HOLE   |  HOLE  |   by its own map, after the flush
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def read_back(source: Source, disk: Disk, *, unit: int, workers: int, meter: Meter) -> None:
-    """Compare disk, which was flushed, with source, in pieces() of unit, by as many threads as workers.
+    """Compare disk, which was flushed, with source, in pieces() of unit, by that many threads.
 
-    Raises VerificationError at the first difference that is found, and what reading raises.
+    Raises VerificationError at the first difference that is found, and as reading does.
     """
     work_on(_to_read(source, disk, unit), _ReadingBack(source, disk).piece, meter=meter, workers=workers)
 
 
 def _to_read(source: Source, disk: Disk, unit: int) -> Iterator[Extent]:
-    """Yield the pieces of source: DATA and ZERO of at most CHUNK_SIZE to be compared, HOLE where nothing is read."""
+    """Yield the pieces of source: DATA and ZERO of at most CHUNK_SIZE to be compared, HOLE for unread parts."""
     stored = _StoredOn(disk)
     for piece in pieces(source, unit, zero_size=WHOLE):
         if piece.kind is Kind.DATA:
@@ -40,14 +40,14 @@ def _to_read(source: Source, disk: Disk, unit: int) -> Iterator[Extent]:
 
 
 class _StoredOn:
-    """The disk's own map, read from front to back as it is needed."""
+    """The disk's own map, read in order as needed."""
 
     def __init__(self, disk: Disk) -> None:
         self._extents = disk.stored_extents()
         self._extent: Extent | None = None
 
     def zeros(self, start: int, end: int) -> Iterator[Extent]:
-        """Cut [start, end), which comes after what was asked before, into what the disk stores (ZERO) and HOLE."""
+        """Cut [start, end), which follows the earlier requests, into stored parts (ZERO) and HOLE."""
         while start < end:
             extent = self._at(start)
             stop = min(end, extent.end)
@@ -74,7 +74,7 @@ class _ReadingBack:
         expected = bytearray(piece.length)
         if piece.kind is Kind.DATA:
             self._source.read_into(piece.start, expected)
-        with buffer[: piece.length] as found:  # at a page boundary, as a device wants it that is read directly
+        with buffer[: piece.length] as found:  # at a page boundary, as required for direct reads from a device
             self._disk.read_into(piece.start, found)
             if expected != found:
                 self._differs(piece.start, found, expected)

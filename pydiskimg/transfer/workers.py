@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Threads that take item after item until all are done or one has failed."""
+"""Threads that process items until all are done or one has failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Progress
 
 
-# Beyond this, threads wait for each other and for the device rather than work, and memory grows.
+# Beyond this, threads only wait for each other and for the device, and memory grows.
 MAX_WORKERS = 8
 
 
@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 
 
 def worker_count(workers: int | None, *, least: int = 2) -> int:
-    """Return the number of threads to use: at most 8; None is one for each CPU, and least or more."""
+    """Return the number of threads to use: at most 8; None means one for each CPU, and at least least."""
     return min(MAX_WORKERS, workers or max(least, os.cpu_count() or 1))
 
 
@@ -51,7 +51,7 @@ class Meter:
 def work_on(
     pieces: Iterator[Extent], work: Callable[[Extent, memoryview], None], *, meter: Meter, workers: int
 ) -> None:
-    """Call work(piece, buffer) for every piece, by so many workers; buffer is a thread's own, of CHUNK_SIZE bytes.
+    """Call work(piece, buffer) for every piece, by workers threads; buffer is a thread's own, of CHUNK_SIZE bytes.
 
     Raises the first failure, after every thread has stopped.
     """
@@ -69,9 +69,9 @@ def work_on(
 
 
 class Pool(Generic[Item]):
-    """Threads that take items, one thread at a time, and work on them until none is left or one has failed.
+    """Threads that take items, one thread at a time, and process them until none is left or one has failed.
 
-    begin is called on each thread, and gives the function that works on an item there.
+    begin is called on each thread, and returns the function that processes an item there.
     """
 
     def __init__(self, items: Iterator[Item], begin: Callable[[], Callable[[Item], None]]) -> None:
@@ -82,15 +82,15 @@ class Pool(Generic[Item]):
         self._failures: list[BaseException] = []
         self._is_stopped = False
         self._threads: list[threading.Thread] = []
-        self._working: set[int] = set()  # numbers of those that may still write
+        self._working: set[int] = set()  # numbers of the threads that may still write
         self._all_done = threading.Event()
 
     def run(self, count: int) -> None:
-        """Return when all items are done by count threads; raise the first failure, after every one has stopped."""
+        """Return when count threads have done all items; raise the first failure, after all of them have stopped."""
         try:
             self.start(count)
             self._all_done.wait()
-        except BaseException:  # a signal in the caller's thread: the workers end with their item
+        except BaseException:  # a signal in the caller's thread: the workers end after their item
             self.stop()
             try:  # noqa: SIM105 - contextlib is slow to import
                 self.wait()
@@ -106,10 +106,10 @@ class Pool(Generic[Item]):
         self._is_stopped = True
 
     def wait(self) -> None:
-        """Wait for every thread, also after an error: none may write once the caller has closed what it writes to.
+        """Wait for every thread, even after an error: none may write after the caller has closed the disk.
 
-        Of the signals that come meanwhile the first is raised afterwards. To join the threads would not do: a join()
-        that a signal interrupts takes the thread for ended (seen with Python 3.11).
+        The first signal that arrives meanwhile is raised afterwards. Joining the threads would not work: a join() that
+        a signal interrupts considers the thread ended (seen with Python 3.11).
         """
         first: BaseException | None = None
         while self._working:
@@ -138,7 +138,7 @@ class Pool(Generic[Item]):
                     cause = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                     raise storage_error(cause, "copying", "the system would not start a thread") from error
                 return
-            except BaseException:  # a signal; should the thread begin later, it finds nothing to do
+            except BaseException:  # a signal; if the thread starts later, it finds nothing to do
                 self.stop()
                 if thread.ident is None:
                     self._ended(number)
@@ -150,7 +150,7 @@ class Pool(Generic[Item]):
             self._all_done.clear()
 
     def _ended(self, number: int) -> None:
-        """Note the end of a worker; one that was given up before it began may be noted twice."""
+        """Note the end of a worker; one that was abandoned before its start may be noted twice."""
         with self._lock:
             self._working.discard(number)
             if not self._working:
@@ -161,7 +161,7 @@ class Pool(Generic[Item]):
             work = self._begin()
             while (item := self._next()) is not None:
                 work(item)
-                del item  # which is not to be kept while the next one is waited for
+                del item  # which must not be kept while waiting for the next one
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self._failures.append(error)
             self.stop()
@@ -174,7 +174,7 @@ class Pool(Generic[Item]):
 
 
 def page_aligned_buffer() -> memoryview:
-    """Return a buffer for one chunk, at a page boundary, as direct I/O wants it."""
+    """Return a buffer for one chunk, at a page boundary, as required for direct I/O."""
     try:
         return memoryview(mmap(-1, CHUNK_SIZE))
     except OSError as error:

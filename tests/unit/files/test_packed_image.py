@@ -146,7 +146,7 @@ def test_a_bomb_of_zeros_does_not_fit(node: Node, disk: Path, ending: str) -> No
     put(node, f"x.img.{ending}", bomb)
     done = node.create(disk)
     assert done.returncode == 1
-    assert f"is full with its {SIZE} bytes, and more come from {node.images}/x.img.{ending}" in last_line(done)
+    assert f"is full after {SIZE} bytes, and {node.images}/x.img.{ending} has more" in last_line(done)
     assert disk.read_bytes()[:MIB] == bytes(MIB)
     assert disk.stat().st_size == SIZE
 

@@ -129,7 +129,7 @@ def test_a_disk_that_ends_within_a_sector_comes_back(compression: str | None, si
 
 def test_a_disk_that_is_smaller_by_a_part_of_a_sector_with_data() -> None:
     disk = MemoryDisk(RAW_SIZE - 1, fill=0xFF)
-    with pytest.raises(StorageError, match=f"memory: is full with its {RAW_SIZE - 1} bytes, and more come from pipe"):
+    with pytest.raises(StorageError, match=f"memory: is full after {RAW_SIZE - 1} bytes, and pipe has more"):
         restore(BACKUPS[BackupKind.QCOW2], BackupKind.QCOW2, disk)
     assert disk.data[:MIB] == bytes(MIB)
 
