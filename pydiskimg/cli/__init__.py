@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The `pydiskimg` command. Its subcommands and options are called as qemu-img calls them, where it has them.
+"""The `pydiskimg` command. Its subcommands and options have qemu-img's names if qemu-img has them.
 
-What `pydiskimg info` passes through imports nothing that is slow to import: the whole command takes little longer
-than Python's own start. So the common forms of some subcommands are understood without argparse, whose
-import takes as long as to copy 30 MiB. A subcommand declares its common options by the same calls of add_argument()
-for both parsers.
+The code of `pydiskimg info` imports no slow modules: the whole command takes little longer than Python's own start.
+Therefore the common forms of some subcommands are parsed without argparse, whose import takes as long as copying 30
+MiB. A subcommand declares its common options by the same calls of add_argument() for both parsers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     Arguments: TypeAlias = "argparse.Namespace | QuickArguments"
 
     class Parser(Protocol):
-        """What both parsers have."""
+        """The interface of both parsers."""
 
         def add_argument(self, *names: str, **how: Any) -> Any: ...
 
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
 _WITH_COMMON_FORM = (
     *("info", "convert", "cat", "ls", "stat", "measure", "resize", "snapshot", "check", "map", "compare"),
 )
-_NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
+_NOT_TOLD = {"compare": 4}  # unless 1 has another meaning: the images differ
 
 
 def launch() -> NoReturn:
-    """Run the command line and end the process: what the launcher and `python -m pydiskimg` do."""
+    """Run the command line and end the process: called by the launcher and `python -m pydiskimg`."""
     begin_process()
     try:
         status = main()
-    except SystemExit as ended:  # argparse's
+    except SystemExit as ended:  # argparse raises it
         status = ended.code if isinstance(ended.code, int) else 1
     end_process(status)
 
@@ -55,17 +54,18 @@ def launch() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 128 and more ended by a signal.
 
-    Wrong usage of what qemu-img has is 1. A subcommand may return another one, where it has more to tell (compare,
+    Wrong usage of qemu-img's subcommands is 1. A subcommand may return another status for other results (compare,
     check).
     """
     keep_standard_descriptors()
-    if sys.stdout is None:  # what Python makes of a descriptor that is closed
+    if sys.stdout is None:  # Python sets a stream to None if its descriptor is closed
         from pydiskimg.cli.pipes import NotOpen
 
         sys.stdout = NotOpen()
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name in an image may have what the locale has not
+        # a name in an image may have characters that the locale lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         status = _run(words)
@@ -74,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(str(error))
         return 1
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # who reads no further need not be told
+        if not isinstance(error, BrokenPipeError):  # the reader has closed its end, so the result was not wanted
             _tell(f"standard output: {error.strerror}")
-        # The interpreter must not complain either when it flushes at exit.
+        # The interpreter must not report an error either when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _NOT_TOLD.get(words[0], 1)
     except MemoryError:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_version() -> None:
-    """Print what --version prints."""
+    """Print the result of --version."""
     print(f"pydiskimg {__version__}")
 
 
@@ -110,9 +110,9 @@ def _run(words: list[str]) -> int:
 
         print(overview(), end="")
         return 0
-    is_short = words[:1] == ["info"]  # too short to be ended by more than what a signal does by itself
+    is_short = words[:1] == ["info"]  # too short to need more than a signal's default action
     if not is_short:
-        _end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late
+        _end_as_interrupted()  # before other imports, so that a signal's exit status is the same early and late
     common = _common_form(words[0]) if words else None
     if common is not None and (status := run_quickly(words[1:], *common)) is not None:
         return status
@@ -122,7 +122,7 @@ def _run(words: list[str]) -> int:
 
     try:
         return run(words)
-    except SystemExit:  # of --version and --help; what they print has to arrive like any result
+    except SystemExit:  # of --version and --help; their output must be complete like any result
         sys.stdout.flush()
         raise
 
@@ -142,11 +142,11 @@ def _common_form(command: str) -> CommonForm | None:
 
 
 class UncommonError(Exception):
-    """The words are rare or wrong in some way, and argparse is to say in which."""
+    """The words are rare or wrong, so that argparse must handle them."""
 
 
 class QuickArguments:
-    """What the words say; an option that is not among the common ones was not given."""
+    """The values of the words; an option that is not a common one has its default."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
@@ -156,7 +156,7 @@ class QuickArguments:
 
 
 class QuickParser:
-    """Has of argparse's parser what declares a flag, an option with one value and an operand."""
+    """The part of argparse's parser that declares a flag, an option with one value and an operand."""
 
     def __init__(self) -> None:
         self._options: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -178,7 +178,7 @@ class QuickParser:
         raise UncommonError
 
     def parse(self, words: Sequence[str]) -> QuickArguments:
-        """Return what argparse would; raise UncommonError for words that are anything but common ones."""
+        """Return the result of argparse; raise UncommonError for words that are not of a common form."""
         found = QuickArguments(self._values)
         operands: list[str] = []
         rest = iter(words)
@@ -188,13 +188,13 @@ class QuickParser:
             if word == "-" or not word.startswith("-"):
                 operands.append(word)
                 continue
-            if operands and "nargs" in self._operands[-1][1]:  # which operands are whose is argparse's to say
+            if operands and "nargs" in self._operands[-1][1]:  # argparse decides which operands these are
                 self.error("order")
             name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
             dest, how = self._options.get(name) or self.error(name)
             if "action" not in how:
                 value = value if equals else next(rest, "")
-                if value.startswith("-") and value != "-" and not equals:  # an option, where a value belongs
+                if value.startswith("-") and value != "-" and not equals:  # an option instead of a value
                     self.error(value)
                 setattr(found, dest, self._value(how, value))
             elif equals:
@@ -217,7 +217,7 @@ class QuickParser:
             setattr(found, dest, self._value(how, word))
 
     def _value(self, how: dict[str, Any], word: str) -> object:
-        """Check a value: it is one of the choices, and what the option's type makes of it."""
+        """Check a value: it must be one of the choices, and is converted by the option's type."""
         if word not in how.get("choices", (word,)):
             self.error(word)
         convert: Callable[[str], object] = how.get("type", str)
@@ -232,7 +232,7 @@ def run_quickly(
 ) -> int | None:
     """Run a subcommand on words and return its exit status.
 
-    None, with nothing done, is for words that are not of a common form, or wrong.
+    Return None, with nothing done, for words that are not of a common form, or wrong.
     """
     parser = QuickParser()
     declare(parser)

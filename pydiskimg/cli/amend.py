@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg amend: options of a qcow2 image are changed after it was made."""
+"""pydiskimg amend: change options of an existing qcow2 image."""
 
 from __future__ import annotations
 
@@ -96,13 +96,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def parse_amendment(text: str, amendment: Amendment) -> Amendment:
-    """Return amendment changed as text asks. Raises ValueError with a sentence for an option that is not one."""
+    """Return amendment changed by text. Raises ValueError with a sentence for an invalid option."""
     for pair in split_options(text):
         key, separator, value = pair.partition("=")
         if not separator:
             raise ValueError(f"{pair!r} has no value; expected key=value")
         if key in _ONLY_NEW or key.partition(".")[0] == "encrypt":
-            raise ValueError(f"{key} is chosen when an image is made, and not changed afterwards; convert the image")
+            raise ValueError(
+                f"{key} is chosen when an image is made, and cannot be changed afterwards; convert the image"
+            )
         if key not in _READERS:
             raise ValueError(f"the option {key!r} is not known; expected one of {', '.join(KEYS)}")
         name, read = _READERS[key]
@@ -111,7 +113,7 @@ def parse_amendment(text: str, amendment: Amendment) -> Amendment:
 
 
 def _checked(text: str) -> str:
-    """Return text; where it asks for help, print the keys and values and end, whatever else is wanted."""
+    """Return text; if it asks for help, print the keys and values and end, regardless of all other options."""
     from argparse import ArgumentTypeError
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Arguments that several subcommands have: names, which may be none that can be meant, and sizes."""
+"""Arguments that several subcommands have: names, which must not be empty, and sizes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def without_protocol(name: str) -> str:
 
 
 def require_name(path: str, what: str = "image") -> None:
-    """Raise StorageError for an empty name, which an unset shell variable leaves; what says whose it is."""
+    """Raise StorageError for an empty name, which an unset shell variable gives; what says what it names."""
     if not path:
         raise StorageError(f"the name of the {what} is empty", errno=errno.ENOENT, filename=path)
 
 
 def require_file_name(path: str) -> None:
-    """Raise StorageError for an empty name, and for "-" where that is not the name of a file."""
+    """Raise StorageError for an empty name, and for "-" if that is not the name of a file."""
     require_name(path)
     if path == "-" and not os.path.lexists(path):
         raise StorageError(
-            "-: only convert reads from a pipe; where standard input is a file, name it /dev/stdin",
+            "-: only convert reads from a pipe; if standard input is a file, name it /dev/stdin",
             errno=errno.ENOENT,
             filename=path,
         )
@@ -48,9 +48,9 @@ def open_source(
     references: AllowedDirectory | None,
     snapshot: str | None = None,
 ) -> ImageSource:
-    """Open the image of this name as open_image() does, or the one that is described where resolved from --image-opts.
+    """Open the image of this name as open_image() does, or the image in a description, resolved from --image-opts.
 
-    A description is a str of a type of its own, and says the format itself.
+    A description is a str of its own type, and states the format itself.
     """
     if type(name) is str:
         from pydiskimg.images.open import open_image
@@ -64,7 +64,7 @@ def open_source(
 
 
 def open_file(name: str) -> ImageBytes:
-    """Open the file of this name as open_image_file() does, or the part of one that is described."""
+    """Open the file of this name as open_image_file() does, or the described part of a file."""
     if type(name) is str:
         from pydiskimg.images.raw import open_image_file
 
@@ -75,23 +75,23 @@ def open_file(name: str) -> ImageBytes:
 
 
 def require_whole(name: str, option: str) -> None:
-    """Raise UnsupportedImageError where name is a described part of a file, which option is not for."""
+    """Raise UnsupportedImageError if name is a described part of a file, for which option is not possible."""
     if type(name) is not str:
         raise UnsupportedImageError(f"{name}: {option} is for a whole image, and this is a part of a file")
 
 
 def size_argument(text: str) -> int:
-    """Return the bytes that text names, as a type for argparse: anything but a size ends in wrong usage."""
+    """Return the bytes that text stands for, as a type for argparse: an invalid size is wrong usage."""
     try:
         return parse_size(text)
     except ValueError as error:
-        from argparse import ArgumentTypeError  # only here: the common forms of convert do without argparse
+        from argparse import ArgumentTypeError  # imported here: the common forms of convert do not need argparse
 
         raise ArgumentTypeError(str(error)) from None
 
 
 def uuid_argument(text: str) -> UUID:
-    """Return the UUID that text spells, as a type for argparse."""
+    """Return the UUID in text, as a type for argparse."""
     from uuid import UUID
 
     try:

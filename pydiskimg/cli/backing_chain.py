@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""An image and its backing files, as far as the policy lets them be opened: info --backing-chain, and what is not
-copied into an image."""
+"""An image and its backing files, as far as the policy allows to open them: for info --backing-chain, and for refusing
+to copy them into the image.
+"""
 
 from __future__ import annotations
 
@@ -26,31 +27,35 @@ if TYPE_CHECKING:
 def describe_chain(arguments: Arguments) -> Iterator[Facts]:
     """Yield the facts about the image and about each of its backing files, the image's own first.
 
-    Raises what describe() does, and UnsupportedImageError for a backing file that may not be opened.
+    Raises as describe() does, and UnsupportedImageError for a backing file that may not be opened.
     """
     for file, format_name in _chain(arguments, arguments.file):
         yield describe_file(file, file.name, format_name)
 
 
 def files_of_image(arguments: Arguments) -> dict[tuple[int, int], str]:
-    """Return why the files of IMAGE cannot be copied into it, by (st_dev, st_ino). Raises as describe_chain()."""
+    """Return the reasons why files of IMAGE cannot be copied into it, by (st_dev, st_ino).
+
+    Raises as describe_chain().
+    """
     found: dict[tuple[int, int], str] = {}
     for file, _ in _chain(arguments, arguments.image):
         what = f"is a backing file of {arguments.image}" if found else "is the image itself"
-        assert not isinstance(file.identity, str)  # nothing is copied into an image at an address
+        assert not isinstance(file.identity, str)  # an image at an address cannot be a target
         found[file.identity] = f"{what}, and cannot be copied into it"
     return found
 
 
 def check_not_of_image(refused: dict[tuple[int, int], str], file: str | int, *, name: str, follow: bool) -> None:
-    """Raise StorageError where a file, by its path or descriptor, is one of files_of_image(); follow: of a symlink,
-    what it leads to."""
-    from pydiskimg.files.directory import check_not_refused  # only here: info needs no files
+    """Raise StorageError if a file, given by its path or descriptor, is one of files_of_image(); with follow the target
+    of a symlink is checked.
+    """
+    from pydiskimg.files.directory import check_not_refused  # imported here: info needs no files
 
     try:
         status = os.stat(file, follow_symlinks=follow)
     except OSError:
-        return  # which reading it will tell
+        return  # reading it will report the error
     check_not_refused(refused, status, os.fsencode(name))
 
 
@@ -78,7 +83,7 @@ def _chain(arguments: Arguments, path: str) -> Iterator[tuple[ImageBytes, str]]:
 def _backing(
     file: ImageBytes, format_name: str, policy: AllowedDirectory | None, opened: ExitStack
 ) -> tuple[ImageBytes | None, str | None]:
-    """The backing file of an image, and its format where the image tells; None where there is none."""
+    """The backing file of an image, and its format if the image states it; None if there is none."""
     header = FORMATS[format_name].header(file)
     if header is None or header.backing_file is None:
         return None, None

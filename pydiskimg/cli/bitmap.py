@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Change the bitmap that the arguments name."""
+    """Change the bitmap in the arguments."""
     from pydiskimg.cli.arguments import require_file_name
 
     _check_usage(arguments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg build: a bootable disk from a tarball or a directory, as an ordinary user."""
+"""pydiskimg build: make a bootable disk from a tarball or a directory, as an ordinary user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Disk
     from pydiskimg.system.build import BuiltSystem, SystemOptions
 
-_LONGEST = 1024  # characters of arguments; the kernel takes 2047 in all
+_LONGEST = 1024  # characters of arguments; the kernel accepts 2047 in all
 _SECTOR = 512
 _NOW = "SOURCE_DATE_EPOCH"
 _DESCRIPTION = """\
@@ -85,8 +85,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make the disk that the arguments ask for."""
-    from pydiskimg.system.build import build_system  # only here: it would slow --help down
+    """Make the disk that the arguments describe."""
+    from pydiskimg.system.build import build_system  # imported here: it would slow --help down
 
     require_name(arguments.source, "tarball or directory")
     require_name(arguments.disk, "disk")
@@ -145,7 +145,7 @@ def _source_date(arguments: argparse.Namespace) -> int | None:
 
 @contextmanager
 def _warnings_told() -> Iterator[None]:
-    """Have what the library warns of, such as a grub.cfg that is replaced, printed as all messages are."""
+    """Print warnings of the library, such as of a replaced grub.cfg, like all other messages."""
     import logging
 
     class Teller(logging.Handler):
@@ -162,8 +162,8 @@ def _warnings_told() -> Iterator[None]:
 
 @contextmanager
 def _entries(source: str, callback: Callable[[int, int], None] | None) -> Iterator[tuple[Iterator[Entry], Wording]]:
-    """Give the files of a directory, or of a tarball in a file or pipe, and how messages about them read."""
-    from pydiskimg.files.directory import DirectoryReader  # only here: it would slow --help down
+    """Give the files of a directory, or of a tarball in a file or pipe, and the texts of messages about them."""
+    from pydiskimg.files.directory import DirectoryReader  # imported here: it would slow --help down
     from pydiskimg.files.tar import open_tar
     from pydiskimg.files.writer import Wording
 
@@ -179,7 +179,7 @@ def _entries(source: str, callback: Callable[[int, int], None] | None) -> Iterat
 
 @contextmanager
 def _target(arguments: argparse.Namespace, *, is_device: bool) -> Iterator[Disk]:
-    """Give the Disk to write to; the sentence of an error says so when it leaves a device incomplete."""
+    """Give the Disk to write to; an error's text says so if it leaves a device incomplete."""
     from pydiskimg.images.create import new_image
     from pydiskimg.images.open_disk import open_disk
 
@@ -200,12 +200,12 @@ def _target(arguments: argparse.Namespace, *, is_device: bool) -> Iterator[Disk]
 
 
 def _report(arguments: argparse.Namespace, built: BuiltSystem, size: int, source: str) -> None:
-    """Print what was made, and on standard error what keeps it from booting and what was left out."""
+    """Print a description of the disk, and on standard error what keeps it from booting and what was left out."""
     left_out = built.populated.left_out
     if left_out:
         tell(f"{source}: {left_out}")
     if built.not_bootable:
-        tell(f"{arguments.disk}: no boot loader is written, and the disk does not boot by itself: {built.not_bootable}")
+        tell(f"{arguments.disk}: no boot loader is written, and the disk cannot boot by itself: {built.not_bootable}")
     root, label = built.uuids.root, {"dos": "mbr"}.get(built.layout.table.label, "gpt")
     is_bootable = bool(built.layout.table.boot_code)
     facts = {

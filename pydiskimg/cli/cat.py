@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg cat: the contents of files of an image on standard output, as virt-cat prints them."""
+"""pydiskimg cat: print the contents of files of an image, as virt-cat does."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """Print the files that the arguments name."""
+    """Print the files in the arguments."""
     sys.stdout.flush()
     with tree_argument(arguments) as tree:
         for path in arguments.paths:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg check: is a qcow2 file consistent, or the file systems of a raw disk? With qemu-img's field names.
+"""pydiskimg check: check a qcow2 file, or the file systems of a raw disk. With qemu-img's field names.
 
-A qcow2 file is also repaired (-r).
+A qcow2 file can also be repaired (-r).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def declare_common(parser: Parser) -> None:
-    """Declare the options, all of which the common form has."""
+    """Declare the options; all of them belong to the common form."""
     add_format_option(parser)
     add_progress_option(parser)
     add_quiet_option(parser, "print nothing but what is wrong")
@@ -72,7 +72,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> int:
-    """Check the image that the arguments name; returns the exit status."""
+    """Check the image in the arguments; return the exit status."""
     require_file_name(arguments.file)
     if arguments.repair:
         require_whole(arguments.file, "-r")
@@ -80,7 +80,8 @@ def run(arguments: Arguments) -> int:
         row = FORMATS[arguments.format or detect_image(file)]
         if not row.is_checked and arguments.repair:
             tell(
-                f"{file.name}: is {row.title}, and qcow2 images are repaired; repair an ext file system with: e2fsck -f"
+                f"{file.name}: is {row.title}, and only qcow2 images can be repaired; repair an ext file system with: "
+                "e2fsck -f"
             )
             return NO_CHECKS
         if not row.is_checked:
@@ -98,7 +99,7 @@ def run(arguments: Arguments) -> int:
 
 
 def _checked(file: ImageBytes, row: Format, arguments: Arguments) -> tuple[CheckResult, dict[str, int]]:
-    """Check the image, and repair it before where that is wanted; returns what is wrong, and numbers of what was."""
+    """Check the image, after repairing it if requested; return the findings, and numbers of repaired ones."""
     if not arguments.progress:
         return _repaired(arguments, None) if arguments.repair else (row.check(file, None), {})
     from pydiskimg.cli.progress import progress
@@ -108,7 +109,7 @@ def _checked(file: ImageBytes, row: Format, arguments: Arguments) -> tuple[Check
 
 
 def _repaired(arguments: Arguments, callback: Progress | None) -> tuple[CheckResult, dict[str, int]]:
-    """Repair the image, and return what a second check found; tells what the first one did where it was another one."""
+    """Repair the image, and return the findings of a second check; print those of the first one if they differ."""
     from pydiskimg.images.open_store import open_qcow2_store
     from pydiskimg.images.qcow2.repair.image import repair_qcow2
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg check on a raw disk: which structures of its file systems are wrong."""
+"""pydiskimg check on a raw disk: the damaged structures of its file systems."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
 
 
 def run_check_volumes(file: ImageBytes, arguments: Any) -> int:
-    """Check the volumes of a raw disk, print what was found, and return the exit status."""
+    """Check the volumes of a raw disk, print the findings, and return the exit status."""
     unclear: list[str] = []
     with progress(os.path.basename(file.name), shown=arguments.progress) as callback:
         checked = list(check_volumes(file, unclear, progress=callback))
     if all(one.report is None for one in checked) and not unclear:
         found = ", ".join(str(one.volume) for one in checked)
-        tell(f"{file.name}: is a raw image, and there is nothing to check in one of: {found}")
+        tell(f"{file.name}: is a raw image without a file system to check; found: {found}")
         return NO_CHECKS
     if not arguments.quiet:
         for text in (*unclear, *_sentences(file, checked)):

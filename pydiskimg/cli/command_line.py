@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Words become a subcommand and its arguments, by argparse."""
+"""Turn words into a subcommand and its arguments, by argparse."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def _describes(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
 
 
 def _wrong_usage(command: str) -> int:
-    """Return the exit status of a subcommand that is called in a wrong way."""
-    is_one = command in _QEMU_IMG and command != "compare"  # whose 1 says that the images differ
+    """Return the exit status of a subcommand that is called wrongly."""
+    is_one = command in _QEMU_IMG and command != "compare"  # whose status 1 says that the images differ
     return 1 if is_one else _WRONG_USAGE
 
 
 def _with_size_last(words: Sequence[str]) -> Sequence[str]:
-    """Return words so that a last one such as -1G is an operand to argparse, as it is to qemu-img resize."""
+    """Return words so that a last one such as -1G is an operand for argparse, as it is for qemu-img resize."""
     if len(words) > 1 and words[-1][:1] == "-" and words[-1][1:2].isdecimal() and "--" not in words:
         return [*words[:-1], "--", words[-1]]
     return words
 
 
 def _taken_late(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
-    """Whether words are an operand that may be left out, after options: older argparse takes it for left out there."""
+    """True if words are an optional operand after options: older argparse takes it for missing there."""
     name: str | None = getattr(arguments, "optional_operand", None)
     if name is None or len(words) != 1 or words[0].startswith("-") or getattr(arguments, name) is not None:
         return False
@@ -90,7 +90,7 @@ def _taken_late(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
 
 
 def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
-    """Whether words are more operands of a subcommand that takes any number of them, before and after its options."""
+    """True if words are more operands of a subcommand that accepts any number of them, before and after its options."""
     name: str | None = getattr(arguments, "more_operands", None)
     if name is None or any(word.startswith("-") and word != "-" for word in words):
         return False
@@ -99,12 +99,12 @@ def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
 
 
 def _asked_for_help(words: Sequence[str]) -> Sequence[str]:
-    """Return words with `help`, `help COMMAND` and `help partition ACTION` as the options that they mean."""
+    """Return words with `help`, `help COMMAND` and `help partition ACTION` replaced by the corresponding options."""
     return [*words[1:], "--help"] if words[:1] == ["help"] else words
 
 
 def _misplaced(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
-    """What is wrong with words that nothing asks for: an option, or what was meant for one may be among them."""
+    """Return the problem of unexpected words, among which there may be a (misspelt) option."""
     for word in words:
         if word.startswith("-") and word != "-":
             option = word.partition("=")[0]
@@ -113,15 +113,15 @@ def _misplaced(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence: which of the known words is like this one, if any is."""
-    from difflib import get_close_matches  # only here: it takes long to import
+    """Return the end of a sentence: which of the known words is similar, if any."""
+    from difflib import get_close_matches  # imported here: it takes long to import
 
     found = get_close_matches(word, known, 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser of a command line that has these subcommands, of which those that are named have options."""
+    """Return the parser of a command line that has these subcommands; only the named ones have their options."""
     parser = _Overview(prog="pydiskimg")
     parser.add_argument("--version", action=_Version, help="print the version")
     subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True, parser_class=CommandParser)
@@ -164,7 +164,7 @@ def _actions_of(parser: argparse.ArgumentParser) -> list[CommandParser]:
 
 
 def left_out(command: str, parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Return the options of qemu-img's subcommand that parser does not have or refuses, and why."""
+    """Return the options of qemu-img's subcommand that parser lacks or refuses, and why."""
     actions = parser._option_string_actions  # noqa: SLF001 - which argparse has no other way to ask for
     return {
         option: reason
@@ -174,7 +174,7 @@ def left_out(command: str, parser: argparse.ArgumentParser) -> dict[str, str]:
 
 
 class _Subparsers:
-    """Where a subcommand declares itself; its line in the list of all is from COMMANDS."""
+    """The place where a subcommand declares itself; its line in the list of all is from COMMANDS."""
 
     def __init__(self, action: Any) -> None:
         self._action = action
@@ -184,9 +184,9 @@ class _Subparsers:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words.
+    """Raises if its help cannot be printed, which argparse ignores since Python 3.12; all its texts are ours.
 
-    examples are commands, one a line, with which the help ends.
+    examples are commands, one per line, at the end of the help.
     """
 
     def __init__(self, *, examples: str = "", **how: Any) -> None:
@@ -205,7 +205,7 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(_WRONG_USAGE, f"{self.prog}: error: {text}\n{self.format_usage()}")  # the sentence comes first
 
     def format_help(self) -> str:
-        """Return the help, with what of qemu-img is left out and the examples at its end."""
+        """Return the help, with qemu-img's missing options and the examples at its end."""
         plain = self.epilog
         missing = left_out_text(left_out(self.prog.partition(" ")[2], self))
         self.epilog = " ".join(filter(None, (plain, missing)))
@@ -221,7 +221,7 @@ class CommandParser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        """Refuse a value that is not among the choices, and name the one that is like it."""
+        """Refuse a value that is not among the choices, and suggest a similar one."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
             meant = _meant(str(value), choices)
@@ -229,17 +229,18 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class _Overview(CommandParser):
-    """Has as its help the list of all commands."""
+    """Its help is the list of all commands."""
 
     def format_help(self) -> str:
-        """Return the list, which is not argparse's."""
+        """Return the list, which does not come from argparse."""
         return overview()
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Takes the width from us, as shutil takes longer to import than all arguments, and breaks lines at blanks only.
+    """Gets the width from here, because shutil takes longer to import than all arguments, and breaks lines only at
+    blanks.
 
-    argparse makes a formatter for each argument that is declared, whether or not there is anything to print.
+    argparse makes a formatter for each declared argument, whether or not help is printed.
     """
 
     def __init__(self, prog: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg commit: what an image holds goes into its backing file."""
+"""pydiskimg commit: write the contents of an image into its backing file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Commit the image that the arguments name."""
+    """Commit the image in the arguments."""
     require_file_name(arguments.file)
     _require_qcow2(arguments.file)
     with (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg compare: do two images hold the same bytes?"""
+"""pydiskimg compare: compare the contents of two images."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def declare_common(parser: Parser) -> None:
 
 
 class _Mapped(Source):
-    """source, for comparing; failed is True when its extents could not be told."""
+    """source, for comparing; failed is True if its extents could not be determined."""
 
     name: str
     size: int
@@ -92,7 +92,7 @@ class _Mapped(Source):
 
 
 def run(arguments: Arguments) -> int:
-    """Compare the images that the arguments name; returns the exit status."""
+    """Compare the images in the arguments; return the exit status."""
     try:
         opened = _opened(arguments)
     except DiskImageError as error:
@@ -140,7 +140,7 @@ def _facts(found: Comparison) -> dict[str, object]:
 
 
 def _lines(found: Comparison, shorter: int) -> Iterator[str]:
-    """Yield the words of `qemu-img compare`, whose offsets are whole sectors; shorter is the smaller size in bytes."""
+    """Yield the lines of `qemu-img compare`, whose offsets are whole sectors; shorter is the smaller size in bytes."""
     if found.difference == "size":
         yield "Strict mode: Image size mismatch!"
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg convert: an image becomes another one: raw or qcow2, in a file, on a block device or through a pipe."""
+"""pydiskimg convert: copy an image to another one: raw or qcow2, in a file, on a block device or through a pipe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _IGNORED = "accepted as by qemu-img, without effect: "
-_PROTOCOLS = ("file", "host_device")  # which qemu-img takes for formats: what is raw
+_PROTOCOLS = ("file", "host_device")  # qemu-img's names for raw formats
 _NAMES = (*FORMATS, *_PROTOCOLS)
 _WORKERS = tuple(str(number) for number in range(1, 17))
 _DESCRIPTION = """\
@@ -111,7 +111,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Any) -> None:
-    """Convert as the arguments say."""
+    """Convert as the arguments request."""
     more: Sequence[str] = arguments.more or ()
     *sources, arguments.destination = [arguments.source, arguments.destination, *more]
     for name in sources:
@@ -153,7 +153,7 @@ def run(arguments: Any) -> None:
 
 
 def _label(path: str) -> str:
-    """Return what the progress of reading path is called."""
+    """Return the title of the progress for reading path."""
     if "://" in path:
         from pydiskimg.text import shown_name
 
@@ -170,44 +170,44 @@ def _open(arguments: Arguments, sources: list[str], policy: AllowedDirectory | N
 
 
 def _read_protocols(arguments: Arguments, sources: list[str]) -> None:
-    """Let file and host_device be raw, once host_device names a device."""
+    """Make file and host_device mean raw, after checking that host_device names a device."""
     for attribute, names in (("format", sources), ("output_format", [arguments.destination])):
         form = getattr(arguments, attribute)
         if form not in _PROTOCOLS:
             continue
         for name in names if form == "host_device" else ():
             if not is_block_device(name):
-                raise UnsupportedImageError(f"{name}: is not a block device, which host_device stands for")
+                raise UnsupportedImageError(f"{name}: is not a block device, which host_device requires")
         setattr(arguments, attribute, "raw")
 
 
 def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
-    """End with a usage error where options do not go together."""
+    """End with a usage error for options that cannot be combined."""
     error: Callable[[str], None] = arguments.usage_error
     if not FORMATS[arguments.output_format].has_options and (arguments.compress or options.given):
         error("-c and -o are for a qcow2 image: add -O qcow2")
     if arguments.compress and options.preallocation != "off":
-        error(f"-c and preallocation={options.preallocation} do not go together: leave one of them out")
+        error(f"-c and preallocation={options.preallocation} cannot be combined: leave one of them out")
     if arguments.in_place and arguments.image_options:
-        error("-o is for a new image, and with -n there is one already")
+        error("-o is for a new image, but with -n DST already exists")
     if arguments.in_place and to_pipe:
         error(
-            "-n writes all over a file, and a descriptor is written from front to back: name the file by its path"
+            "-n needs random access, and a descriptor is written in order: name the file by its path"
             if os.path.isfile(arguments.destination)
-            else "-n is for a DST that exists, and a pipe holds nothing"
+            else "-n is for an existing DST, not for a pipe"
         )
     if arguments.is_zero and not arguments.in_place:
-        error("--target-is-zero is for a DST that exists: add -n")
+        error("--target-is-zero is for an existing DST: add -n")
     if arguments.verify and (from_pipe or to_pipe):
-        error("--verify reads everything again, which a pipe cannot do")
+        error("--verify reads everything again, which is not possible with a pipe")
     if arguments.used and from_pipe:
-        error("--used reads what is free before anything else, which a pipe cannot do: convert it to a file first")
+        error("--used needs random access, which a pipe does not have: convert it to a file first")
     if arguments.snapshot is not None and from_pipe:
         error("-l is for an image in a file: a snapshot cannot be read from a pipe")
 
 
 def _used(source: Source) -> Source:
-    """Return what of source is in use, and tell what was left out and what was not believed."""
+    """Return a source of the used space, and print what was left out and what was not believed."""
     from pydiskimg.cli.output import tell
     from pydiskimg.volumes.used import used_source
 
@@ -255,7 +255,7 @@ def _to_pipe(source: Source, arguments: Arguments, options: ImageOptions, callba
 
     if options.extended_l2 or options.data_file:
         raise UnsupportedImageError(
-            f"{source.name}: a qcow2 in a pipe has no extended L2 entries and no data file; leave extended_l2 and "
+            f"{source.name}: a qcow2 in a pipe cannot have extended L2 entries or a data file; leave extended_l2 and "
             "data_file out, or convert to a file"
         )
     with destination_pipe(arguments.destination) as (fd, name):
@@ -293,7 +293,7 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
 
 
 def _of_unknown_size(callback: Any) -> Any:
-    """A callback that never shows the end: how much more there is, is not known."""
+    """A callback that never shows the end: the remaining amount is not known."""
     return None if callback is None else lambda done, _: callback(done, done + 1)
 
 

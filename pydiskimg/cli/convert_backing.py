@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""convert -B: the copy stands on a backing file and holds what the source shows otherwise."""
+"""convert -B: the copy gets a backing file and stores only the differences from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def write_over_backing(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
-    """Write the image that the arguments ask for; with -n it has its backing file already, and what it shows counts."""
+    """Write the image that the arguments describe; with -n it already has its backing file."""
     if options.preallocation != "off":
         arguments.usage_error(f"-B and preallocation={options.preallocation}: all of DST would be stored")
     with ExitStack() as stack:
@@ -52,7 +52,7 @@ def write_over_backing(source: Source, arguments: Arguments, options: ImageOptio
 
 
 def _opened_backing(stack: ExitStack, arguments: Arguments) -> Backing:
-    """The file is the user's own word; what it names needs to be allowed."""
+    """The user names this file; files that it names must be allowed."""
     name = arguments.backing
     if ":" in name.partition("/")[0]:
         raise UnsupportedImageError(f"{name}: is the name of a protocol to QEMU, and only files are opened")

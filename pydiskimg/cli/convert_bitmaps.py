@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def copied_bitmaps(arguments: Arguments, disk: Disk) -> Iterator[None]:
-    """Copy the bitmaps of the source to disk; what is written to disk within the context is not recorded in them.
+    """Copy the bitmaps of the source to disk; writes to disk within the context are not recorded in them.
 
-    Those that are in use are an error, or left out with a message, as the arguments say. Raises before anything is
-    written where the source or disk has no bitmaps, or disk has one of a name already.
+    Bitmaps in use are an error, or left out with a message, depending on the arguments. Raises before the first write
+    if the source or disk cannot have bitmaps, or disk already has one of the same name.
     """
     if not isinstance(disk, Qcow2Disk) or disk.version < 3:
-        raise UnsupportedImageError(f"{arguments.destination}: is to have bitmaps, which only qcow2 of version 3 has")
+        raise UnsupportedImageError(f"{arguments.destination}: cannot have bitmaps; only qcow2 images of version 3 can")
     with open_bitmaps(arguments.source, format=arguments.format) as bitmaps:
         names = _names(arguments, bitmaps)
         for name in names:
@@ -46,7 +46,7 @@ def _names(arguments: Arguments, bitmaps: BitmapSet) -> list[bytes]:
     in_use = bitmaps.in_use
     if in_use and not arguments.skip_broken_bitmaps:
         raise UnsupportedImageError(
-            f"{arguments.source}: bitmap {quoted(in_use[0])} was not closed by its last writer, so that it may miss "
+            f"{arguments.source}: bitmap {quoted(in_use[0])} was not closed by its last writer, so it may miss "
             "changes; remove it, or leave it out with --skip-broken-bitmaps"
         )
     for name in in_use:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""convert of what is at an address whose server sends the whole file only."""
+"""convert from an address whose server sends only the whole file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LOOK_AT = 512
 
 @contextmanager
 def stream_instead(arguments: Arguments, error: DiskImageError) -> Iterator[Stream]:
-    """Give SRC from front to back where error says that its server has no ranges; raise error otherwise.
+    """Give SRC in order if error says that its server has no ranges; raise error otherwise.
 
-    An address was chosen by the administrator, so that the first bytes decide of which format the image is.
+    The administrator chose the address, so the first bytes determine the format of the image.
     """
     needs_ranges = arguments.used or arguments.verify or arguments.snapshot is not None
     if not isinstance(error, NoRangesError) or needs_ranges:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Options of qemu-img convert that few conversions need, some of them refused in a sentence."""
+"""Options of qemu-img convert that few conversions need; some of them are refused with a sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REFUSED = {
 
 
 def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the common form of convert does without."""
+    """Add the options of convert that the common form does not have."""
     parser.add_argument("-C", dest="offload", action="store_true", help="accepted: the kernel copies where it can")
     parser.add_argument(
         "--target-is-zero",
@@ -73,7 +73,7 @@ def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_uncommon_options(arguments: Any, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
-    """End with a usage error where these options do not go together; the backing file that -o names is that of -B."""
+    """End with a usage error for combinations that are not possible; the backing file in -o is that of -B."""
     if arguments.backing is None:
         arguments.backing = options.backing_file
     if arguments.backing_format is None:
@@ -95,15 +95,15 @@ def check_uncommon_options(arguments: Any, options: ImageOptions, *, from_pipe: 
 def _problems(arguments: Any) -> Iterator[str]:
     has_backing = arguments.backing is not None
     if arguments.more and arguments.snapshot is not None:
-        yield "-l chooses a snapshot of one image, and there are several"
+        yield "-l chooses a snapshot of one image, but several are given"
     if arguments.offload and (arguments.salvage or arguments.compress or arguments.sparse_unit is not None):
-        yield "-C lets the kernel copy, which does not go with -c, -S or --salvage"
+        yield "-C lets the kernel copy, which cannot be combined with -c, -S or --salvage"
     if not has_backing and arguments.backing_format is not None:
         yield "-F is the format of the file of -B, which is missing"
     if has_backing and not FORMATS[arguments.output_format].has_options:
         yield "-B is for a qcow2 image: add -O qcow2"
     if has_backing and arguments.more:
-        yield "-B is for one source: the file that several stand on cannot be named"
+        yield "-B is for one source: several sources cannot share a backing file"
     if has_backing and arguments.backing_format is None and not arguments.in_place:
         yield "-B needs -F: the format of a backing file is not guessed"
     if arguments.bitmaps and arguments.more:
@@ -115,13 +115,13 @@ def _problems(arguments: Any) -> Iterator[str]:
 
 
 def _add_refused_options(parser: argparse.ArgumentParser) -> None:
-    """Add what qemu-img has, and what is refused with the reason rather than as unknown."""
+    """Add options that qemu-img has, refused with the reason instead of as unknown."""
     for option, (value, reason) in _REFUSED.items():
         parser.add_argument(option, dest="ignored", type=_refusal(reason), metavar=value, help=argparse.SUPPRESS)
 
 
 def _sparse_unit(text: str) -> int:
-    """Return the unit (bytes) for copy() that -S asks for; 0 leaves out no zeros."""
+    """Return the unit (bytes) for copy() that -S requests; 0 leaves out no zeros."""
     size = size_argument(text)
     if size % _SECTOR or size > _LARGEST_RUN:
         raise argparse.ArgumentTypeError(f"{text} is not a multiple of 512 bytes up to {format_size(_LARGEST_RUN)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What convert reads when that is more than one whole image: several, a snapshot, or a damaged one."""
+"""The source of convert if it is not one whole image: several images, a snapshot, or a damaged one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import ImageSource
 
-_SHOWN = 100  # warnings; a damaged image may have a million of them
+_SHOWN = 100  # warnings; a damaged image may lead to a million of them
 
 
 def open_sources(arguments: Arguments, names: Sequence[str], policy: AllowedDirectory | None) -> ImageSource:
-    """Open the images of these names as one Source, as the arguments ask for."""
+    """Open the images of these names as one Source, as the arguments request."""
     with ExitStack() as failure:
         opened: list[ImageSource] = []
         for name in names:
@@ -44,7 +44,7 @@ def _open(arguments: Arguments, name: str, policy: AllowedDirectory | None) -> I
 
 
 class _Warnings:
-    """Says what was lost, the first times; the last sentence is that more follows."""
+    """Reports lost bytes, a limited number of times; the last warning says that there are more."""
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         self._name = name
@@ -54,6 +54,6 @@ class _Warnings:
         if not self._left:
             return
         self._left -= 1
-        tell(f"{self._name}: warning: {length} bytes at offset {offset} are zeros, as they cannot be read: {error}")
+        tell(f"{self._name}: warning: {length} bytes at offset {offset} cannot be read and become zeros: {error}")
         if not self._left:
-            tell(f"{self._name}: warning: more cannot be read, of which nothing is said")
+            tell(f"{self._name}: warning: further unreadable bytes are not reported")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where convert and dd write to: a new file, a block device, or with -n an image that exists."""
+"""The target of convert and dd: a new file, a block device, or with -n an existing image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def writing(
 
 
 def paced(disk: Disk, rate: int | None) -> Disk:
-    """Return disk, to be written at rate bytes a second where there is one."""
+    """Return disk, limited to rate bytes per second if rate is given."""
     if not rate:
         return disk
     from pydiskimg.transfer.paced import PacedDisk
@@ -58,7 +58,7 @@ def paced(disk: Disk, rate: int | None) -> Disk:
 
 
 def bitmaps_of_source(arguments: Arguments, disk: Disk) -> AbstractContextManager[None]:
-    """While the context lasts, what is written to disk is a copy; its bitmaps are those of the source where asked."""
+    """While the context lasts, writes to disk are the copy; its bitmaps are the source's if requested."""
     if not getattr(arguments, "bitmaps", False):  # the common form has no such option
         from contextlib import nullcontext
 
@@ -80,7 +80,7 @@ def written_disk(
 ) -> Iterator[Disk]:
     """Give the Disk of a new image, or of the device, at path; size None is that of a raw stream, not known yet.
 
-    The sentence of an error says so when it leaves a device incomplete.
+    An error's text says so if it leaves a device incomplete.
     """
     is_device = is_block_device(path)
     if is_device and format == "raw":
@@ -102,7 +102,7 @@ def existing_disk(
     is_zero: bool = False,
     compress: bool = False,
 ) -> Iterator[Disk]:
-    """Give the Disk of an image that exists, which is written in place; references are the files that it may name."""
+    """Give the Disk of an existing image, which is written in place; references are the files that it may name."""
     from pydiskimg.images.open_disk import open_disk
 
     how: dict[str, Any] = {"format": format, "references": references, "is_zero": is_zero, "compress": compress}
@@ -112,7 +112,7 @@ def existing_disk(
 
 
 def _part(disk: Disk, path: str) -> Disk:
-    """The part of disk that is described."""
+    """The described part of disk."""
     from pydiskimg.cli.described import part_of_disk
 
     return part_of_disk(disk, path)
@@ -156,7 +156,7 @@ def _growing_file(path: str) -> Iterator[Disk]:
 
 
 def refuse_own_file(source: Source, destination: str, *, named: Sequence[str]) -> None:
-    """Raise InUseError when the destination is one of the files that source, of the images named, is read from."""
+    """Raise InUseError if the destination is one of the files that source, of the images named, is read from."""
     status = _destination_status(destination)
     if status is None:
         return
@@ -165,12 +165,12 @@ def refuse_own_file(source: Source, destination: str, *, named: Sequence[str]) -
             own = os.stat(name)
         except OSError:
             continue
-        role = "" if name in named else f"the destination, and {source.name} stands on it"
+        role = "" if name in named else f"the destination, and a backing or data file of {source.name}"
         _refuse_overlap(own, status, destination, role)
 
 
 def refuse_own_pipe(fd: int, destination: str) -> None:
-    """Raise InUseError when the destination is the file of the descriptor that is read from."""
+    """Raise InUseError if the destination is the file of the descriptor that is read from."""
     status = _destination_status(destination)
     if status is not None:
         _refuse_overlap(os.fstat(fd), status, destination)

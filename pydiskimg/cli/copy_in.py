@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg copy-in: local files and directories into a directory of an image, as virt-copy-in copies them."""
+"""pydiskimg copy-in: copy local files and directories into a directory of an image, as virt-copy-in does."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Copy what the arguments name."""
-    from pydiskimg.cli.backing_chain import files_of_image  # only here, as what follows: it would slow --help down
+    """Copy the files in the arguments."""
+    from pydiskimg.cli.backing_chain import files_of_image  # imported here, as the following: it would slow --help down
     from pydiskimg.files.writer import Wording
 
     for source in arguments.sources:
@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _reader(source: str, refused: dict[tuple[int, int], str]) -> DirectoryReader:
-    """Return what reads a file or directory. Raises StorageError for one that is refused, before anything is copied."""
-    from pydiskimg.cli.backing_chain import check_not_of_image  # only here, as above
+    """Return a reader of a file or directory. Raises StorageError for a refused one, before the first copy."""
+    from pydiskimg.cli.backing_chain import check_not_of_image  # imported here, as above
     from pydiskimg.files.directory import DirectoryReader
 
     top = os.fsencode(source.rstrip("/") or "/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg copy-out: files and directories of an image into a directory, as virt-copy-out copies them."""
+"""pydiskimg copy-out: copy files and directories of an image into a directory, as virt-copy-out does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Copy what the arguments name."""
+    """Copy the files in the arguments."""
     from pydiskimg.files.writer import Wording, open_writer
     from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(tree: ExtTree, paths: Sequence[str]) -> None:
-    """Refuse, before anything is copied, what does not exist, and a file that would replace another one of PATH."""
+    """Refuse, before the first copy, missing files, and a file that would replace another one of PATH."""
     seen: dict[str, tuple[str, bool]] = {}
     for path in paths:
         is_directory = stat.S_ISDIR(tree.stat(path, follow_symlinks=False).st_mode)
@@ -77,7 +77,7 @@ def _name(path: str) -> str:
 
 
 def _ours(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """Yield the entries as an ordinary user can make them."""
+    """Yield the entries that an ordinary user can make."""
     uid, gid, left_out = os.geteuid(), os.getegid(), 0
     for entry in entries:
         if entry.kind in _DEVICES:

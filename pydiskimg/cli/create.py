@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg create: a new, empty image."""
+"""pydiskimg create: make a new, empty image."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-_DEVICE_IS_RAW = "that is a raw disk already, and nothing is to be made on it"
-_DEVICE_HAS_NO_BACKING = "an image that has a backing file is made as a file"
+_DEVICE_IS_RAW = "it already is a raw disk, so there is nothing to make"
+_DEVICE_HAS_NO_BACKING = "an image with a backing file must be a file"
 _EXAMPLES = """\
 pydiskimg create empty.raw 10G
 pydiskimg create -f qcow2 -o cluster_size=1M,lazy_refcounts=on empty.qcow2 10G
@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make the image that the arguments ask for."""
+    """Make the image that the arguments describe."""
     options = image_options(arguments, empty=True)
     if arguments.backing is None:
         arguments.backing = options.backing_file
@@ -87,7 +87,7 @@ def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
         problem = "-o and -b are for qcow2 images: add -f qcow2"
     elif arguments.backing is not None and options.preallocation != "off" and not options.extended_l2:
         problem = (
-            f"-b and preallocation={options.preallocation}: what is preallocated would hide the backing file; add "
+            f"-b and preallocation={options.preallocation}: preallocated clusters would hide the backing file; add "
             "extended_l2=on"
         )
     elif arguments.backing is not None and arguments.backing_format is None:
@@ -127,8 +127,8 @@ def _size_at_address(backing: str, format_name: str) -> int:
 
     if parse_address(backing).authorization:
         raise UnsupportedImageError(
-            f"{shown_name(backing)}: all who read the new image could read the password; leave it out, and give it "
-            "to what reads the image"
+            f"{shown_name(backing)}: everyone who can read the new image could read the password; leave it out, and "
+            "give it to the program that reads the image"
         )
     with open_image_file(backing) as file:
         header = FORMATS[format_name].header(file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg dd: a part of an image becomes a new one, with dd's operands."""
+"""pydiskimg dd: copy a part of an image to a new one, with dd's operands."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Copy what the operands name."""
+    """Copy the part in the operands."""
     names, numbers = _operands(arguments, [arguments.operand, *arguments.more])
     output = without_protocol(names["of"])
     require_file_name(output)
     name = _input(arguments, names["if"])
     with references(arguments) as policy:
-        # Whole sectors, as QEMU sees them.
+        # Whole sectors, as in QEMU.
         source = JoinedSource([open_source(name, format=arguments.format, references=policy)])
     with source:
         refuse_own_file(source, output, named=[name])
@@ -84,12 +84,12 @@ def _input(arguments: argparse.Namespace, name: str) -> str:
         require_file_name(name)
         return name
     if arguments.format is not None:
-        arguments.parser.error("-f is for an image that is named; what is described has driver= for it")
+        arguments.parser.error("-f is for a named image; a described one has driver= for that")
     return described_image(name, by_options=arguments.image_opts)
 
 
 def _operands(arguments: argparse.Namespace, words: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
-    """Return the names, by if and of, and the numbers; the last of a kind wins."""
+    """Return the names, by if and of, and the numbers; the last of each kind is used."""
     names: dict[str, str] = {}
     numbers: dict[str, int] = {}
     for word in words:
@@ -111,11 +111,11 @@ def _operands(arguments: argparse.Namespace, words: Sequence[str]) -> tuple[dict
 
 
 def _range(source: Source, numbers: dict[str, int]) -> tuple[int, int]:
-    """Return where in source the part begins, and its length (bytes)."""
+    """Return the start of the part in source, and its length (bytes)."""
     block = numbers.get("bs", _BLOCK_SIZE)
     end = min(source.size, numbers["count"] * block) if "count" in numbers else source.size
     start = numbers.get("skip", 0) * block
     if start > end:
-        tell(f"{source.name}: warning: block {start // block} is beyond what is copied; nothing is")
+        tell(f"{source.name}: warning: block {start // block} is beyond the end; nothing is copied")
         return end, 0
     return start, end - start

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opening what a description describes, and the arguments of a command line that are descriptions."""
+"""Open described images, and find the descriptions in the arguments of a command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class DescribedRegion(SourceRegion, ImageBytes):
-    """A part of what file holds, or what image shows, that is a file or disk of its own; close() closes image."""
+    """A part of file, or of the disk of image, that is a file or disk of its own; close() closes image."""
 
     format = "raw"
     is_block_device = False
@@ -53,7 +53,7 @@ class DescribedRegion(SourceRegion, ImageBytes):
 
 
 def resolve_descriptions(arguments: argparse.Namespace) -> None:
-    """Replace what describes an image by its description, or by a path and format where the subcommand takes these.
+    """Replace descriptions of images by objects, or by a path and format if the subcommand accepts only these.
 
     "file:" before a path is taken off.
 
@@ -76,7 +76,8 @@ def resolve_descriptions(arguments: argparse.Namespace) -> None:
                 continue
             if not found.is_whole:
                 raise UnsupportedImageError(
-                    f"{word}: is a part of a file, or has other files than it names; this command takes whole images"
+                    f"{word}: is a part of a file, or replaces files that it names; this command accepts only whole "
+                    "images"
                 )
             setattr(arguments, form, found.image_format or getattr(arguments, form, None))
             found = str(found)
@@ -90,9 +91,9 @@ def _described(arguments: argparse.Namespace, word: str, form: str) -> str:
     found = described_image(word, by_options=by_options)
     if (given := getattr(arguments, form, None)) is not None:
         if by_options:
-            arguments.parser.error("-f is for an image that is named; --image-opts has driver= for it")
+            arguments.parser.error("-f is for a named image; --image-opts has driver= for that")
         if found.image_format not in (None, given):
-            raise UnsupportedImageError(f"{word}: says that it is {found.image_format}, and -f that it is {given}")
+            raise UnsupportedImageError(f"{word}: has driver={found.image_format}, but -f is {given}")
         found.image_format = given
     return found
 
@@ -101,12 +102,14 @@ def _described_target(arguments: argparse.Namespace, word: str) -> str:
     if not arguments.target_image_opts and not word.startswith(JSON):
         return without_protocol(word)
     if not arguments.in_place:
-        arguments.parser.error("what is described exists: add -n, or name a new image by its path")
+        arguments.parser.error("a described image must exist: add -n, or name a new image by its path")
     found = described_image(word, by_options=arguments.target_image_opts)
     if found.backing is not None or found.data_file is not None:
-        raise UnsupportedImageError(f"{word}: an image is written with the files that it names itself")
+        raise UnsupportedImageError(f"{word}: for writing, an image must use the files that it names itself")
     if found.inner is not None:
-        raise UnsupportedImageError(f"{word}: is an image in another one; what is written is a file, or a part of one")
+        raise UnsupportedImageError(
+            f"{word}: is an image in another one; only a file, or a part of one, can be written"
+        )
     arguments.output_format = found.image_format or arguments.output_format
     return str(found) if found.is_whole else found
 
@@ -114,7 +117,7 @@ def _described_target(arguments: argparse.Namespace, word: str) -> str:
 def open_described(
     image: ImageDescription, *, references: AllowedDirectory | None, snapshot: str | None
 ) -> ImageSource:
-    """Open what is described for reading, as open_image() does; references are for files that images name."""
+    """Open the described image for reading, as open_image() does; references are for files that images name."""
     if image.is_whole:
         return open_image(str(image), format=image.image_format, references=references, snapshot=snapshot)
     with ExitStack() as failure:
@@ -137,7 +140,7 @@ def open_described_file(image: str) -> ImageBytes:
 
 
 def _open_file(image: ImageDescription, opened: ExitStack, references: AllowedDirectory | None) -> ImageBytes:
-    """Open what holds the bytes of an image, or of a raw disk; opened closes it."""
+    """Open the file or disk with the bytes of an image, or of a raw disk; opened closes it."""
     shown: ImageSource
     if image.inner is None:
         shown = open_raw(str(image))
@@ -151,13 +154,13 @@ def _open_file(image: ImageDescription, opened: ExitStack, references: AllowedDi
 
 
 def part_of_disk(disk: Disk, image: str) -> Disk:
-    """Return the part of disk that is described. Raises DoesNotFitError."""
+    """Return the described part of disk. Raises DoesNotFitError."""
     assert isinstance(image, ImageDescription)
     return Region(disk, image.offset, _length(disk, image), name=disk.name)
 
 
 def _length(file: Source, image: ImageDescription) -> int:
-    """Return the bytes of the part of file that is described. Raises DoesNotFitError."""
+    """Return the bytes of the described part of file. Raises DoesNotFitError."""
     length = file.size - image.offset if image.length is None else image.length
     if length < 0 or image.offset + length > file.size:
         raise DoesNotFitError(
@@ -175,14 +178,14 @@ def _with_other_files(
     references: AllowedDirectory | None,
     snapshot: str | None,
 ) -> ImageSource:
-    """Open a qcow2 image over the files of the description, where it names others itself."""
+    """Open a qcow2 image with the files of the description instead of those that it names."""
     header = read_header(file)
     if header.has_data_file != (image.data_file is not None):
-        raise UnsupportedImageError(f"{file.name}: data-file goes with an image that has one, and then must be told")
+        raise UnsupportedImageError(f"{file.name}: data-file is for an image that has one, and is then required")
     if header.backing_file is None and image.backing is not None and image.backing is not False:
-        raise UnsupportedImageError(f"{file.name}: names no backing file, which another one could take the place of")
+        raise UnsupportedImageError(f"{file.name}: has no backing file to be replaced")
     if header.backing_file is not None and image.backing is None:
-        raise UnsupportedImageError(f"{file.name}: names a backing file; say which by backing.file.filename=FILE")
+        raise UnsupportedImageError(f"{file.name}: has a backing file; describe it by backing.file.filename=FILE")
 
     def other(described: ImageDescription) -> ImageSource:
         source = open_described(described, references=references, snapshot=None)
@@ -190,7 +193,7 @@ def _with_other_files(
         return source
 
     backing: ImageSource | None = None
-    if header.backing_file is not None:  # one of no bytes reads as zero all over
+    if header.backing_file is not None:  # a part of no bytes reads as zero
         backing = (
             other(image.backing)
             if isinstance(image.backing, ImageDescription)

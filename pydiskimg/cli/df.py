@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg df: how much of the file systems of images is in use, as virt-df tells it."""
+"""pydiskimg df: show how much of the file systems of images is in use, as virt-df does."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Counted:
     space: FileSystemSpace
 
     def facts(self) -> dict[str, object]:
-        """Return what JSON gets; sizes are bytes."""
+        """Return the JSON object; sizes are bytes."""
         content, space = self.volume.content, self.space
         return {
             "filename": self.path,
@@ -81,7 +81,7 @@ class _Counted:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tell the space of what the arguments name; returns the exit status."""
+    """Print the space of the images in the arguments; return the exit status."""
     problems: list[str] = []
     counted = [one for path in arguments.images for one in _counted(path, arguments, problems)]
     for text in problems:
@@ -116,6 +116,6 @@ def _space(source: Source, volume: Volume) -> FileSystemSpace | None:
 
 
 def _percentage(used: int, available: int) -> str:
-    """Return what df prints: rounded up, of what a user other than root can have."""
+    """Return the percentage of df: rounded up, of the space that users other than root can have."""
     whole = used + available
     return f"{-(-100 * used // whole)}%" if whole else "-"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg diff: the files in which two images differ, as virt-diff lists them."""
+"""pydiskimg diff: list the files in which two images differ, as virt-diff does."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List the differences of the images that the arguments name; returns the exit status."""
+    """List the differences of the images in the arguments; return the exit status."""
     counted = _Counted()
     try:
         with references(arguments) as policy:
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Counted:
-    """Whether anything went by."""
+    """Records whether there was any difference."""
 
     def __init__(self) -> None:
         self.any = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where a file system or swap area is to be made: a whole disk, a partition of it, or a new file."""
+"""The target of a new file system or swap area: a whole disk, a partition of it, or a new file."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _TABLE = "holds a partition table"
 
 
 class OverwriteError(DiskImageError):
-    """Something that may be wanted is there already."""
+    """The disk already has contents that may be wanted."""
 
 
 def add_disk_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what mkfs and mkswap have in common: DISK, --partition, --create, -L, -U, --force."""
+    """Add the common options of mkfs and mkswap: DISK, --partition, --create, -L, -U, --force."""
     parser.add_argument("-L", dest="label", default="", metavar="LABEL", help="label")
     parser.add_argument("-U", dest="uuid", type=uuid_argument, help="UUID (default: a random one)")
     options = parser.add_mutually_exclusive_group()
@@ -53,11 +53,11 @@ def add_disk_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def disk_argument(arguments: argparse.Namespace) -> Iterator[Disk]:
-    """Give the Disk to work on; what was written is durable when the context is left without an error."""
+    """Give the Disk to work on; writes are durable when the context is left without an error."""
     require_name(arguments.disk, "disk")
     if arguments.create is not None:
         if os.path.isfile(arguments.disk) and not arguments.force:
-            raise OverwriteError(f"{arguments.disk}: exists already; use --force to replace it with a new file")
+            raise OverwriteError(f"{arguments.disk}: already exists; use --force to replace it with a new file")
         with new_disk_file(arguments.disk, arguments.create) as file:
             yield file
         return
@@ -81,17 +81,17 @@ def _partition(disk: Disk, number: int) -> Region:
 def refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
     try:
         found = _found(disk, whole_disk=whole_disk)
-    except (FileSystemError, PartitionError) as error:  # something, and not only one thing or damaged
+    except (FileSystemError, PartitionError) as error:  # contents, but several or damaged
         raise OverwriteError(f"{error}; use --force to overwrite it") from error
     except StorageError as error:
-        raise OverwriteError(f"{error}; what is there cannot be told; use --force to overwrite it") from error
+        raise OverwriteError(f"{error}; its contents cannot be determined; use --force to overwrite it") from error
     if found is not None:
         advice = ", or --partition N" if found == _TABLE else ""
         raise OverwriteError(f"{disk.name}: {found}; use --force to overwrite it{advice}")
 
 
 def _found(disk: Disk, *, whole_disk: bool) -> str | None:
-    """Say what is there; None for nothing that is known."""
+    """Return a description of the contents; None if nothing is known."""
     image = looks_like(disk) if whole_disk else None
     if image is not None:
         return f"holds {image}" if image.startswith(("a ", "the ")) else f"holds data {image}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The drawing of a disk as SVG: a row of partitions, a strip of what is stored, one of what is in use, and a legend."""
+"""The drawing of a disk as SVG: a row of partitions, a strip of stored bytes, a strip of used bytes, and a legend."""
 
 from __future__ import annotations
 

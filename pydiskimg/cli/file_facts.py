@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What ls and stat tell of a file, as JSON and as lines."""
+"""The facts of ls and stat about a file, as JSON and as lines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
 def target_of(tree: ExtTree, path: str, status: os.stat_result) -> str | None:
-    """Return where the file with this status leads; None for one that is not a symlink."""
+    """Return the target of the file with this status; None if it is not a symlink."""
     return tree.readlink(path) if stat.S_ISLNK(status.st_mode) else None
 
 
 def file_facts(path: str, status: os.stat_result, target: str | None) -> dict[str, Any]:
-    """Return the facts of one file; target is where a symlink leads. A name that is not UTF-8 has \\xNN in it."""
+    """Return the facts of one file; target is a symlink's target. A name that is not UTF-8 has \\xNN in it."""
     facts: dict[str, Any] = {
         "path": shown(path),
         "type": _KINDS[stat.S_IFMT(status.st_mode)],
@@ -56,12 +56,12 @@ def file_facts(path: str, status: os.stat_result, target: str | None) -> dict[st
 
 
 def other_times(status: os.stat_result) -> dict[str, Any]:
-    """Return the times of a file besides that of its contents."""
+    """Return the times of a file other than that of its contents."""
     return {"accessed": time_text(status.st_atime_ns), "changed": time_text(status.st_ctime_ns)}
 
 
 def allocated_bytes(status: os.stat_result) -> dict[str, Any]:
-    """Return how much of its file system a file takes."""
+    """Return how much space of its file system a file takes."""
     return {"allocated": status.st_blocks * _SECTOR}
 
 
@@ -74,10 +74,10 @@ def long_line(
     all_times: bool = False,
     is_extended: bool = False,
 ) -> str:
-    """Return the line that `ls -l` has of the file, times in UTC.
+    """Return the line of `ls -l` for the file, with times in UTC.
 
-    With in_units its size as `ls -h` has it; with all_times those of its contents, of the last access and of its inode;
-    is_extended: after its inode and blocks of 512 bytes, as `ls -is` has them.
+    With in_units the size is as in `ls -h`; with all_times there are the times of its contents, of the last access and
+    of its inode; with is_extended its inode and blocks of 512 bytes precede it, as in `ls -is`.
     """
     size = short_size(status.st_size, up=True) if in_units else str(status.st_size)
     if stat.S_IFMT(status.st_mode) in _DEVICES:
@@ -120,7 +120,7 @@ def time_text(nanoseconds: int) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name for JSON: what is not UTF-8 in it as \\xNN."""
+    """Return a name for JSON: bytes that are not UTF-8 become \\xNN."""
     return name if name.isprintable() else "".join(_character(character) for character in name)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg filesystems: the file systems and partitions of an image, as virt-filesystems lists them."""
+"""pydiskimg filesystems: list the file systems and partitions of an image, as virt-filesystems does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A line: what of the disk it is about, and what it says of that."""
+    """A line: the object on the disk, and the facts about it."""
 
     name: str
     kind: str
@@ -35,7 +35,7 @@ class _Row:
 
     @property
     def facts(self) -> dict[str, object]:
-        """Return what JSON gets."""
+        """Return the JSON object."""
         return {
             "name": self.name,
             "type": self.kind,
@@ -82,7 +82,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List what the arguments name."""
+    """List the objects in the arguments."""
     unclear: list[str] = []
     with volumes_argument(arguments.image, arguments, unclear.append) as (source, volumes):
         rows = list(_rows(volumes, source.size, arguments))

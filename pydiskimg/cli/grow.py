@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg grow: the last partition of a disk and its file system reach to the disk's end, without a copy."""
+"""pydiskimg grow: grow the last partition of a disk and its file system to the disk's end, without a copy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Grow what the arguments name."""
+    """Grow the disk in the arguments."""
     require_file_name(arguments.disk)
     grown = _grown(arguments)
     if not arguments.quiet:
@@ -50,7 +50,7 @@ def _grown(arguments: argparse.Namespace) -> VolumeGrowth:
         references(arguments) as policy,
         open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk,
     ):
-        is_shown = isinstance(disk, DescriptorDisk)  # what is in a qcow2 cannot be mounted
+        is_shown = isinstance(disk, DescriptorDisk)  # file systems in a qcow2 cannot be mounted
         return grow_last_volume(disk, may_mount=is_shown and not arguments.no_mount)
 
 

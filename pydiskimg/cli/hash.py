@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg hash: a checksum of the bytes that a guest sees, whatever the format of the image."""
+"""pydiskimg hash: print a checksum of the bytes that a guest sees, whatever the format of the image."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the checksums of the images that the arguments name, each when it is known."""
+    """Print the checksums of the images in the arguments, each when it is known."""
     found = _checksums(arguments)
     show(
         ({"filename": path, arguments.algorithm: checksum} for path, checksum in found),

@@ -14,7 +14,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_COLUMNS = 80  # where there is no terminal
+_COLUMNS = 80  # without a terminal
 _USAGE = "usage: pydiskimg [-h] [--version] COMMAND ..."
 _OPTIONS = {
     "-h, --help": "show this help and exit; also: pydiskimg help COMMAND",
@@ -23,7 +23,7 @@ _OPTIONS = {
 
 
 def help_width() -> int:
-    """Return how wide help is to be: COLUMNS, or what the terminal has, less the margin that argparse keeps."""
+    """Return the width of help: COLUMNS or the terminal's width, minus argparse's margin."""
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isascii() and columns.isdecimal() and len(columns) < 9 else 0
     if not width:
@@ -35,7 +35,7 @@ def help_width() -> int:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return text as lines of at most width characters, broken at blanks only; a longer word is a line of its own."""
+    """Return text as lines of at most width characters, broken only at blanks; a longer word is a line of its own."""
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -48,7 +48,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def example_lines(examples: str, width: int) -> Iterator[str]:
-    """Yield the commands of examples, one a line, each continued by a backslash where width is too small for it."""
+    """Yield the commands of examples, one per line, each continued by a backslash if it is too long."""
     yield "examples:"
     for example in examples.splitlines():
         lines = [example] if len(example) + 2 <= width else wrapped(example, max(width - 8, 1))
@@ -58,13 +58,15 @@ def example_lines(examples: str, width: int) -> Iterator[str]:
 
 
 def left_out_text(options: dict[str, str]) -> str:
-    """Return the sentence that names what qemu-img has and pydiskimg has not, with the reasons; empty for nothing."""
+    """Return the sentence that lists qemu-img's options that pydiskimg lacks, with the reasons; empty if there are
+    none.
+    """
     rows = "; ".join(f"{name} ({reason})" for name, reason in options.items())
     return f"Of qemu-img left out: {rows}." if rows else ""
 
 
 def overview() -> str:
-    """Return what --help prints: all commands by what they work on."""
+    """Return the text of --help: all commands by their subject."""
     width = help_width()
     lines = [*wrapped(_USAGE, width), "", *wrapped(DESCRIPTION, width)]
     column = max(map(len, COMMANDS))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Images that are described rather than named: --image-opts driver=qcow2,file.filename=X and json:{...}.
+"""Images that are described instead of named: --image-opts driver=qcow2,file.filename=X and json:{...}.
 
     {"driver": "qcow2", "file": {"driver": "file", "filename": "X"}, "backing": {...}}
 
-These are QEMU's block device options, as far as raw and qcow2 in files and devices go. The person at the command line
-describes them, so what they name is opened; a json: name inside an image is refused as any protocol is.
+These are QEMU's block device options for raw and qcow2 in files and devices. The user of the command line describes
+them, so the files that they name are opened; a json: name inside an image is refused like any protocol.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pydiskimg.units import parse_size
 
 JSON = "json:"
 _PROTOCOLS = ("file", "host_device")
-_DEEPEST = 40  # levels of a description; images stand on fewer files
+_DEEPEST = 40  # levels of a description; chains of images are shorter
 _SECTOR = 512
 _STRING = re.compile(r"""(?s)"(?:[^"\\]|\\.)*"|'((?:[^'\\]|\\.)*)'""")
 
-# How QEMU reads and caches, which makes no difference to what is read.
+# QEMU's reading and caching options, which do not change the bytes.
 _WITHOUT_EFFECT = {
     "aio",
     "auto-read-only",
@@ -51,13 +51,12 @@ _WITHOUT_EFFECT = {
 
 
 class ImageDescription(str):
-    """The path of an image's file, and what is to be taken for the image that it holds; text is how that was said.
+    """The path of an image's file, and the description of the image in it; text is the original description.
 
-    image_format is its name, None where the contents decide. offset and length (bytes; None: to the end) are the part
-    of the file that is a raw disk. inner is the description of what shows the file, where that is an image itself: a
-    part of a file, or a qcow2 image of which the disk is a part. backing is the description of the backing file in
-    place of the one that the image names, False for none, None for what the image says; data_file is that of the data
-    file.
+    image_format is its name, None if the contents decide. offset and length (bytes; None: to the end) are the part of
+    the file that is a raw disk. inner is the description of the file if it is itself in an image: a part of a file, or
+    a part of a qcow2 image's disk. backing is the description of the backing file that replaces the image's own, False
+    for none, None for the image's own; data_file is that of the data file.
     """
 
     text = ""
@@ -70,20 +69,20 @@ class ImageDescription(str):
 
     @property
     def is_whole(self) -> bool:
-        """True when the path and the format say everything."""
+        """True if the path and the format say everything."""
         parts = (self.length, self.inner, self.backing, self.data_file)
         return not self.offset and all(part is None for part in parts)
 
     @property
     def has_other_files(self) -> bool:
-        """True when files are described in place of those that the image names."""
+        """True if described files replace those that the image names."""
         return self.backing is not None or self.data_file is not None
 
 
 def described_image(text: str, *, by_options: bool) -> ImageDescription:
-    """Return what text describes: by_options as key=value,key=value, otherwise by JSON after "json:".
+    """Return the description in text: with by_options as key=value,key=value, otherwise as JSON after "json:".
 
-    Raises UnsupportedImageError for what is not understood, or not read here, by its name.
+    Raises UnsupportedImageError for unknown and unsupported options, by their names.
     """
     options = _options(text) if by_options and not text.startswith(JSON) else _json(text)
     found = _image(options, shown=text, depth=0)
@@ -116,7 +115,7 @@ def _json(text: str) -> dict[str, Any]:
 
 
 def _double_quoted(text: str) -> str:
-    """Return text with its 'strings', which QEMU takes too, as "strings"."""
+    """Return text with 'strings', which QEMU also accepts, as "strings"."""
     return _STRING.sub(lambda match: match[0] if match[1] is None else f'"{_requoted(match[1])}"', text)
 
 
@@ -125,7 +124,7 @@ def _requoted(inside: str) -> str:
 
 
 def _unfolded(options: Mapping[str, Any], shown: str) -> dict[str, Any]:
-    """Return options with those of dotted keys in dictionaries of their own: {"file.filename": X} as file: filename."""
+    """Return options with dotted keys as nested dictionaries: {"file.filename": X} as file: filename."""
     found: dict[str, Any] = {}
     for key, value in options.items():
         first, dot, rest = key.partition(".")
@@ -136,15 +135,15 @@ def _unfolded(options: Mapping[str, Any], shown: str) -> dict[str, Any]:
         if known is inner:
             continue
         if not isinstance(known, dict) or not isinstance(inner, dict):
-            raise UnsupportedImageError(f"{shown}: says {first!r} twice")
+            raise UnsupportedImageError(f"{shown}: has {first!r} twice")
         found[first] = known | inner
     return {key: value for key, value in found.items() if key not in _WITHOUT_EFFECT and key != "cache"}
 
 
 def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescription:
-    """Read the options of an image: of its format, or of its file alone."""
+    """Read the options of an image: of its format, or of its file only."""
     if depth > _DEEPEST:
-        raise UnsupportedImageError(f"{shown}: describes more than {_DEEPEST} images that stand on each other")
+        raise UnsupportedImageError(f"{shown}: describes a chain of more than {_DEEPEST} images")
     rest = _unfolded(options, shown)
     driver = _driver(rest, None, shown)
     if driver in _PROTOCOLS or (driver is None and "filename" in rest):
@@ -172,7 +171,7 @@ def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescri
 
 
 def _file(file: Mapping[str, Any], shown: str, depth: int) -> ImageDescription:
-    """Read the options of an image's file: it has a name, or is shown by another image."""
+    """Read the options of an image's file: it has a name, or is in another image."""
     options = _unfolded(file, shown)
     if options.get("driver") not in FORMATS:
         return ImageDescription(_file_name(options, None, shown))
@@ -194,7 +193,7 @@ def _driver(options: dict[str, Any], default: str | None, shown: str) -> str | N
 def _inner(options: dict[str, Any], key: str, shown: str) -> dict[str, Any] | None:
     value = options.pop(key, None)
     if value is not None and not isinstance(value, dict):
-        raise UnsupportedImageError(f"{shown}: {key} is the name of a node, of which there are none here")
+        raise UnsupportedImageError(f"{shown}: {key} is the name of a node, which is not supported here")
     return value
 
 
@@ -219,7 +218,7 @@ def _file_name(options: dict[str, Any], driver: str | None, shown: str) -> str:
     _require_nothing_left(rest, shown)
     require_name(name)
     if driver == "host_device" and not is_block_device(name):
-        raise UnsupportedImageError(f"{name}: is not a block device, which host_device stands for")
+        raise UnsupportedImageError(f"{name}: is not a block device, which host_device requires")
     return name
 
 
@@ -238,4 +237,4 @@ def _size(options: dict[str, Any], key: str, shown: str) -> int | None:
 
 def _require_nothing_left(options: dict[str, Any], shown: str) -> None:
     for key in options:
-        raise UnsupportedImageError(f"{shown}: the option {key!r} is not understood here")
+        raise UnsupportedImageError(f"{shown}: the option {key!r} is not supported here")

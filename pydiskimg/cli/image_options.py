@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The option -o of convert and create: key=value,key=value as qemu-img spells them."""
+"""The option -o of convert and create: key=value,key=value in qemu-img's spelling."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
 _PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 _REFCOUNT_BITS = tuple(str(1 << order) for order in range(7))
 
-# Options whose only value here is what they are without being named.
+# Options whose only accepted value is their default.
 _OFF, _ON = ("off", "false", "no"), ("on", "true", "yes")
 _FIXED = {
     "encryption": _OFF,
     "nocow": _OFF,
     "extent_size_hint": ("0",),
 }
-_OF_FILES = ("nocow", "extent_size_hint")  # raw ones have them, too
+_OF_FILES = ("nocow", "extent_size_hint")  # raw images have them, too
 _ELSEWHERE = {
     "size": "a copy has the size of what is copied",
 }
@@ -51,10 +51,10 @@ _KEYS_OF_EMPTY = {"size": "as SIZE"}
 
 
 class ImageOptions(ValueObject):
-    """What -o asks of a new image; cluster_size and size are bytes.
+    """The options in -o for a new image; cluster_size and size are bytes.
 
-    given tells whether anything was requested that only a qcow2 has. backing_file and backing_format are None where
-    nothing was said of them.
+    given tells whether any option was requested that only qcow2 has. backing_file and backing_format are None if they
+    were not given.
     """
 
     def __init__(  # noqa: PLR0913 - each option is independent, optional and named
@@ -89,7 +89,7 @@ class ImageOptions(ValueObject):
         self.backing_format = backing_format
 
     def of_qcow2(self) -> Qcow2Options:
-        """Return the options of a qcow2 image, as create_qcow2() takes them."""
+        """Return the options of a qcow2 image, for create_qcow2()."""
         return {
             "cluster_size": self.cluster_size,
             "version": self.version,
@@ -103,16 +103,16 @@ class ImageOptions(ValueObject):
 
 
 def option_keys(*, empty: bool = False) -> dict[str, str]:
-    """Return the keys of -o, with the values of each, for an image that begins empty or for a copy."""
+    """Return the keys of -o, with the values of each, for an empty image or for a copy."""
     return _KEYS | _KEYS_OF_EMPTY if empty else _KEYS
 
 
 def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -> None:
-    """Declare -o, for an image that begins empty or for a copy; image_options(arguments) is what it says."""
+    """Declare -o, for an empty image or for a copy; image_options(arguments) returns its value."""
     from argparse import ArgumentTypeError
 
     def checked(text: str) -> str:
-        """Return text; where it asks for help, print the keys and values and end, whatever else is wanted."""
+        """Return text; if it asks for help, print the keys and values and end, regardless of all other options."""
         try:
             parts = split_options(text)
         except ValueError as error:
@@ -138,9 +138,9 @@ def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -
 
 
 def image_options(arguments: Arguments, *, empty: bool = False) -> ImageOptions:
-    """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one.
+    """Return the options of every -o; the last of each kind is used; ends with a usage error for a wrong one.
 
-    empty tells that size is among them.
+    empty means that size is among them.
     """
     options = ImageOptions()
     try:
@@ -154,7 +154,7 @@ def image_options(arguments: Arguments, *, empty: bool = False) -> ImageOptions:
 
 
 def parse_image_options(text: str, options: ImageOptions | None = None, *, empty: bool = False) -> ImageOptions:
-    """Return options changed as text asks; empty as for image_options().
+    """Return options changed by text; empty as for image_options().
 
     Raises ValueError with a sentence for a wrong one.
     """
@@ -190,9 +190,9 @@ def _check_version(options: ImageOptions) -> None:
 
 
 def split_options(text: str) -> list[str]:
-    """Return the parts of a list with commas, as QEMU splits it: two commas are one inside of a part.
+    """Return the parts of a list with commas, split as by QEMU: two commas are one inside a part.
 
-    Raises ValueError where the list is empty, or begins or ends with a comma that separates.
+    Raises ValueError if the list is empty, or begins or ends with a separating comma.
     """
     parts = [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
     if not text:
@@ -234,7 +234,7 @@ def _on_or_off(key: str, value: str) -> bool:
     return _one_of(key, value, (*_ON, *_OFF)) in _ON
 
 
-# How the value of an option is read, and what it is called in ImageOptions.
+# How the value of an option is read, and its name in ImageOptions.
 READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "cluster_size": ("cluster_size", _cluster_size),
     "compat": ("version", lambda key, value: _VERSIONS[_one_of(key, value, _VERSIONS)]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg info: what an image is, in the words and with the field names of `qemu-img info`."""
+"""pydiskimg info: describe an image, in the words and with the field names of `qemu-img info`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """Describe the image that the arguments name, and its backing files when they are asked for."""
+    """Describe the image in the arguments, and its backing files if requested."""
     if arguments.file in ("", "-"):
         from pydiskimg.cli.arguments import require_file_name
 
@@ -60,13 +60,13 @@ def run(arguments: Arguments) -> None:
     from pydiskimg.cli.backing_chain import describe_chain
 
     require_whole(arguments.file, "--backing-chain")
-    for _ in describe_chain(arguments):  # what is wrong with any of them is found before the first is shown
+    for _ in describe_chain(arguments):  # errors in any of them are found before the first one is shown
         pass
     _show(describe_chain(arguments), arguments.output, chain=True)
 
 
 def _show(images: Iterable[dict[str, object]], output: str, *, chain: bool) -> None:
-    """Print one object, or with chain a list of them, each as it comes."""
+    """Print one object, or with chain a list of them, each when it is known."""
     show(in_qemus_order(images if chain else next(iter(images))), _lines(images), output)
 
 
@@ -78,9 +78,9 @@ def _lines(images: Iterable[dict[str, object]]) -> Iterator[str]:
 
 
 def describe(path: str, format_name: str | None = None) -> Facts:
-    """Return the facts about the image at path, in the format of that name or in what its first bytes say.
+    """Return the facts about the image at path, in the given format or detected by its first bytes.
 
-    Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
+    Snapshots and bitmaps, of which there may be thousands, are iterators: they can be printed once.
     Raises StorageError, InvalidImageError and UnsupportedImageError as open_image() does.
     """
     if type(path) is not str:
@@ -103,7 +103,7 @@ def describe_file(file: ImageBytes, path: str, format_name: str | None) -> Facts
 
 
 def describe_lines(facts: Facts) -> Iterator[str]:
-    """Yield the lines of `qemu-img info` that tell a person the same."""
+    """Yield the lines of `qemu-img info` with the same facts, for people."""
     from pydiskimg.units import qemu_size
 
     virtual, actual = facts["virtual-size"], facts.get("actual-size")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg ls: the names in a directory of an image, as virt-ls lists them."""
+"""pydiskimg ls: list the names in a directory of an image, as virt-ls does."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """List what the arguments name."""
+    """List the files in the arguments."""
     has_fields = arguments.long and arguments.recursive and arguments.output != "json"
     with tree_argument(arguments) as tree:
         paths = [path_argument(path) for path in arguments.paths or ["/"]]  # those after options have no "/" yet
@@ -68,7 +68,7 @@ def run(arguments: Arguments) -> None:
         if arguments.output == "json":
             show((_facts(tree, path, status, arguments) for path, _, status in found), (), "json")
         elif has_fields:
-            from pydiskimg.cli.ls_fields import field_lines  # only here, as it is rare
+            from pydiskimg.cli.ls_fields import field_lines  # imported here, because it is rarely used
 
             show(None, field_lines(tree, found, arguments), "human")
         elif arguments.long or arguments.times or arguments.extra_stats:
@@ -81,7 +81,7 @@ def _facts(tree: ExtTree, path: str, status: os.stat_result, arguments: Argument
     facts = file_facts(path, status, target_of(tree, path, status))
     facts |= other_times(status) if arguments.times else {}
     if arguments.checksum and stat.S_ISREG(status.st_mode):
-        from pydiskimg.transfer.digest import digest  # only here: it imports hashlib
+        from pydiskimg.transfer.digest import digest  # imported here: it imports hashlib
 
         facts[arguments.checksum] = digest(tree.open(path), arguments.checksum)
     return facts | (allocated_bytes(status) if arguments.extra_stats else {})
@@ -101,7 +101,7 @@ def _line(tree: ExtTree, path: str, name: str, status: os.stat_result, arguments
 def _found(
     tree: ExtTree, paths: list[str], *, recursive: bool, with_top: bool
 ) -> Iterator[tuple[str, str, os.stat_result]]:
-    """Yield (path, what a line calls it, lstat); with_top: also a directory itself, before what is below it."""
+    """Yield (path, its name in the line, lstat); with_top: also a directory itself, before the files below it."""
     for path in paths:
         status = tree.stat(path, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode) and tree.exists(path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg map: where the bytes of a virtual disk are, as `qemu-img map` tells it."""
+"""pydiskimg map: list where the bytes of a virtual disk are stored, as `qemu-img map` does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_KEPT = 1024
 _BETWEEN = ",\n"
-_CHARACTERS = 64 << 10  # printed at a time: more would be memory that the system hands out anew each time
+_CHARACTERS = 64 << 10  # printed at a time: larger amounts would be memory that the system allocates anew each time
 
 _WORDS = {"present": IS_PRESENT, "zero": IS_ZERO, "data": IS_DATA, "compressed": IS_COMPRESSED}
 # The flags of an entry as JSON, for all of them.
@@ -64,7 +64,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """Print the map of the image that the arguments name."""
+    """Print the map of the image in the arguments."""
     require_file_name(arguments.file)
     with (
         references(arguments) as policy,
@@ -93,7 +93,7 @@ def _print(texts: Iterator[str]) -> None:
 
 
 def _json(found: Iterable[RowColumns], beginning: int) -> Iterator[str]:
-    """Yield the rows; where there are none, one of no bytes at the beginning, as qemu-img has it."""
+    """Yield the rows; if there are none, one of no bytes at the beginning, as qemu-img does."""
     between, rows = "[", _Kept(_json_row)
     for starts, lengths, depths, flags, hosts in found:
         lines = _BETWEEN.join(map(rows.__getitem__, zip(lengths, depths, flags, strict=True)))
@@ -105,7 +105,7 @@ def _json(found: Iterable[RowColumns], beginning: int) -> Iterator[str]:
 
 
 class _Kept(dict):  # type: ignore[type-arg] # Any is not imported
-    """What make(*key) returns, made once for each key as long as there are few of them."""
+    """The results of make(*key), made once for each key while there are few of them."""
 
     def __init__(self, make: Callable[..., str]) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Kept(dict):  # type: ignore[type-arg] # Any is not imported
 
 
 def _json_row(length: int, depth: int, flags: int) -> str:
-    """A row that lacks its numbers, the start and the offset, of which nothing is shown where it has none."""
+    """A row without its numbers, the start and the offset; the offset is not shown if there is none."""
     offset = ', "offset": %d' if flags & HAS_OFFSET else "%.0s"
     return f'{{ "start": %d, "length": {length}, "depth": {depth}, {_FLAGS[flags]}{offset}}}'
 
@@ -141,15 +141,14 @@ def _table(found: Iterable[RowColumns], files: Sequence[str], name: str) -> Iter
 
 
 def _stored(columns: RowColumns, name: str) -> RowColumns:
-    """The rows of what is data and not zero."""
+    """The rows that are data and not zero."""
     starts, lengths, depths, flags, hosts = columns
     if any(number & (IS_DATA | HAS_OFFSET) == IS_DATA for number in set(flags)):
         at, length = next(
             row[:2] for row in zip(starts, lengths, flags, strict=True) if row[2] & (IS_DATA | HAS_OFFSET) == IS_DATA
         )
         raise UnsupportedImageError(
-            f"{name}: guest bytes {at} to {at + length} are compressed, and have no place "
-            "that this table could tell; use --output json"
+            f"{name}: guest bytes {at} to {at + length} are compressed, which this table cannot show; use --output json"
         )
     wanted = bytes(flags).translate(_IS_STORED)
     starts, lengths, depths, flags, hosts = (list(compress(column, wanted)) for column in columns)
@@ -157,6 +156,6 @@ def _stored(columns: RowColumns, name: str) -> RowColumns:
 
 
 def _table_row(length: int, file: str, *has_digits: bool) -> str:
-    """A line that lacks its numbers, the start and the offset; C's %#x writes 0 without the 0x."""
+    """A line without its numbers, the start and the offset; C's %#x writes 0 without the 0x."""
     start, offset = ("%-#16x" if has else "%-16d" for has in has_digits)
     return f"{start}{hex(length):<16}{offset}{file}\n"

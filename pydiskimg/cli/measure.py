@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg measure: how large the file of a new image will be."""
+"""pydiskimg measure: compute how large the file of a new image will be."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def declare_common(parser: Parser) -> None:
-    """Declare the options of the common form: that of an image."""
+    """Declare the options of the common form: measuring an image."""
     _declare_options(parser)
     parser.add_argument("file", metavar="FILE")
 
@@ -59,7 +59,7 @@ def _declare_options(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """Print how large the image will be that the arguments describe."""
+    """Print the size of the image that the arguments describe."""
     options = image_options(arguments, empty=True)
     size = options.size if arguments.size is None else arguments.size
     if (arguments.file is None) == (size is None):
@@ -92,7 +92,7 @@ def _facts_of_file(arguments: Arguments, options: ImageOptions) -> dict[str, int
 
 
 def _bitmap_facts(source: ImageSource, cluster_size: int) -> dict[str, int]:
-    """The bytes of the source's bitmaps in an image with such clusters; nothing for one that cannot have any."""
+    """The bytes of the source's bitmaps in an image with such clusters; empty if it cannot have any."""
     from pydiskimg.images.measure_qcow2 import bitmaps_size
     from pydiskimg.images.qcow2.reader import Qcow2Source
 
@@ -106,7 +106,7 @@ def _facts(arguments: Arguments, options: ImageOptions, size: int, source: Image
         size,
         format=arguments.output_format,
         source=source,
-        # What a new backing file will hide is not known.
+        # The bytes that a new backing file will hide are not known.
         is_preallocated=options.preallocation in ("falloc", "full")
         or (options.backing_file is not None and source is not None),
         **options.of_qcow2(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg mkdir: directories made in an image, as mkdir makes them."""
+"""pydiskimg mkdir: make directories in an image, as mkdir does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make the directories that the arguments name."""
+    """Make the directories in the arguments."""
     with changed_tree_argument(arguments) as tree:
         for path in arguments.paths:
             (_make_with_parents if arguments.parents else _make)(tree, path, arguments.mode)
@@ -50,13 +50,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _make(tree: ChangedTree, path: str, mode: int) -> None:
     if tree.exists(path):
-        raise tree.error(path, "exists already; -p accepts a directory that exists", errno.EEXIST)
+        raise tree.error(path, "already exists; -p accepts a directory that exists", errno.EEXIST)
     parts = [part for part in path.split("/") if part not in ("", ".")]
     for above in accumulate(f"/{part}" for part in parts[:-1]):
         if not tree.exists(above):
             raise tree.error(above, "does not exist; -p makes it, too", errno.ENOENT)
         if not stat.S_ISDIR(tree.stat(above).st_mode):
-            break  # and making it says so
+            break  # making it reports the error
     tree.make_directory(path, mode=mode)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg mkfs: ext2, ext3 or ext4 on a device, a partition or a file."""
+"""pydiskimg mkfs: make ext2, ext3 or ext4 on a device, a partition or a file."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make the file system that the arguments ask for."""
-    from pydiskimg.fs.ext4.make import make_ext  # only here: it would slow --help down
+    """Make the file system that the arguments describe."""
+    from pydiskimg.fs.ext4.make import make_ext  # imported here: it would slow --help down
 
     with disk_argument(arguments) as disk:
         made = make_ext(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg mkswap: a swap area on a device, a partition or a file."""
+"""pydiskimg mkswap: make a swap area on a device, a partition or a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make the swap area that the arguments ask for."""
+    """Make the swap area that the arguments describe."""
     with disk_argument(arguments) as disk:
         made = make_swap(disk, label=arguments.label, uuid=arguments.uuid)
         name, size = disk.name, disk.size

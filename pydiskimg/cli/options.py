@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydiskimg.cli import Parser
 
 CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
-"""What qemu-img takes for -t and -T."""
+"""The values that qemu-img accepts for -t and -T."""
 _DIGITS = 9  # in the number of a partition
 
 
@@ -24,7 +24,7 @@ def add_format_option(
     choices: Collection[str] = FORMATS,
     note: str = "",
 ) -> None:
-    """Add -f and --format, or an option of other names, for the format of what is read."""
+    """Add -f and --format, or an option of other names, for the format of an image that is read."""
     names = names or ("-f", "--format")
     text = note or f"format{of and f' of {of}'} (default: by {'its' if of else 'the'} contents)"
     parser.add_argument(*names, dest=dest, choices=choices, help=text)
@@ -53,15 +53,15 @@ def add_cache_option(parser: Parser, *names: str) -> None:
 
 
 def add_rate_option(parser: Parser) -> None:
-    """Add -r of what writes no faster than it is told."""
-    from pydiskimg.cli.arguments import size_argument  # only here: cat and ls need no sizes
+    """Add -r, which limits the rate of writing."""
+    from pydiskimg.cli.arguments import size_argument  # imported here: cat and ls need no sizes
 
     text = "write RATE bytes a second on average, and no more; 0 (default): no limit"
     parser.add_argument("-r", dest="rate", type=size_argument, metavar="RATE", help=text)
 
 
 def add_human_readable_option(parser: Parser, note: str = "") -> None:
-    """Add -h, which ls, df and the virt-* tools have for sizes; --help has no letter then."""
+    """Add -h, which ls, df and the virt-* tools use for sizes; --help has no short form then."""
     parser.add_argument("-h", "--human-readable", action="store_true", help=f"{note}sizes such as 1.5K and 10G")
 
 
@@ -76,13 +76,13 @@ def partition_number(text: str) -> int:
 
 
 def volume_number(text: str) -> int:
-    """Return the number of a partition, 0 being the whole disk, as a type for argparse."""
+    """Return the number of a partition, where 0 is the whole disk, as a type for argparse."""
     return _number(text, "0, 1, 2 or more", lowest=0)
 
 
 def _number(text: str, expected: str, *, lowest: int) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or int(text) < lowest:
-        from argparse import ArgumentTypeError  # only here: the common forms do without argparse
+        from argparse import ArgumentTypeError  # imported here: the common forms do not use argparse
 
         raise ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected {expected}")
     return int(text)

@@ -14,7 +14,7 @@ MARGIN = "    "
 
 
 def message_text(text: str) -> str:
-    """Return a message as it is printed: one that quotes an argument which is not UTF-8 shows its bytes as \\xNN."""
+    """Return a message for printing: an argument that is not UTF-8 is shown with its bytes as \\xNN."""
     shown = _line(text)
     if "\\udc" in shown:  # repr() of such a name, which argparse puts into its messages
         for byte in range(0x80, 0x100):
@@ -23,15 +23,15 @@ def message_text(text: str) -> str:
 
 
 def tell(text: str) -> None:
-    """Print a message. One that is lost changes neither what is done nor the exit status."""
-    from contextlib import suppress  # only here: few commands have anything to tell
+    """Print a message. If that fails, neither the work nor the exit status changes."""
+    from contextlib import suppress  # imported here: few commands print messages
 
     with suppress(OSError):
         print(f"pydiskimg: {message_text(text)}", file=sys.stderr)
 
 
 def show(result: object, lines: Iterable[str], output: str) -> None:
-    """Print the result as one JSON value, or the lines; of either only as much as is needed, piece after piece."""
+    """Print the result as one JSON value, or the lines; both lazily, piece after piece."""
     if output == "json":
         for piece in json_pieces(result):
             sys.stdout.write(piece)
@@ -44,7 +44,7 @@ def show(result: object, lines: Iterable[str], output: str) -> None:
 def _line(text: str) -> str:
     if text.isprintable() and len(text) < 1 << 12:
         return text
-    from pydiskimg.text import LINE, printable  # only here: nearly all lines are printed as they are
+    from pydiskimg.text import LINE, printable  # imported here: nearly all lines are printed unchanged
 
     return printable(text, limit=LINE)
 
@@ -78,20 +78,20 @@ def _json_items(start: str, items: Iterable[tuple[str, object]], end: str, margi
 
 
 def in_qemus_order(value: object) -> object:
-    """Return value with its names in the order in which qemu-img writes them, for what compares its JSON as text."""
+    """Return value with its names in qemu-img's order, for programs that compare its JSON as text."""
     if isinstance(value, dict):
         return {name: in_qemus_order(value[name]) for name in sorted(value, key=_bucket)}
     return map(in_qemus_order, value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
 
 
 def _bucket(name: str) -> int:
-    """The bucket, of 512, in which QEMU's hash table (QDict) has a name."""
+    """The bucket, of 512, of a name in QEMU's hash table (QDict)."""
     total = 0x238F13AF * len(name) + sum(byte << index * 5 % 24 for index, byte in enumerate(name.encode()))
     return (1103515243 * total + 12345) % (1 << 32) % 512
 
 
 def nested_lines(value: dict[str, object], margin: str = "") -> Iterator[str]:
-    """Yield value as `name: value` lines, what is inside of it further to the right."""
+    """Yield value as `name: value` lines; nested values are indented."""
     for name, item in value.items():
         title = f"{margin}{name.replace('-', ' ')}:"
         if isinstance(item, dict):
@@ -106,7 +106,7 @@ def nested_lines(value: dict[str, object], margin: str = "") -> Iterator[str]:
 
 
 def word(value: object) -> str:
-    """Return value as people read it, and as qemu-img prints it: true, false, or what it is."""
+    """Return value in a form for people, as qemu-img prints it: true, false, or the value itself."""
     return ("false", "true")[value] if isinstance(value, bool) else str(value)
 
 

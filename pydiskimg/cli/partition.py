@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg partition: declares its actions, in the words of sfdisk; partition_actions does them."""
+"""pydiskimg partition: declare its actions, in the words of sfdisk; partition_actions runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydiskimg.cli.options import add_format_option, add_output_option, partitio
 from pydiskimg.cli.references import add_references_option
 from pydiskimg.partitions.types import names_for
 
-# What does each action, in partition_actions.
+# The function of each action, in partition_actions.
 _ACTIONS = {"list": "list_partitions", "create": "create", "add": "add", "delete": "delete", "set": "change"}
 _TYPES = f"types: {names_for()}; sfdisk's names and aliases of these; a byte such as 0x83 in an MBR, a GUID in a GPT."
 _EXAMPLES = """\
@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _action(actions: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
     def run(arguments: argparse.Namespace) -> None:
-        from pydiskimg.cli import partition_actions  # only here: --help needs neither disks nor libparted
+        from pydiskimg.cli import partition_actions  # imported here: --help needs neither disks nor libparted
 
         getattr(partition_actions, _ACTIONS[name])(arguments)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What pydiskimg partition does: the table of an image or disk shown, made and changed."""
+"""The actions of pydiskimg partition: show, make and change the table of an image or disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _change(arguments: argparse.Namespace) -> PartitionChange:
 
 
 def list_partitions(arguments: argparse.Namespace) -> None:
-    """Print the partitions of the disk that the arguments name."""
+    """Print the partitions of the disk in the arguments."""
     require_file_name(arguments.disk)
     with (
         references(arguments) as policy,
@@ -98,7 +98,7 @@ def delete(arguments: argparse.Namespace) -> None:
 
 
 def change(arguments: argparse.Namespace) -> None:
-    """Change what the table says of a partition."""
+    """Change the attributes of a partition in the table."""
     with _table(arguments) as table:
         table.set(arguments.number, _change(arguments))
 
@@ -111,7 +111,7 @@ def _table(arguments: argparse.Namespace) -> Iterator[ChangedTable]:
 
 @contextmanager
 def _disk(arguments: argparse.Namespace) -> Iterator[Disk]:
-    """Give the disk to be changed; the kernel reads its table again afterwards, where it knows partitions."""
+    """Give the disk to be changed; the kernel reads its table again afterwards, if it supports partitions on it."""
     require_file_name(arguments.disk)
     with (
         references(arguments) as policy,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which arguments are pipes: "-", the names of open descriptors, and named pipes."""
+"""Find the arguments that are pipes: "-", the names of open descriptors, and named pipes."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ _NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
 
 
 class NotOpen:
-    """Standard output of a process that was started without: printing a result is an error, as it would be lost."""
+    """Standard output of a process that was started without one: printing a result is an error, because it would be
+    lost.
+    """
 
     def write(self, _: str) -> NoReturn:
-        raise OSError(errno.EBADF, "is not open, and what was to be printed is lost")
+        raise OSError(errno.EBADF, "is not open, and the result is lost")
 
     def flush(self) -> None: ...
 
     def fileno(self) -> int:
-        return 1  # /dev/null by now
+        return 1  # now /dev/null
 
 
 def is_source_pipe(path: str) -> bool:
-    """True when path is to be read from front to back; a file named by its descriptor can be sought in."""
+    """True if path is to be read in order; a file named by its descriptor can be sought in."""
     return path == "-" or _is(path, stat.S_ISFIFO) or (_number(path) is not None and not _is_file(path))
 
 
 def is_destination_pipe(path: str) -> bool:
-    """True when path is to be written from front to back: any descriptor that was opened for us is, but a device."""
+    """True if path is to be written in order: any inherited descriptor except that of a device."""
     return path == "-" or _is(path, stat.S_ISFIFO) or (_number(path) is not None and not _is(path, stat.S_ISBLK))
 
 
@@ -76,7 +78,7 @@ def _pipe(path: str, standard: int, flags: int) -> Iterator[tuple[int, str]]:
 
 
 def _check_usable(fd: int, name: str) -> None:
-    # What was closed when the process began is /dev/null by now, and would take or give anything.
+    # Descriptors that were closed when the process began are now /dev/null, which accepts and gives anything.
     closed = (fd == 0 and sys.__stdin__ is None) or (fd == 1 and sys.__stdout__ is None)
     try:
         os.fstat(fd)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Progress: a bar on a terminal, qemu-img's line for programs that read it, a line now and then in a log."""
+"""Progress: a bar on a terminal, qemu-img's line for programs that read it, an occasional line in a log."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ LINE_SECONDS = 10.0
 
 @contextmanager
 def progress(title: str, *, shown: bool, as_qemu_img: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a Progress callback, or None when nothing is to be shown.
+    """Give a Progress callback, or None if nothing is to be shown.
 
-    as_qemu_img is for what qemu-img does too: standard output gets its line, unless a person reads the bar.
+    as_qemu_img is for commands that qemu-img also has: standard output gets its line, unless there is a bar on a
+    terminal.
     """
     title = printable(title)
     if not shown:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg rebase: an image stands on another backing file."""
+"""pydiskimg rebase: give an image another backing file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Rebase the image that the arguments name."""
+    """Rebase the image in the arguments."""
     require_file_name(arguments.file)
     if arguments.unsafe:
         if arguments.backing and arguments.backing_format is None:

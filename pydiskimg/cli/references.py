@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The option --allow-references DIR: where the files may be that an image names."""
+"""The option --allow-references DIR: the directory of files that an image may name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_references_option(parser: argparse.ArgumentParser) -> None:
 
 
 class _NoReferences:
-    """Gives the policy that no file may be named."""
+    """Gives the policy that an image may name no files."""
 
     def __enter__(self) -> None:
         return None

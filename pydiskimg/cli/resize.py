@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg resize: an image becomes larger or smaller in place."""
+"""pydiskimg resize: make an image larger or smaller in place."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """Resize the image that the arguments name."""
+    """Resize the image in the arguments."""
     from pydiskimg.cli.arguments import require_file_name
     from pydiskimg.images.resize import resize_image
 
@@ -71,12 +71,12 @@ def run(arguments: Arguments) -> None:
 
 
 def _size(text: str) -> Callable[[int], int]:
-    """Return what makes the new size of the old one."""
+    """Return a function from the old size to the new one."""
     sign = text[:1] if text[:1] in ("+", "-") else ""
     try:
         size = parse_size(text[len(sign) :])
     except ValueError as error:
-        from argparse import ArgumentTypeError  # only here: the common form does without argparse
+        from argparse import ArgumentTypeError  # imported here: the common form does not use argparse
 
         raise ArgumentTypeError(str(error)) from None
     if sign == "+":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg rm: files and directories of an image removed, as rm removes them."""
+"""pydiskimg rm: remove files and directories of an image, as rm does."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Remove what the arguments name."""
-    from pydiskimg.files.tree import MissingPathError  # only here, as what it imports: it would slow --help down
+    """Remove the files in the arguments."""
+    from pydiskimg.files.tree import MissingPathError  # imported here, as the following: it would slow --help down
 
     with changed_tree_argument(arguments) as tree:
         for path in arguments.paths:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg show: a disk drawn to scale, with its partitions, what is stored and what is in use."""
+"""pydiskimg show: draw a disk to scale, with its partitions, stored bytes and used bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draw the disk that the arguments name."""
+    """Draw the disk in the arguments."""
     require_file_name(arguments.disk)
     width = min(_MOST, max(_LEAST, shutil.get_terminal_size().columns - _LEFT))
     with (
@@ -114,13 +114,13 @@ def _boxes(picture: DiskPicture) -> str:
 
 
 def _strip(shares: Sequence[float], shades: str) -> str:
-    """Return a character for each column: the darker, the more of it."""
+    """Return a character for each column: the darker, the larger the share."""
     last = len(shades) - 1
     return "".join(shades[0 if not share else min(last, 1 + int(share * (last - 1) + 0.5))] for share in shares)
 
 
 def _text(one: PicturedVolume) -> list[str]:
-    """Return the fields of a line on a volume: number, type, size, what is on it, and how full it is."""
+    """Return the fields of a line on a volume: number, type, size, content, and how full it is."""
     part, content = one.volume.partition, one.volume.content
     label = f" '{content.label}'" if content and content.label else ""
     fill = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg shrink: the last partition and its file system become smaller, and on request the image's file, too."""
+"""pydiskimg shrink: shrink the last partition and its file system, and on request the image's file, too."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Shrink what the arguments name."""
-    from pydiskimg.volumes.shrink import cut_table, shrink_last_volume, text_of  # only here: they need libparted
+    """Shrink the disk in the arguments."""
+    from pydiskimg.volumes.shrink import cut_table, shrink_last_volume, text_of  # imported here: they need libparted
 
     require_file_name(arguments.disk)
     if arguments.cut and is_block_device(arguments.disk):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signals that end a command as Ctrl-C does, so that every context manager cleans up."""
+"""Signals that end a command like Ctrl-C, so that every context manager cleans up."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_as_interrupted() -> None:
-    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt(number) in the main thread, the first of them only.
+    """Make SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt(number) in the main thread, only the first of them.
 
-    One that the caller has us ignore (nohup, a background job of a shell) stays ignored.
+    A signal that the caller ignores (nohup, a background job of a shell) stays ignored.
     """
     for number in _taken():
         signal.signal(number, _terminated)
@@ -28,9 +28,9 @@ def _taken() -> list[int]:
 
 
 def how_ended(error: KeyboardInterrupt) -> tuple[str, int]:
-    """Return what to say of a signal, and the exit status of a command that it ended: 128 + its number, as of a shell.
+    """Return the message for a signal, and the exit status of a command that it ended: 128 + its number, as in a shell.
 
-    One without a number is SIGINT, which the interpreter handles before end_as_interrupted() does.
+    Without a number it is SIGINT, which the interpreter handles before end_as_interrupted() does.
     """
     from signal import Signals
 
@@ -40,10 +40,10 @@ def how_ended(error: KeyboardInterrupt) -> tuple[str, int]:
 
 def _terminated(number: int, _: object) -> NoReturn:
     for taken in _taken():
-        # Not SIG_IGN: of a signal that has come meanwhile the interpreter would print a traceback.
+        # Not SIG_IGN: the interpreter would print a traceback for a signal that has arrived meanwhile.
         signal.signal(taken, _too_late)
     raise KeyboardInterrupt(number)
 
 
 def _too_late(*_: object) -> None:
-    """The first signal is being seen to."""
+    """The first signal is being handled."""

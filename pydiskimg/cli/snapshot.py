@@ -60,20 +60,20 @@ def _declare(parser: Parser, actions: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """List or change the snapshots of the image that the arguments name; a raw image has none."""
+    """List or change the snapshots of the image in the arguments; a raw image has none."""
     from pydiskimg.cli.arguments import require_file_name, require_whole
 
     options = {"-c": arguments.take, "-a": arguments.apply, "-d": arguments.delete}
     changes = [option for option, name in options.items() if name is not None]
     if len(changes) + arguments.list > 1:
-        arguments.usage_error("-l, -c, -a and -d do not go together")
+        arguments.usage_error("-l, -c, -a and -d cannot be combined")
     require_file_name(arguments.file)
     if not changes:
         _list(arguments)
         return
     require_whole(arguments.file, changes[0])
     if arguments.force_share:
-        arguments.usage_error("-U goes with -l only: an image that others use is not changed")
+        arguments.usage_error("-U is only for -l: an image that others use cannot be changed")
     from pydiskimg.images.open_store import open_qcow2_store
     from pydiskimg.images.qcow2.switch.snapshots import apply_snapshot, delete_snapshot, take_snapshot
 
@@ -101,7 +101,7 @@ def _list(arguments: Arguments) -> None:
 
 
 def snapshot_lines(snapshots: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield what `qemu-img snapshot -l` prints: the date is local time, the clock the guest's running time."""
+    """Yield the lines of `qemu-img snapshot -l`: the date is local time, the clock the guest's running time."""
     yield "Snapshot list:"
     yield _COLUMNS.format(_padded("ID", 9), _padded("TAG", 16), "VM SIZE", "DATE", "VM CLOCK", "ICOUNT")
     for snapshot in snapshots:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The values of convert -l: a snapshot's id or name, or, as qemu-img has it too, snapshot.id=ID,snapshot.name=NAME."""
+"""The values of convert -l: a snapshot's id or name, or, as in qemu-img, snapshot.id=ID,snapshot.name=NAME."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _KEYS = ("snapshot.id", "snapshot.name")
 
 
 def chosen_snapshot(path: str, format_name: str | None, text: str) -> str:
-    """Return the id or name for open_image(); of snapshot.id= and snapshot.name= the id of the one that has both.
+    """Return the id or name for open_image(); for snapshot.id= and snapshot.name= the id of the one with both.
 
-    Raises UnsupportedImageError where no snapshot has, and for another key.
+    Raises UnsupportedImageError if no snapshot matches, and for another key.
     """
     if not text.startswith("snapshot."):
         return text
@@ -24,7 +24,7 @@ def chosen_snapshot(path: str, format_name: str | None, text: str) -> str:
     with open_image_file(path) as file:
         snapshots = FORMATS[format_name or detect_image(file)].snapshots(file)
         if snapshots is None:
-            return text  # open_image() says that there are none
+            return text  # open_image() reports that there are none
         for snapshot in snapshots:
             own = {"snapshot.id": snapshot.id, "snapshot.name": snapshot.name}
             whole = {"snapshot.id": fsdecode(snapshot.whole_id), "snapshot.name": fsdecode(snapshot.whole_name)}
@@ -39,7 +39,7 @@ def _wanted(text: str) -> dict[str, str]:
         key, _, value = pair.partition("=")
         if key not in _KEYS or not value:
             raise UnsupportedImageError(
-                f"-l {text}: {pair!r} is not understood; expected snapshot.id=ID, snapshot.name=NAME, or an id or name"
+                f"-l {text}: {pair!r} is not valid; expected snapshot.id=ID, snapshot.name=NAME, or an id or name"
             )
         wanted[key] = value
     return wanted

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg sparsify: what the file systems on an image do not use is given back, as by virt-sparsify --in-place."""
+"""pydiskimg sparsify: release unused space of the file systems on an image, as virt-sparsify --in-place does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Sparsify the image that the arguments name."""
+    """Sparsify the image in the arguments."""
     require_file_name(arguments.file)
     with (
         references(arguments) as policy,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg stat: all that an image says of a file."""
+"""pydiskimg stat: show all metadata of files in an image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def declare_common(parser: Parser) -> None:
 
 
 def run(arguments: Arguments) -> None:
-    """Print the facts of the files that the arguments name."""
+    """Print the facts of the files in the arguments."""
     with tree_argument(arguments) as tree:
         found = [_facts(tree, path, follow=arguments.dereference) for path in arguments.paths]
         lines = (line for facts in found for line in (*nested_lines(facts), *([""] if facts is not found[-1] else [])))
@@ -62,7 +62,7 @@ def _facts(tree: ExtTree, path: str, *, follow: bool) -> dict[str, Any]:
 
 
 def _value(value: bytes) -> str:
-    """Return an attribute's value as text where it is text, with or without a NUL at its end, and else as 0x..."""
+    """Return an attribute's value as text if it is text, with or without a NUL at its end, otherwise as 0x..."""
     try:
         text = value.removesuffix(b"\0").decode()
     except UnicodeDecodeError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg tar-in: a tar archive unpacked into a directory of an image, as virt-tar-in unpacks it."""
+"""pydiskimg tar-in: unpack a tar archive into a directory of an image, as virt-tar-in does."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Unpack what the arguments name."""
+    """Unpack the archive in the arguments."""
     from pydiskimg.cli.backing_chain import check_not_of_image, files_of_image
-    from pydiskimg.files.tar import open_tar  # only here: --help need not load libarchive
+    from pydiskimg.files.tar import open_tar  # imported here: --help need not load libarchive
     from pydiskimg.files.writer import Wording
 
     require_name(arguments.tarball, "archive")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg tar-out: a directory of an image as a tar archive, as virt-tar-out packs it."""
+"""pydiskimg tar-out: pack a directory of an image as a tar archive, as virt-tar-out does."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Pack what the arguments name."""
+    """Pack the directory in the arguments."""
     require_name(arguments.tarball, "archive")
     with tree_argument(arguments) as tree:
         check_directory(tree, arguments.path, "copy-out copies a single file, and cat shows one")
@@ -45,16 +45,17 @@ def run(arguments: argparse.Namespace) -> None:
             with destination_pipe(arguments.tarball) as (fd, name):
                 _pack(tree, arguments.path, fd, name)
             return
-        from pydiskimg.disks.new_file import new_file  # only here: a pipe needs none of it
+        from pydiskimg.disks.new_file import new_file  # imported here: a pipe does not need it
 
         with new_file(arguments.tarball) as (fd, name):
             _pack(tree, arguments.path, fd, name)
 
 
 def _pack(tree: ExtTree, path: str, fd: int, name: str) -> None:
-    from pydiskimg.files.tar.writer import write_archive  # only here: what reads file systems would slow --help down
+    # imported here: readers of file systems would slow --help down
+    from pydiskimg.files.tar.writer import write_archive
     from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
     left_out = write_archive(TreeEntries(tree, path, b".", follow_symlinks=True).entries(), fd, name)
     if left_out:
-        tell(f"sockets left out, which no tar archive holds: {left_out}")
+        tell(f"sockets left out, because tar archives cannot store them: {left_out}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of an image that ls, cat, stat, rm, mkdir and the copying commands work on: IMAGE, --partition, -f."""
+"""The files of an image for ls, cat, stat, rm, mkdir and the copying commands: IMAGE, --partition, -f."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def declare_tree_arguments(parser: Parser, *, format_options: tuple[str, ...] = 
 
 
 def tree_argument(arguments: Arguments) -> ExtTree:
-    """Return the files that the arguments name, to be closed. Raises as open_tree() does."""
+    """Return the files of the image in the arguments, to be closed. Raises as open_tree() does."""
     found: ExtTree = _opened(arguments)
     return found
 
 
 def changed_tree_argument(arguments: Arguments) -> ChangedTree:
-    """Return the files that the arguments name, to be changed and closed. Raises as open_tree() does."""
+    """Return the files of the image in the arguments, to be changed and closed. Raises as open_tree() does."""
     found: ChangedTree = _opened(arguments, writable=True)
     return found
 
 
 def _opened(arguments: Arguments, **how: Any) -> Any:
-    from pydiskimg.volumes.tree import open_tree  # only here: the readers of file systems would slow --help down
+    from pydiskimg.volumes.tree import open_tree  # imported here: the readers of file systems would slow --help down
 
     if arguments.image in ("", "-"):
         from pydiskimg.cli.arguments import require_file_name
@@ -73,7 +73,7 @@ def _opened(arguments: Arguments, **how: Any) -> Any:
 
 
 def check_directory(tree: ExtTree, path: str, advice: str) -> None:
-    """Raise StorageError, with the advice, where path does not lead to a directory of the tree."""
+    """Raise StorageError, with the advice, if path is not a directory of the tree."""
     import errno
     import stat
 

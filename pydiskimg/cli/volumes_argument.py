@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The image or disk whose volumes filesystems and df tell about, and grow and shrink change."""
+"""The image or disk for filesystems, df, grow and shrink."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_volumes_arguments(parser: argparse.ArgumentParser, **operands: Any) -> N
 
 
 def add_changed_disk_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what grow and shrink have in common: -f, -q, --output, --allow-references, DISK."""
+    """Add the common options of grow and shrink: -f, -q, --output, --allow-references, DISK."""
     add_format_option(parser)
     add_quiet_option(parser)
     add_output_option(parser)
@@ -39,9 +39,9 @@ def add_changed_disk_arguments(parser: argparse.ArgumentParser) -> None:
 def volumes_argument(
     image: str, arguments: argparse.Namespace, unclear: Callable[[str], object]
 ) -> Iterator[tuple[ImageSource, list[Volume]]]:
-    """Give an image of this name, opened as the arguments say, and its volumes.
+    """Give the image of this name, opened as the arguments request, and its volumes.
 
-    unclear is called with a sentence on each volume whose contents cannot be told.
+    unclear is called with a sentence on each volume whose contents are unclear.
     """
     require_file_name(image)
     with (
@@ -52,5 +52,5 @@ def volumes_argument(
 
 
 def volume_name(number: int) -> str:
-    """Return the name that the virt-* tools use for a partition, or for the disk (0)."""
+    """Return the virt-* tools' name for a partition, or for the disk (0)."""
     return f"/dev/sda{number or ''}"

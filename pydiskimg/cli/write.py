@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg write: an image onto a device, checked, asked about and read back, as by bmaptool copy."""
+"""pydiskimg write: write an image to a device after checks and a question, and read it back, as bmaptool copy does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COMPRESSED = ("gz", "xz", "bz2", "zst")
 
 
 class NotConfirmedError(DiskImageError):
-    """The user has not said that the disk may be overwritten."""
+    """The user has not confirmed that the disk may be overwritten."""
 
 
 _EXAMPLES = """\
@@ -64,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the image that the arguments name."""
+    """Write the image in the arguments."""
     require_file_name(arguments.image)
     require_file_name(arguments.device)
     block_map = None if arguments.nobmap else _block_map(arguments)
@@ -121,7 +121,7 @@ def _block_map(arguments: argparse.Namespace) -> BlockMap | None:
 
 
 def _names(image: str) -> Iterator[str]:
-    """Yield where bmaptool looks for a block map: image.bmap, and without the ending of compression."""
+    """Yield the possible paths of a block map, as bmaptool does: image.bmap, also without a compression ending."""
     yield f"{image}.bmap"
     name, _, ending = image.rpartition(".")
     if ending in _COMPRESSED:
@@ -131,7 +131,7 @@ def _names(image: str) -> Iterator[str]:
 
 
 def _ask(disk: Disk) -> None:
-    """Show what the disk holds and ask whether that may go. Raises NotConfirmedError."""
+    """Show the disk's contents and ask whether they may be overwritten. Raises NotConfirmedError."""
     tell(f"{disk.name} ({format_size(disk.size)}) will be overwritten. It holds: {'; '.join(_held(disk))}")
     if not sys.stdin.isatty():
         raise NotConfirmedError(

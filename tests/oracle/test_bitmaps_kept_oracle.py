@@ -188,8 +188,8 @@ def test_not_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     (tmp_path / "disk.raw").write_bytes(bytes(4096))
     kill(source)
     for words, said in (
-        (["-O", "raw", str(source)], "only qcow2 of version 3 has"),
-        (["-O", "qcow2", "-o", "compat=0.10", str(source)], "only qcow2 of version 3 has"),
+        (["-O", "raw", str(source)], "only qcow2 images of version 3 can"),
+        (["-O", "qcow2", "-o", "compat=0.10", str(source)], "only qcow2 images of version 3 can"),
         (["-O", "qcow2", "-f", "raw", str(tmp_path / "disk.raw")], "is a raw image, which has no bitmaps"),
         (["-O", "qcow2", str(source)], "bitmap 'fine' was not closed by its last writer"),
     ):

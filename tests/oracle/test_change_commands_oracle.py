@@ -156,7 +156,7 @@ def test_rm_and_mkdir(tool: Tool, image: Path, local: Path, call: Run) -> None:
     where = f"pydiskimg: {image}, the whole disk, "
     free = free_blocks(tool, image)
     assert call("mkdir", "-m", "1777", image, "tmp", "/x") == (0, "")
-    assert call("mkdir", image, "/x") == (1, f"{where}/x: exists already; -p accepts a directory that exists\n")
+    assert call("mkdir", image, "/x") == (1, f"{where}/x: already exists; -p accepts a directory that exists\n")
     assert call("mkdir", image, "/none/x")[0] == 1
     assert call("mkdir", "-p", "-m", "700", image, "/x/y/z", "/x") == (0, "")
     assert call("copy-in", image, local, "/x/y") == (0, "")
@@ -168,7 +168,7 @@ def test_rm_and_mkdir(tool: Tool, image: Path, local: Path, call: Run) -> None:
     assert call("rm", "-rf", image, "/none", "/x") == (0, "")
     for words in (["rm", "-r", image, "/"], ["rm", image, "/"]):
         assert call(*words) == (1, f"{where}/: is the root directory, which cannot be moved or removed\n")
-    assert call("mkdir", image, "/") == (1, f"{where}/: exists already; -p accepts a directory that exists\n")
+    assert call("mkdir", image, "/") == (1, f"{where}/: already exists; -p accepts a directory that exists\n")
     assert call("rm", "-r", image, "/etc/.") == (
         1,
         f"{where}/etc/.: ends in . or ..; name the directory by its own name\n",

@@ -144,4 +144,4 @@ def test_what_a_log_will_put_in_place_is_in_use(tmp_path: Path, tool: Tool) -> N
 
 def test_a_pipe_cannot_be_read_for_it(tmp_path: Path) -> None:
     _, messages = convert("--used", "-", tmp_path / "copy", expect=1)
-    assert "--used reads what is free before anything else, which a pipe cannot do" in messages
+    assert "--used needs random access, which a pipe does not have" in messages

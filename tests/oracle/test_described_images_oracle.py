@@ -217,7 +217,7 @@ def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixtur
     part = "driver=raw,offset=512,file.filename=base.qcow2"
     for command in (["commit"], ["resize", "1M"]):
         assert ours(command[0], "--image-opts", part, *command[1:]) == 1
-        assert "this command takes whole images" in capsys.readouterr().err
+        assert "this command accepts only whole images" in capsys.readouterr().err
     assert ours("map", "--image-opts", "-f", "qcow2", top) == 1
     assert ours("create", "-f", "qcow2", base, "1M") == 1
 

@@ -36,8 +36,7 @@ def test_a_device_is_built_on_as_a_whole(tmp_path: Path, tarball: Path, sector_s
         done = build(tarball, device, "--table", "gpt", "--swap", "1M")
         assert done.returncode == 0, done.stderr
         without = (
-            "no boot loader is written, and the disk does not boot by itself: a BIOS boots only from sectors of 512 "
-            "bytes"
+            "no boot loader is written, and the disk cannot boot by itself: a BIOS boots only from sectors of 512 bytes"
         )
         assert (without in done.stderr) == (sector_size == 4096)
         *_, root = partitions(device)

@@ -28,5 +28,5 @@ def test_a_device_with_bad_sectors(
         status = main((command, device))
         said = capsys.readouterr().err
     assert (status, said.count("\n")) == (1, 1)
-    assert "Input/output error; what is there cannot be told; use --force to overwrite it\n" in said
+    assert "Input/output error; its contents cannot be determined; use --force to overwrite it\n" in said
     assert not any(path.read_bytes())

@@ -84,8 +84,8 @@ def test_a_raw_image_is_the_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["1M"], "that is a raw disk already"),
-        (["-f", "qcow2", "-u", "-b", "x", "-F", "raw", "1M"], "an image that has a backing file is made as a file"),
+        (["1M"], "it already is a raw disk"),
+        (["-f", "qcow2", "-u", "-b", "x", "-F", "raw", "1M"], "an image with a backing file must be a file"),
     ],
 )
 def test_what_create_does_not_make_on_a_device(

@@ -66,8 +66,10 @@ def test_salvage_writes_all_that_can_be_read(
         theirs, ours = by_qemu_img(*words, tmp_path / "theirs.q"), by_pydiskimg(*words, tmp_path / "ours.q")
     assert (ours.status, theirs.status) == (0, 0)
     assert raw_bytes(tmp_path / "ours.q") == raw_bytes(tmp_path / "theirs.q") == salvaged(disk)
-    told = sorted(line.partition(", as they")[0] for line in ours.err.splitlines())
-    warnings = [f"pydiskimg: {path}: warning: {length} bytes at offset {offset} are zeros" for offset, length in RUNS]
+    told = sorted(line.partition(" and become zeros: ")[0] for line in ours.err.splitlines())
+    warnings = [
+        f"pydiskimg: {path}: warning: {length} bytes at offset {offset} cannot be read" for offset, length in RUNS
+    ]
     assert told == sorted(warnings)
 
 
@@ -169,7 +171,7 @@ def test_what_the_tables_that_can_be_read_map_is_salvaged(
     assert ours.status == by_qemu_img(*words, tmp_path / "theirs").status == 0
     run("cmp", tmp_path / "ours", tmp_path / "theirs")
     assert (tmp_path / "ours").read_bytes()[: 2 * MIB] == whole[: 2 * MIB]
-    assert f"warning: {REST} bytes at offset {2 * MIB} are zeros" in ours.err
+    assert f"warning: {REST} bytes at offset {2 * MIB} cannot be read and become zeros" in ours.err
     assert ours.err.count("\n") == 1
 
 

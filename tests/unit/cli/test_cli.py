@@ -227,7 +227,7 @@ def test_closed_descriptors(image: Path, tmp_path: Path, redirections: str) -> N
 )
 def test_a_result_that_nobody_gets_is_no_success(image: Path, status: int, command: list[str]) -> None:
     files = [] if command[-1] in ("--version", "--help") else [image] * (2 if command == ["compare"] else 1)
-    lost = "pydiskimg: standard output: is not open, and what was to be printed is lost\n"
+    lost = "pydiskimg: standard output: is not open, and the result is lost\n"
     assert redirected(">&-", *command, *files) == (status, lost)
     assert redirected(">&- 2>&-", *command, *files) == (status, "")
     assert redirected("</dev/null >/dev/null", *command, *files) == (0, "")
@@ -271,9 +271,9 @@ def test_convert_says_which_options_go_together(image: Path, tmp_path: Path) -> 
     fails("convert", "-c", image, new, words="add -O qcow2")
     fails("convert", "-o", "cluster_size=4k", image, new, words="add -O qcow2")
     fails("convert", "-n", "-O", "qcow2", "-o", "compat=v2", image, new, words="-o is for a new image")
-    fails("convert", "-n", image, "-", words="a pipe holds nothing")
-    fails("convert", "--verify", image, "-", words="a pipe cannot do")
-    fails("convert", "--verify", "-", new, words="a pipe cannot do")
+    fails("convert", "-n", image, "-", words="not for a pipe")
+    fails("convert", "--verify", image, "-", words="not possible with a pipe")
+    fails("convert", "--verify", "-", new, words="not possible with a pipe")
     fails("convert", "-l", "one", "-", new, words="-l is for an image in a file")
     fails("convert", "-O", "qcow2", "-o", "cluster_size=1", image, new, words="cluster_size=1")
     fails("convert", image, image, words="is both source and destination; nothing was written")

@@ -79,7 +79,7 @@ def test_a_directory_becomes_a_disk_that_says_why_it_does_not_boot(tmp_path: Pat
     (tree / "boot/vmlinuz-6.1.0-9-amd64").unlink()
     done = build(tree, tmp_path / "disk", "--size", "32000k")
     assert done.returncode == 0, done.stderr
-    assert "no boot loader is written, and the disk does not boot by itself: the system has no kernel" in done.stderr
+    assert "no boot loader is written, and the disk cannot boot by itself: the system has no kernel" in done.stderr
     assert done.stdout.endswith("; no boot loader\n")
     assert (tmp_path / "disk").stat().st_size == 32000 << 10
     with open_tree(tmp_path / "disk") as files:

@@ -114,7 +114,7 @@ def test_a_partition_table_in_larger_sectors_stays(run: Run, tmp_path: Path) -> 
 @pytest.mark.parametrize("command", ["mkfs", "mkswap"])
 def test_create_replaces_no_file_unasked(run: Run, tmp_path: Path, command: str) -> None:
     (tmp_path / "t").write_bytes(b"precious")
-    words = "pydiskimg: t: exists already; use --force to replace it with a new file\n"
+    words = "pydiskimg: t: already exists; use --force to replace it with a new file\n"
     assert run(command, "--create", "16M", "t") == (1, "", words)
     assert (tmp_path / "t").read_bytes() == b"precious"
     assert run(command, "--create", "16M", "--force", "t")[0] == 0
@@ -177,7 +177,7 @@ def test_where_references_may_be(run: Run, qcow2: Path) -> None:
 def test_pipes_are_for_convert(run: Run, qcow2: Path, words: list[str], status: int) -> None:
     found, out, err = run(*words, "-")
     assert (found, out) == (status, "")
-    assert "only convert reads from a pipe; where standard input is a file, name it /dev/stdin" in err
+    assert "only convert reads from a pipe; if standard input is a file, name it /dev/stdin" in err
 
 
 def test_a_file_of_that_name(run: Run, qcow2: Path) -> None:
@@ -313,11 +313,11 @@ def test_a_pipe_says_which_backing_file(run: Run, tmp_path: Path) -> None:
         (["-O", "qcow2", "-F", "raw", "t", "o"], "-F is the format of the file of -B, which is missing"),
         (["-O", "qcow2", "-o", "backing_file=b", "t", "o"], "-B needs -F: the format of a backing file is not guessed"),
         (["-O", "qcow2", "-B", "b", "-F", "raw", "t", "t", "o"], "-B is for one source"),
-        (["-l", "1", "t", "t", "o"], "-l chooses a snapshot of one image, and there are several"),
-        (["-C", "--salvage", "t", "o"], "-C lets the kernel copy, which does not go with -c, -S or --salvage"),
+        (["-l", "1", "t", "t", "o"], "-l chooses a snapshot of one image, but several are given"),
+        (["-C", "--salvage", "t", "o"], "-C lets the kernel copy, which cannot be combined with -c, -S or --salvage"),
         (["t", "-", "t", "o"], "several sources: not with a pipe; convert to or from a file"),
         (["-O", "qcow2", "-o", "size=1M", "t", "o"], "size is not an option here: a copy has the size of what is"),
-        (["--target-is-zero", "t", "o"], "--target-is-zero is for a DST that exists: add -n"),
+        (["--target-is-zero", "t", "o"], "--target-is-zero is for an existing DST: add -n"),
     ],
 )
 def test_convert_says_which_option_it_has_not(run: Run, qcow2: Path, words: list[str], said: str) -> None:
@@ -405,7 +405,7 @@ PYTHON = re.compile(
         (["mkfs", "named"], 1, "named: holds swap (label 'some', UUID "),
         (["info", "--help=1"], 1, "argument -h/--help: takes no value; found '1'"),
         (["convert", "--verify=yes", "t", "o"], 1, "argument --verify: takes no value; found 'yes'"),
-        (["snapshot", "-c", "x", "-U", "t"], 1, "error: -U goes with -l only: an image that others use is not changed"),
+        (["snapshot", "-c", "x", "-U", "t"], 1, "error: -U is only for -l: an image that others use cannot be changed"),
         (
             ["info", "-f", "qcow2", "zeros"],
             1,

@@ -258,7 +258,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["check", "-q", str(path)]) == status
         assert capsys.readouterr().out == ""
     assert main(["check", "-f", "raw", str(path)]) == 63
-    assert "nothing to check" in capsys.readouterr().err
+    assert "without a file system to check" in capsys.readouterr().err
 
 
 def test_too_little_memory_is_a_sentence(tmp_path: Path) -> None:
