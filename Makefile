@@ -128,7 +128,7 @@ $(VENV)/.dependencies: pyproject.toml
 
 # The package itself, installed as a user installs it, and with it ganeti_os; tests run on the checkout.
 $(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/launcher.in \
-    $(shell find pydiskimg ganeti_os -name '*.py')
+    $(shell find pydiskimg ganeti_os manual -name '*.py')
 	@echo "make: installing pydiskimg into $(VENV)/"
 	@$(PIP) --no-build-isolation --no-deps --force-reinstall --config-settings=setup-args=-Dganeti-os=true .
 	@touch $@

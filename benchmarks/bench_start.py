@@ -22,6 +22,7 @@ IMAGE, RAW = "{}.qcow2", "{}.raw"  # of each program its own
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("--version",),
     ("--help",),
+    ("convert", "--help"),
     ("info", IMAGE),
     ("map", IMAGE),
     ("check", IMAGE),

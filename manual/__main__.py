@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
-from ganeti_os.settings.settings import Paths
-from manual.settings_page import settings_page
-
 
 def main(what: str, *words: str) -> None:
     """Write what is asked for."""
     if what == "settings":
+        from ganeti_os.settings.settings import Paths  # only here: a wheel is built without it
+        from manual.settings_page import settings_page
+
         name, sysconfdir, localstatedir, file = words
         _write(file, settings_page(name, Paths(sysconfdir, localstatedir)))
         return

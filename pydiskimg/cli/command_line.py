@@ -192,6 +192,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *, examples: str = "", **how: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **how})
         self.examples = examples
+        self.wordings = dict(_MESSAGES)
         self._positionals.title = "arguments"
         if not self.add_help:  # -h has another meaning
             self.add_argument("--help", action="help", help="show this help message and exit")
@@ -200,7 +201,7 @@ class CommandParser(argparse.ArgumentParser):
         from pydiskimg.cli.output import message_text
 
         text = message_text(message)
-        for argparses, ours in _MESSAGES.items():
+        for argparses, ours in self.wordings.items():
             text = text.replace(argparses, ours)
         self.exit(_WRONG_USAGE, f"{self.prog}: error: {text}\n{self.format_usage()}")  # the sentence comes first
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pydiskimg.cli import Arguments
+    from pydiskimg.cli.command_line import CommandParser
     from pydiskimg.fs.ext4.tree import ExtTree
 
 CHECKSUMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
@@ -27,7 +28,7 @@ _DAY = 86400  # seconds
 _LONGEST = 1 << 20  # characters of a path
 
 
-def add_field_options(parser: argparse.ArgumentParser) -> None:
+def add_field_options(parser: CommandParser) -> None:
     """Add the options that choose fields, which belong to -lR, and the form in which they are printed."""
     import argparse
 
@@ -43,6 +44,9 @@ def add_field_options(parser: argparse.ArgumentParser) -> None:
     words = [f"--checksum={kind}" for kind in CHECKSUMS]
     help_text = f"with -lR or JSON: checksums of regular files; --checksum alone is MD5; or {', '.join(words)}"
     parser.add_argument("--checksum", action=ChooseChecksum, nargs=0, help=help_text)
+    # argparse's own would say that it takes no value.
+    refusal = f"argument --checksum: not one of {', '.join(CHECKSUMS)}:"
+    parser.wordings = {"argument --checksum: ignored explicit argument": refusal, **parser.wordings}
     parser.add_argument(*words, dest="checksum", action=ChooseChecksum, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument("--csv", action="store_true", help="with -lR: fields separated by commas, quoted where needed")
 

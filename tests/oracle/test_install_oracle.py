@@ -47,7 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copied = tmp_path_factory.mktemp("source")
     for name in ("meson.build", "meson_options.txt", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copied)
-    for name in ("pydiskimg", "ganeti_os"):
+    for name in ("pydiskimg", "ganeti_os", "manual"):
         shutil.copytree(ROOT / name, copied / name, ignore=shutil.ignore_patterns("__pycache__"))
     for directory in ("ganeti_os", "pydiskimg/linux"):
         (copied / directory / "__pycache__").mkdir()
@@ -82,6 +82,9 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     assert images.is_dir()
     assert (destination / "opt/etc dir/ganeti/instance-image.d").is_dir()
     check_command(destination / "opt/odd prefix/bin/pydiskimg", python)
+    share = destination / "opt/odd prefix/share"
+    assert "/opt/etc dir/default" in (share / "man/man7/ganeti-os-my-image.7").read_text().replace("\\-", "-")
+    assert (share / "man/man1/pydiskimg-convert.1").exists()
     modes = {
         path: stat.S_IMODE(path.stat().st_mode)
         for path in destination.rglob("*")
@@ -232,9 +235,14 @@ def test_wheel_holds_the_library_and_the_command(source: Path, tmp_path: Path, *
     distribution = wheel.name.split("-py3")[0]
     packages = {name for name in names if not name.startswith(f"{distribution}.")}
     assert {name.split("/")[0] for name in packages} == {"pydiskimg"} | ({"ganeti_os"} if with_definition else set())
-    assert [name for name in names if name.startswith(f"{distribution}.data/")] == [
-        f"{distribution}.data/scripts/pydiskimg"
-    ]
+    data = {name.removeprefix(f"{distribution}.data/") for name in names if name.startswith(f"{distribution}.data/")}
+    assert {name for name in data if "/man/" not in name} == {
+        "scripts/pydiskimg",
+        "data/share/bash-completion/completions/pydiskimg",
+        "data/share/zsh/site-functions/_pydiskimg",
+        "data/share/fish/vendor_completions.d/pydiskimg.fish",
+    }
+    assert {"data/share/man/man1/pydiskimg.1", "data/share/man/man1/pydiskimg-info.1"} <= data
     assert zipfile.ZipFile(wheel).read(f"{distribution}.data/scripts/pydiskimg").startswith(b"#!python\n")
     assert not [name for name in names if "launcher" in name]
     assert {"pydiskimg/py.typed", "pydiskimg/cli/info.py"} <= set(names)

@@ -106,7 +106,7 @@ def test_times(image: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         (["-R", "--checksum"], "--checksum belongs to -lR"),
         (["-lR", "--time-t", "--output", "json"], "--time-t belongs to -lR, and JSON has its own fields"),
         (["-lRh", "--csv"], "--csv is for programs, which do not read the sizes of -h"),
-        (["-lR", "--checksum=crc"], "--checksum=sha512: takes no value; found 'crc'"),
+        (["-lR", "--checksum=crc"], "--checksum: not one of md5, sha1, sha224, sha256, sha384, sha512: 'crc'"),
     ],
 )
 def test_what_belongs_to_a_long_recursive_listing(
