@@ -20,7 +20,7 @@ from tests.foreign.qemu_calls import Run, Tally, compared
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FORMATS = ("qcow2", "raw")
-LIMIT_SECONDS = 1800  # a busy machine takes its time
+QUIET_SECONDS = 900  # in which no call of qemu-img ends, of a test that hangs: a busy machine takes its time
 _PROGRAMS = {
     "QEMU_PROG": "qemu-system-x86_64",
     "QEMU_IO_PROG": "qemu-io",
@@ -100,7 +100,7 @@ class Suite:
         log.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix="iotest-") as short:  # a socket's name has 108 bytes at most
             environment = self._environment(scratch, log, Path(short), ours=ours)
-            said = self._limited(["./check", "-tap", f"-{image_format}", name], environment)
+            said = self._limited(["./check", "-tap", f"-{image_format}", name], environment, log)
         calls = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         output = self._output(scratch, image_format, name)
         scratch.with_suffix(".out" if ours else ".expected").write_text(output)
@@ -127,8 +127,8 @@ class Suite:
         places = {"TEST_DIR": str(scratch), "SOCK_DIR": str(short / "s"), "QEMU_IMG_PROG": str(stand_in)}
         return {**os.environ, **programs, **own, **places, "MALLOC_PERTURB_": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def _limited(self, command: list[str], environment: dict[str, str]) -> str:
-        """Return what command prints, or "hang" when it was killed with everything that it started."""
+    def _limited(self, command: list[str], environment: dict[str, str], log: Path) -> str:
+        """Return what command prints, or "hang" when log stood still and it was killed with everything it started."""
         with subprocess.Popen(
             command,
             cwd=self.iotests,
@@ -140,11 +140,15 @@ class Suite:
             errors="replace",
             start_new_session=True,
         ) as process:
-            try:
-                return process.communicate(timeout=LIMIT_SECONDS)[0]
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                return "hang"
+            seen = -1
+            while seen < (length := log.stat().st_size if log.exists() else 0):
+                seen = length
+                try:
+                    return process.communicate(timeout=QUIET_SECONDS)[0]
+                except subprocess.TimeoutExpired:
+                    continue
+            os.killpg(process.pid, signal.SIGKILL)
+            return "hang"
 
 
 def state(said: str, image_format: str, name: str) -> str:

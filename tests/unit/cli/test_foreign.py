@@ -11,6 +11,7 @@ import pytest
 
 from pydiskimg.cli import main
 from tests.fixtures.checkout import ROOT
+from tests.foreign import qemu
 from tests.foreign.libarchive import uudecoded
 from tests.foreign.outcomes import (
     EXPECTATIONS,
@@ -26,7 +27,7 @@ from tests.foreign.outcomes import (
     summary,
     table,
 )
-from tests.foreign.qemu import starts_more, state
+from tests.foreign.qemu import Suite, starts_more, state
 from tests.foreign.routing import GRAMMAR, routed
 from tests.foreign.sources import KEPT, source_lines, source_stanzas, write_source_parts
 
@@ -171,6 +172,14 @@ def test_what_no_longer_differs_is_named_and_no_fault() -> None:
 )
 def test_what_check_says(said: str, found: str) -> None:
     assert state(said, "qcow2", "001") == found
+
+
+def test_a_test_that_makes_no_call_any_more_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "QUIET_SECONDS", 0.05)
+    suite, log = Suite(tmp_path, tmp_path), tmp_path / "log"
+    suite.iotests.mkdir(parents=True)
+    assert suite._limited(["sh", "-c", f"echo > {log}; sleep 600"], {}, log) == "hang"
+    assert suite._limited(["true"], {}, log) == ""
 
 
 @pytest.mark.parametrize(
