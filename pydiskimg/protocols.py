@@ -194,6 +194,11 @@ class Disk(Source, Protocol):
             """True when every byte that was not yet written is known to read as zero."""
 
     @property
+    def frees_zeros(self) -> bool:
+        """True where zero() takes no longer for a longer range: it makes a hole, or an entry in a table."""
+        return True
+
+    @property
     def unit(self) -> int | None:
         """The unit in which writes are cheapest, aligned to it: a cluster (bytes); None if the disk has none."""
         return None

@@ -61,6 +61,15 @@ def quoted(name: bytes | str, *, limit: int = 100) -> str:
     return f"{quote}{text if text.isprintable() else text.translate(_NAME)}{quote}{more}"
 
 
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes: two for a wide character, none for an accent."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(one) else 1 + (east_asian_width(one) in "WF") for one in text)
+
+
 def is_address(text: str) -> bool:
     """True for an http:// or https:// address, as opposed to a file name."""
     return text[:8].lower().startswith(("http://", "https://"))

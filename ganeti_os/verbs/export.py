@@ -50,7 +50,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
                 source,
                 _STANDARD_OUTPUT,
                 compression_type=None if compression == "none" else compression,
-                progress=_of_the_disk(messages.progress("exported")),
+                progress=_of_what_is_used(messages.progress("exported"), used),
                 announce=lambda size: _announce(request.size_fd, size),
             )
     log.info(
@@ -62,9 +62,9 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     )
 
 
-def _of_the_disk(progress: Progress) -> Progress:
-    """Count bytes of the disk for people, although a stream counts two passes."""
-    return lambda done, total: progress(done // 2, total // 2)
+def _of_what_is_used(progress: Progress, used: int) -> Progress:
+    """Count the bytes of the disk that are in use, although a stream counts those of its two passes."""
+    return lambda done, total: progress(done * used // max(1, total), used)
 
 
 def _announce(fd: int | None, size: int) -> None:

@@ -228,7 +228,6 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
 
 
 def _from_stream(stream: Stream, arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
-    report = _of_unknown_size(callback) if stream.size is None else callback
     if to_pipe:
         if arguments.output_format != "raw":
             raise UnsupportedImageError(
@@ -236,18 +235,16 @@ def _from_stream(stream: Stream, arguments: Arguments, options: ImageOptions, ca
                 "be read twice; convert it to a file, and that to the pipe"
             )
         with destination_pipe(arguments.destination) as (out, out_name):
-            done = stream.write_to(out, name=out_name, workers=arguments.workers, progress=report)
+            stream.write_to(out, name=out_name, workers=arguments.workers, progress=callback)
     else:
         with writing(arguments, options, stream.size) as disk:
-            done = stream.copy_to(
+            stream.copy_to(
                 disk,
                 grow=not arguments.in_place,
                 unit=disk.unit or arguments.sparse_unit,
                 workers=arguments.workers,
-                progress=report,
+                progress=callback,
             )
-    if callback is not None and stream.size is None:
-        callback(done, done)
 
 
 def _to_pipe(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
@@ -290,11 +287,6 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
             verify=arguments.verify,
             sparse=arguments.sparse_unit != 0,
         )
-
-
-def _of_unknown_size(callback: Any) -> Any:
-    """A callback that never shows the end: the remaining amount is not known."""
-    return None if callback is None else lambda done, _: callback(done, done + 1)
 
 
 def _workers(text: str) -> int:

@@ -14,8 +14,9 @@ from pydiskimg.images.create import Backing
 from pydiskimg.images.open import open_image
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.differences import write_differences
-from pydiskimg.transfer.verify import read_back
-from pydiskimg.transfer.workers import Meter, worker_count
+from pydiskimg.transfer.meter import Meter
+from pydiskimg.transfer.verify import read_back, to_read_back
+from pydiskimg.transfer.workers import worker_count
 
 if TYPE_CHECKING:
     from typing import Any
@@ -35,6 +36,7 @@ def write_over_backing(source: Source, arguments: Arguments, options: ImageOptio
         stack.enter_context(bitmaps_of_source(arguments, disk))
         check_fits(source, disk)
         unit = disk.unit or 1
+        meter = Meter(callback, later=to_read_back(source, disk, unit) if arguments.verify else ())
         write_differences(
             source,
             disk if backing is None else backing.source,
@@ -42,13 +44,13 @@ def write_over_backing(source: Source, arguments: Arguments, options: ImageOptio
             unit=unit,
             sparse=arguments.sparse_unit != 0,
             workers=arguments.workers,
-            progress=callback,
+            meter=meter,
         )
         disk.flush()
         if arguments.verify:
             disk.drop_cache()
             workers = worker_count(arguments.workers)
-            read_back(source, disk, unit=unit, workers=workers, meter=Meter(None, source.size))
+            read_back(source, disk, unit=unit, workers=workers, meter=meter)
 
 
 def _opened_backing(stack: ExitStack, arguments: Arguments) -> Backing:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
+
 from pydiskimg.cli.arguments import open_source, require_file_name, without_protocol
 from pydiskimg.cli.convert_target import refuse_own_file, written_disk
 from pydiskimg.cli.image_description import JSON, described_image
 from pydiskimg.cli.image_options import ImageOptions
 from pydiskimg.cli.options import add_force_share_option, add_format_option
 from pydiskimg.cli.output import tell
+from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.disks.region import SourceRegion
@@ -50,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-O", dest="output_format", choices=FORMATS, default="raw", help="format of OUTPUT (default: raw)"
     )
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
     add_force_share_option(parser)
     add_references_option(parser)
     parser.add_argument(
@@ -75,7 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
         size = round_size(length)
         with written_disk(output, size, format=arguments.output_format, options=ImageOptions()) as disk:
             check_size_fits("to be copied", size, disk)
-            copy(SourceRegion(source, start, length), disk, unit=disk.unit)
+            with progress(os.path.basename(source.name), shown=arguments.progress) as callback:
+                copy(SourceRegion(source, start, length), disk, unit=disk.unit, progress=callback)
 
 
 def _input(arguments: argparse.Namespace, name: str) -> str:

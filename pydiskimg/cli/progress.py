@@ -1,53 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""Progress: a bar on a terminal, qemu-img's line for programs that read it, an occasional line in a log."""
+"""Progress: a line that is redrawn on a terminal, qemu-img's line for programs, an occasional line in a log."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pydiskimg.text import printable
-from pydiskimg.units import format_size
+from pydiskimg.startup import TYPE_CHECKING
 
-LINE_SECONDS = 10.0
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TextIO
 
 
 @contextmanager
 def progress(title: str, *, shown: bool, as_qemu_img: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a Progress callback, or None if nothing is to be shown.
+    """Give a Progress callback, or None if nothing is to be shown; a total of 0 means that it is not known.
 
-    as_qemu_img is for commands that qemu-img also has: standard output gets its line, unless there is a bar on a
-    terminal.
+    as_qemu_img is for commands that qemu-img also has: standard output gets its line, unless a terminal shows the other
+    one.
     """
-    title = printable(title)
     if not shown:
         yield None
     elif as_qemu_img and not (sys.stderr.isatty() and sys.stdout.isatty()):
         with _percentages() as callback:
             yield callback
-    elif sys.stderr.isatty():
-        with _bar(title) as callback:
-            yield callback
     else:
-        yield _lines(title)
+        from pydiskimg.cli.progress_report import reported  # only here: what shows nothing starts without it
 
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    try:
-        from tqdm import tqdm
-    except ImportError:  # where it is not installed, the lines of a log are better than no progress
-        yield _lines(title)
-        return
-    with tqdm(desc=title, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr) as bar:
-
-        def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield update
+        with reported(title, write=lambda text: _write(sys.stderr, text)) as callback:
+            yield callback
 
 
 @contextmanager
@@ -57,38 +39,20 @@ def _percentages() -> Iterator[Callable[[int, int], None]]:
 
     def update(done: int, total: int) -> None:
         nonlocal shown
-        percent = 100 * done / total if total else 100.0
+        percent = 100 * done / total if total else 0.0
         if percent - shown >= 1 or percent == 100 > shown:
             shown = percent
-            _write(f"    ({percent:.2f}/100%)\r")
+            _write(sys.stdout, f"    ({percent:.2f}/100%)\r")
 
     try:
         update(0, 1)
         yield update
         update(1, 1)
     finally:
-        _write("\n")
+        _write(sys.stdout, "\n")
 
 
-def _write(text: str) -> None:
-    with suppress(OSError):  # a full log must not end the copy
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _lines(title: str) -> Callable[[int, int], None]:
-    start = time.monotonic()
-    said = start
-
-    def update(done: int, total: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done < total and now - said < LINE_SECONDS:
-            return
-        said = now
-        percent = 100 * done // total if total else 100
-        text = f"{title}: {percent}% ({format_size(done)} of {format_size(total)}) after {now - start:.1f} s"
-        with suppress(OSError):  # a full log must not end the copy
-            print(text, file=sys.stderr, flush=True)
-
-    return update
+def _write(file: TextIO, text: str) -> None:
+    with suppress(OSError):  # a full log, or one whose reader has gone, must not end the copy
+        file.write(text)
+        file.flush()

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
+from pydiskimg.cli.progress import progress
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, check_directory, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -30,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
         f"PATH is followed. {READ}",
         examples=_EXAMPLES,
     )
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
     add_tree_arguments(parser)
     parser.add_argument("path", metavar="PATH", type=path_argument, help="directory in the image")
     parser.add_argument("tarball", metavar="TARBALL", help="a new file, or - for standard output")
@@ -43,19 +46,27 @@ def run(arguments: argparse.Namespace) -> None:
         check_directory(tree, arguments.path, "copy-out copies a single file, and cat shows one")
         if is_destination_pipe(arguments.tarball):
             with destination_pipe(arguments.tarball) as (fd, name):
-                _pack(tree, arguments.path, fd, name)
+                _pack(tree, arguments, fd, name)
             return
         from pydiskimg.disks.new_file import new_file  # imported here: a pipe does not need it
 
         with new_file(arguments.tarball) as (fd, name):
-            _pack(tree, arguments.path, fd, name)
+            _pack(tree, arguments, fd, name)
 
 
-def _pack(tree: ExtTree, path: str, fd: int, name: str) -> None:
+def _pack(tree: ExtTree, arguments: argparse.Namespace, fd: int, name: str) -> None:
     # imported here: readers of file systems would slow --help down
+    from pydiskimg.files.entry_progress import stored_bytes, with_progress
     from pydiskimg.files.tar.writer import write_archive
     from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
-    left_out = write_archive(TreeEntries(tree, path, b".", follow_symlinks=True).entries(), fd, name)
+    path = arguments.path
+    entries = TreeEntries(tree, path, b".", follow_symlinks=True).entries()
+    with progress(os.path.basename(tree.name), shown=arguments.progress) as callback:
+        if callback is not None:
+            # A hard link is met once for each of its names, and packed once.
+            sizes = {status.st_ino: stored_bytes(status) for _, status in tree.walk(f"{path}/")}
+            entries = with_progress(entries, callback, sum(sizes.values()))
+        left_out = write_archive(entries, fd, name)
     if left_out:
         tell(f"sockets left out, because tar archives cannot store them: {left_out}")

@@ -57,6 +57,10 @@ class DeferredHead(Disk):
         self.disk.write(0, head)
         self.disk.flush()
 
+    @property
+    def frees_zeros(self) -> bool:
+        return self.disk.frees_zeros
+
     def extents(self) -> Iterator[Extent]:
         return self.disk.extents()
 

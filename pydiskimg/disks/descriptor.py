@@ -102,6 +102,10 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
 
         return ZeroLadder(name, self.rungs(), write=write, alignment=self.zero_alignment)
 
+    @property
+    def frees_zeros(self) -> bool:
+        return self.ladder.frees
+
     def extents(self) -> Iterator[Extent]:
         from pydiskimg.extents import Extent, Kind  # imported here: changing an image needs no zeroing
 

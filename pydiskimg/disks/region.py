@@ -78,6 +78,10 @@ class Region(SourceRegion, Disk):
     def reads_as_zero(self) -> bool:
         return self.disk.reads_as_zero
 
+    @property
+    def frees_zeros(self) -> bool:
+        return self.disk.frees_zeros
+
     def write(self, offset: int, data: Buffer) -> None:
         check_range(self, offset, len(data))
         self.disk.write(self.start + offset, data)

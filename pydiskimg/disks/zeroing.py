@@ -65,6 +65,11 @@ class ZeroLadder:
         """The name of the rung for the next range."""
         return self._rungs[0].name if self._rungs else "written zeros"
 
+    @property
+    def frees(self) -> bool:
+        """True when the next range is freed and nothing is written to it."""
+        return bool(self._rungs) and self._rungs[0].frees
+
     def zero(self, offset: int, length: int) -> None:
         """Make [offset, offset + length) read as zero. Raises StorageError."""
         middle, middle_end = self._aligned(offset, length)

@@ -16,6 +16,7 @@ from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.files.acl import decode, is_minimal
 from pydiskimg.files.attributes import ACLS, get_attributes
 from pydiskimg.files.entry import Contents, Entry
+from pydiskimg.files.entry_progress import stored_bytes, with_progress
 from pydiskimg.files.resolve import Spot
 from pydiskimg.linux.fileio import pread_into
 from pydiskimg.linux.memfd import data_ranges
@@ -68,7 +69,7 @@ class DirectoryReader:
     entries() yields them for populate(), build_system() or ChangedTree.put(). top is bytes. prefix is the path of an
     entry for top itself and begins all other paths; b"" means that there is no such entry. attributes returns
     additional extended attributes for an entry's path and its S_IF constant; the file's own take precedence. progress
-    is called with the bytes of files that were read and the total. refused has files that must not be copied, by
+    is called with the bytes of files that were read and an estimate of all, without holes. refused has files that must not be copied, by
     (st_dev, st_ino), with the reason.
 
     Raises StorageError for one of these and where the system refuses, InvalidImageError for a file that shrinks
@@ -86,12 +87,14 @@ class DirectoryReader:
     attributes: MoreAttributes | None = None
     prefix: bytes = b""
     refused: Mapping[Identity, str] = field(default_factory=dict)
-    _done: int = 0
-    _told: int = 0
     _first: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def entries(self) -> Iterator[Entry]:
-        total = _total(self.top) if self.progress else 0
+        if self.progress is None:
+            return self._entries()
+        return with_progress(self._entries(), self.progress, _total(self.top))
+
+    def _entries(self) -> Iterator[Entry]:
         for spot, path, status in chain(self._top(), _walk(self.top)):
             check_not_refused(self.refused, status, os.path.join(self.top, path) if path else self.top)
             below = path if not self.prefix else self.prefix + b"/" + path if path else self.prefix
@@ -100,11 +103,9 @@ class DirectoryReader:
                 if first != below:
                     yield replace(_bare_entry(below, status), kind=_HARD_LINK, link=first, size=0)
                     continue
-            yield from self._entry(spot, below, os.path.join(self.top, path) if path else self.top, total)
+            yield from self._entry(spot, below, os.path.join(self.top, path) if path else self.top)
             if not path and not stat.S_ISDIR(status.st_mode):
                 break
-        if self.progress and self._told < total:  # holes at the end of the last file
-            self.progress(total, total)
 
     def _top(self) -> Iterator[tuple[Spot, bytes, os.stat_result]]:
         """Yield what _walk() would yield for top itself."""
@@ -123,28 +124,17 @@ class DirectoryReader:
         except OSError as error:
             raise storage_error(error, os.fsdecode(self.top), "cannot be read to be copied") from error
 
-    def _entry(self, spot: Spot, path: bytes, source: bytes, total: int) -> Iterator[Entry]:
+    def _entry(self, spot: Spot, path: bytes, source: bytes) -> Iterator[Entry]:
         name = os.fsdecode(source)
         try:
             with opened_entry(spot, path, name=name, flags=os.O_NONBLOCK, beginnings=_COPIED) as found:
                 if self.attributes:
                     found.xattrs = {**self.attributes(path, found.kind), **found.xattrs}
-                if self.progress:
-                    found.contents = self._reported(found.contents, total)
                 yield found
-                self._done += found.size
         except StorageError:
             raise
         except OSError as error:
             raise storage_error(error, name, "cannot be read to be copied") from error
-
-    def _reported(self, contents: Contents, total: int) -> Contents:
-        for offset, data in contents:
-            yield offset, data
-            if self.progress:
-                done = self._done + offset + len(data)
-                self.progress(done, max(done, total))
-                self._told = done
 
 
 def _contents(fd: int, size: int, name: str) -> Contents:
@@ -180,13 +170,12 @@ def check_not_refused(refused: Mapping[Identity, str], status: os.stat_result, p
 
 
 def _total(top: bytes) -> int:
-    """Bytes of the regular files, each counted once, however many names it has."""
+    """Bytes that the files store, each counted once, however many names it has."""
     with suppress(OSError):  # reading the file will report the error
         status = os.lstat(top)
         if not stat.S_ISDIR(status.st_mode):
-            return status.st_size if stat.S_ISREG(status.st_mode) else 0
-    found = (status for _, _, status in _walk(top) if stat.S_ISREG(status.st_mode))
-    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
+            return stored_bytes(status)
+    return sum({(status.st_dev, status.st_ino): stored_bytes(status) for _, _, status in _walk(top)}.values())
 
 
 def _bare_entry(path: bytes, status: os.stat_result) -> Entry:

@@ -20,6 +20,7 @@ from pydiskimg.errors import InvalidImageError, UnsupportedImageError, Verificat
 from pydiskimg.extents import Kind
 from pydiskimg.protocols import Progress, Source
 from pydiskimg.text import printable
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import CHUNK_SIZE, checked_extents
 
 MAX_SIZE = 64 << 20  # bytes of a block map; a million runs take 100 MB with bmaptool's spaces, and no image has so many
@@ -46,8 +47,9 @@ class BlockMap:
     ranges: tuple[MappedRange, ...]
 
     @property
-    def mapped_bytes(self) -> int:
-        return sum(one.end - one.start for one in self.ranges)
+    def checked_bytes(self) -> int:
+        """How many bytes have a checksum."""
+        return sum(one.end - one.start for one in self.ranges if one.checksum is not None)
 
 
 def parse_bmap(data: bytes, name: str) -> BlockMap:
@@ -79,16 +81,19 @@ def parse_bmap(data: bytes, name: str) -> BlockMap:
 
 
 def make_bmap(source: Source, *, progress: Progress | None = None) -> bytes:
-    """Return a block map, version 2.0 with SHA-256, of the data of source. Raises as reading source does."""
+    """Return a block map, version 2.0 with SHA-256, of the data of source. progress counts the bytes that are read.
+
+    Raises as reading source does.
+    """
     blocks = -(-source.size // _BLOCK_SIZE)
+    meter = Meter(progress, 0 if progress is None else sum(end - start for start, end in _runs_of_data(source)))
     lines, mapped = [], 0
-    for first, end in _blocks_of_data(source):
-        checksum = _checksum(source, first * _BLOCK_SIZE, min(end * _BLOCK_SIZE, source.size), "sha256")
+    for start, stop in _runs_of_data(source):
+        checksum = _checksum(source, start, stop, "sha256", meter)
+        first, end = start // _BLOCK_SIZE, -(-stop // _BLOCK_SIZE)
         mapped += end - first
         shown = str(first) if end == first + 1 else f"{first}-{end - 1}"
         lines.append(f'        <Range chksum="{checksum}"> {shown} </Range>')
-        if progress is not None:
-            progress(min(end * _BLOCK_SIZE, source.size), source.size)
     head = (
         ("ImageSize", source.size),
         ("BlockSize", _BLOCK_SIZE),
@@ -116,21 +121,18 @@ def make_bmap(source: Source, *, progress: Progress | None = None) -> bytes:
 def check_by_bmap(source: Source, block_map: BlockMap, *, progress: Progress | None = None) -> None:
     """Compare the ranges of source with the checksums of the map. Raises VerificationError for the first that differs.
 
-    progress counts the bytes in the map.
+    progress counts the bytes that have a checksum.
     """
-    done, total = 0, block_map.mapped_bytes
+    meter = Meter(progress, block_map.checked_bytes)
     for one in block_map.ranges:
         if one.checksum is not None:
-            found = _checksum(source, one.start, one.end, block_map.algorithm)
+            found = _checksum(source, one.start, one.end, block_map.algorithm, meter)
             if found != one.checksum:
                 raise VerificationError(
                     f"{source.name}: bytes {one.start} to {one.end} have the {block_map.algorithm} {found}, expected "
                     f"{one.checksum} by the block map: the image is damaged, or the disk did not keep what was written",
                     offset=one.start,
                 )
-        done += one.end - one.start
-        if progress is not None:
-            progress(done, total)
 
 
 def _check_own(root: ElementTree.Element, data: bytes, algorithm: str, name: str) -> None:
@@ -160,29 +162,30 @@ def _ranges(root: ElementTree.Element, size: int, block: int, name: str) -> Iter
         yield MappedRange(start, end, checksum.lower() if checksum else None)
 
 
-def _blocks_of_data(source: Source) -> Iterator[tuple[int, int]]:
-    """Yield (first, end) of the runs of blocks that contain any data."""
-    first = end = 0
+def _runs_of_data(source: Source) -> Iterator[tuple[int, int]]:
+    """Yield (start, end), in bytes, of the runs of blocks that contain any data; the last may be part of a block."""
+    start = end = 0
     for extent in checked_extents(source):
         if extent.kind is not Kind.DATA:
             continue
-        start = extent.start // _BLOCK_SIZE
-        if start > end:
-            if first < end:
-                yield first, end
-            first = start
-        end = -(-extent.end // _BLOCK_SIZE)
-    if first < end:
-        yield first, end
+        first = extent.start - extent.start % _BLOCK_SIZE
+        if first > end:
+            if start < end:
+                yield start, end
+            start = first
+        end = min(extent.end + -extent.end % _BLOCK_SIZE, source.size)
+    if start < end:
+        yield start, end
 
 
-def _checksum(source: Source, start: int, end: int, algorithm: str) -> str:
+def _checksum(source: Source, start: int, end: int, algorithm: str, meter: Meter) -> str:
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     buffer = memoryview(bytearray(min(CHUNK_SIZE, end - start)))
     for at in range(start, end, CHUNK_SIZE):
         piece = buffer[: min(CHUNK_SIZE, end - at)]
         source.read_into(at, piece)
         hasher.update(piece)
+        meter.advance(len(piece))
     return hasher.hexdigest()
 
 

@@ -26,8 +26,9 @@ from pydiskimg.images.qcow2.switch.empty import empty_qcow2
 from pydiskimg.images.raw import describe
 from pydiskimg.images.resize import resize_image
 from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import CHUNK_SIZE, ZERO_CHUNK_SIZE, cut
-from pydiskimg.transfer.workers import Meter, work_on, worker_count
+from pydiskimg.transfer.workers import work_on, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +80,8 @@ def commit(
             opened.close()  # its tables have moved, and the old ones may be overwritten
             top, depth, below = _open_top(opened, disk, base, references)
         target = _open_base(stack, below, references)
-        meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in _changes(top, depth)))
+        meter = Meter(progress)
+        meter.begin(_changes(top, depth), counts_zeros=not target.frees_zeros)
         committing = _Committing(top, _paced(target, rate))
         work_on(_changes(top, depth), committing.piece, meter=meter, workers=worker_count(None))
         target.flush()

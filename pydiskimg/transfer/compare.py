@@ -12,8 +12,9 @@ import threading
 
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.startup import TYPE_CHECKING, ValueObject
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import checked_extents, cut
-from pydiskimg.transfer.workers import Meter, work_on, worker_count
+from pydiskimg.transfer.workers import work_on, worker_count
 from pydiskimg.units import KIB
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def compare(
 
     strict also requires equal sizes and the same Kind of extent everywhere. workers is the number of threads, at most
     8; None means one for each processor. Memory is bounded by workers * 4 MiB and what the sources need. progress is
-    called with the bytes that are done and the size of the longer one. Raises what reading the sources raises.
+    called with the compared bytes and their total. Raises what reading the sources raises.
 
     >>> from pydiskimg import MemoryDisk, compare
     >>> a, b = MemoryDisk(1 << 20), MemoryDisk(1 << 20)
@@ -72,7 +73,9 @@ def compare(
     if strict and a.size != b.size:
         return Comparison("size", min(a.size, b.size), sizes_differ=True)
     work = _Comparing(a, b, strict=strict)
-    work_on(work.pieces(size), work.compare, meter=Meter(progress, size), workers=worker_count(workers))
+    meter = Meter(progress)
+    meter.begin(_Comparing(a, b, strict=strict).pieces(size))  # another one: it notes what it finds
+    work_on(work.pieces(size), work.compare, meter=meter, workers=worker_count(workers))
     return Comparison(*work.first, sizes_differ=a.size != b.size)
 
 

@@ -17,9 +17,10 @@ import threading
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.extents import Kind
 from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.transfer.splice import Splicing
-from pydiskimg.transfer.workers import Meter, work_on, worker_count
+from pydiskimg.transfer.workers import work_on, worker_count
 from pydiskimg.units import KIB
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def copy(
     as zero and 64 KiB elsewhere. workers is the number of threads, at most 8; None means one for each processor, and at
     least 6 (4 where the source is compressed). Memory is bounded by workers * 2 MiB and what the source needs.
 
-    progress is called with the bytes of the source that are done and the total, which is twice the size with verify.
-    verify reads everything back, from the device where the system allows it, and compares it with the source.
+    progress counts the bytes that are written and, with verify, those that are read back; a range that is zeroed
+    without being written does not count. verify reads everything back, from the device where the system allows it, and compares it with the source.
 
     Raises ValueError for a wrong unit and DoesNotFitError when the source is larger than the disk, both before the
     first write. Any later error is the first one of a worker, raised after all workers have stopped; the contents of
@@ -99,7 +100,11 @@ def copy(
     count = worker_count(workers, least=least)
     spliced = Splicing(source, disk)
     copying = (_Copying if sparse else _Filling)(source, disk, unit, spliced)
-    meter = Meter(progress, source.size * (2 if verify else 1))
+    if verify:
+        from pydiskimg.transfer.verify import read_back, to_read_back  # imported here: most copies are not verified
+    meter = Meter(progress, later=to_read_back(source, disk, unit) if verify else ())
+    writes_zeros = not (sparse and (disk.reads_as_zero or disk.frees_zeros))
+    meter.begin(pieces(source, unit, zero_size=WHOLE), counts_zeros=writes_zeros)
     zero_size = CHUNK_SIZE if not sparse else WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
     try:
         work_on(pieces(source, unit, zero_size=zero_size), copying.piece, meter=meter, workers=count)
@@ -107,8 +112,6 @@ def copy(
         spliced.close()
     disk.flush()
     if verify:
-        from pydiskimg.transfer.verify import read_back  # imported here: most copies are not verified
-
         disk.drop_cache()
         read_back(source, disk, unit=unit, workers=count, meter=meter)
     return copying.result()

@@ -20,14 +20,15 @@ from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.raw import RawSource
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pieces import CHUNK_SIZE, cut
-from pydiskimg.transfer.workers import Meter, work_on, worker_count
+from pydiskimg.transfer.workers import work_on, worker_count
 from pydiskimg.units import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pydiskimg.extents import Extent
-    from pydiskimg.protocols import Disk, Progress, Source
+    from pydiskimg.protocols import Disk, Source
+    from pydiskimg.transfer.meter import Meter
 
 # Compared in one step: both sides stay in a processor's cache between reading and comparing.
 _STEP = 256 * KIB
@@ -42,13 +43,13 @@ def write_differences(
     but_its_own: bool = False,
     sparse: bool = True,
     workers: int | None = None,
-    progress: Progress | None = None,
+    meter: Meter,
 ) -> None:
     """Write into disk what differs between source and below, in whole clusters of unit bytes.
 
     disk shows below at first, as an overlay of it does; None means that it shows zeros. but_its_own leaves out what the
-    topmost image of source stores itself. sparse=False writes zeros as data. workers is the number of threads. progress
-    is called with the bytes that were compared and their total. Call disk.flush() afterwards. Raises what reading and
+    topmost image of source stores itself. sparse=False writes zeros as data. workers is the number of threads. meter
+    counts the compared bytes. Call disk.flush() afterwards. Raises what reading and
     writing raise.
 
     >>> from pydiskimg import allow_references, new_overlay, open_image, open_image_disk, write_differences
@@ -61,7 +62,7 @@ def write_differences(
     def found() -> Iterator[Extent]:
         return _pieces(source, below, unit, but_its_own=but_its_own)
 
-    meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in found()))
+    meter.begin(found())
     comparing = _Comparing(source, below, disk, unit, sparse=sparse)
     work_on(found(), comparing.piece, meter=meter, workers=worker_count(workers))
 

@@ -9,9 +9,9 @@ from functools import partial
 from pydiskimg.extents import Kind
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE, pieces
-from pydiskimg.transfer.workers import Meter
 
 if TYPE_CHECKING:
     from pydiskimg.extents import Extent
@@ -38,11 +38,13 @@ def digest(source: Source, algorithm: str = "sha256", *, progress: Progress | No
     for piece, buffer in ordered(pieces(source, 1), partial(_read, source, buffers), workers=_READERS):
         if buffer is None:
             for at in range(0, piece.length, CHUNK_SIZE):
-                hasher.update(_ZEROS[: min(CHUNK_SIZE, piece.length - at)])
+                length = min(CHUNK_SIZE, piece.length - at)
+                hasher.update(_ZEROS[:length])
+                meter.advance(length)
         else:
             hasher.update(buffer[: piece.length])
             buffers.give(buffer)
-        meter.advance(piece.length)
+            meter.advance(piece.length)
     return hasher.hexdigest()
 
 

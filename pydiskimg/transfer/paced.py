@@ -45,6 +45,10 @@ class PacedDisk(Disk):
         return self._disk.reads_as_zero
 
     @property
+    def frees_zeros(self) -> bool:
+        return self._disk.frees_zeros
+
+    @property
     def format(self) -> str:
         return self._disk.format
 

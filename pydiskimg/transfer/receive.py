@@ -23,6 +23,7 @@ from pydiskimg.images.qcow2.stream.reader import Chunk, StreamReader
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.tables import Front, Prefix, read_stream_header
 from pydiskimg.protocols import Disk, Progress, Source, WritableBuffer
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE
 from pydiskimg.transfer.pipe import PipeReader, PipeWriter
@@ -87,10 +88,11 @@ class Stream(ABC):
         DeferredHead, whose first MiB is already zero, is committed then. With grow, a disk that has a method grow(size)
         is made as large as a raw image. at_least is the smallest valid size of the image in bytes, the only sign that a
         raw one ended early. padding is the number of bytes at the end of the image that a smaller disk may lack,
-        provided that they are zero. unit is as for copy(); workers is the number of threads (at most 8); progress gets
-        0 as the total of a raw image. Raises DoesNotFitError before the first write; StorageError, with errno ENOSPC if
-        a raw image is larger than the disk, or padding is not zero; InvalidImageError if the stream ends early or
-        contradicts itself. After an error the disk has only parts of the image and must not be used.
+        provided that they are zero. unit is as for copy(); workers is the number of threads (at most 8); progress
+        counts the written bytes and gets 0 as the total of a raw image. Raises DoesNotFitError before the first write;
+        StorageError, with errno ENOSPC if a raw image is larger than the disk, or padding is not zero;
+        InvalidImageError if the stream ends early or contradicts itself. After an error the disk has only parts of the
+        image and must not be used.
         """
         if self.size is not None:
             check_size_fits(self.name, self.size, disk, padding=padding)
@@ -118,6 +120,10 @@ class Stream(ABC):
     def _prepare(self) -> None:
         """Read the bytes before the data; nothing has been written yet."""
 
+    def _data_length(self) -> int:
+        """Return the bytes of the image that come from the stream, once _prepare() has returned; 0: not known."""
+        return 0
+
     @abstractmethod
     def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
         """Yield all of the image, in order and without gaps; missing room in the sink is requested first."""
@@ -130,25 +136,29 @@ class Stream(ABC):
         count = worker_count(workers)
         buffers = Buffers(items_at_once(count) + _GROWN_AT_ONCE, CHUNK_SIZE)
         end = 0
+        meter = Meter(progress)
+        if progress is not None and self.size is not None:
+            meter.expect(self.size if sink.writes_zeros else self._data_length())
 
-        def work(item: _Item) -> _Item:
+        def work(item: _Item) -> tuple[_Item, int]:
             if isinstance(item, Chunk):
+                moved = item.length if sink.writes_zeros else item.data_length
                 self._unpack(item)
                 sink.data(item)
             else:
+                moved = item[1] if sink.writes_zeros else 0
                 sink.zeros(*item)
-            return item
+            return item, moved
 
         with closing(ordered(self._items(buffers.take, sink), work, workers=count)) as results:
-            for item in results:
+            for item, moved in results:
                 sink.in_order(item)
                 if isinstance(item, Chunk):
                     buffers.give(item.buffer)
                     end = item.start + item.length
                 else:
                     end = sum(item)
-                if progress is not None:
-                    progress(end, self.size or 0)
+                meter.advance(moved)
         if end < at_least:
             raise InvalidImageError(
                 f"{self.name}: ends at byte {end}, but its contents reach to byte {at_least}; the stream ended early"
@@ -199,6 +209,9 @@ class Qcow2Stream(Stream):
 
     def _prepare(self) -> None:
         self._reader.fetch_tables()
+
+    def _data_length(self) -> int:
+        return self._reader.data_length
 
     def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
         end = 0
@@ -255,7 +268,7 @@ def stream_of(
     name = pipe.name
     if format not in (None, *STREAMS):
         raise UnsupportedImageError(f"{name}: the format {format!r} is not read; expected {' or '.join(STREAMS)}")
-    if format is None and detect(_Beginning(name, pipe.peek(_LOOK_AT))) != RawStream.format:
+    if format is None and detect(Beginning(name, pipe.peek(_LOOK_AT))) != RawStream.format:
         raise UnsupportedImageError(
             f"{name}: looks like a qcow2 image, which a guest can write to its disk too; name the format (-f): "
             "qcow2 for an image, raw for a disk"
@@ -268,7 +281,7 @@ def stream_of(
         raise
 
 
-class _Beginning(Source):
+class Beginning(Source):
     """The first bytes of a stream as a Source."""
 
     name: str

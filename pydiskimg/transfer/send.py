@@ -21,6 +21,7 @@ from pydiskimg.images.qcow2.stream.layout import Contents, Layout, lay_out
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
 from pydiskimg.protocols import Buffer, Progress, Source
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZeroRuns, pieces
 from pydiskimg.transfer.pipe import PipeWriter
@@ -76,8 +77,8 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
 
     workers is the number of threads, at most 8. name is the descriptor's name in messages; it stays the caller's.
     spool_directory (/var/tmp) is where the lengths of a large image's clusters are kept, 4 bytes each, and its tables.
-    progress counts all passes together. announce is called once, before the first write, with the length of the stream
-    in bytes.
+    progress counts the bytes of data in both passes, and in a raw stream the zeros, too. announce is called once,
+    before the first write, with the length of the stream in bytes.
 
     Raises DoesNotFitError and UnsupportedImageError before the first byte when options and size do not go together, and
     StorageError when the descriptor cannot be written (errno EPIPE when the reader has closed its end). After an error
@@ -150,8 +151,9 @@ class _Qcow2:
         self._pipe = pipe
         self._options = options
         self._workers = workers
-        self._progress = progress
+        self._stored_clusters = 0
         self._cluster_size = options.cluster_size
+        self._meter = Meter(progress, later=self._data_pieces())
         self._contents = Contents(options.cluster_size, spool)
         self._compress = ClusterCompressor(compression_type, name=pipe.name) if options.compression_type else None
         self._zero_runs = ZeroRuns(options.cluster_size)
@@ -174,7 +176,6 @@ class _Qcow2:
         self._second_pass(ranges)
         self._pipe.zeros(ranges.end - self._pipe.position)
         self._pipe.flush()
-        self._report(2 * self._source.size)
         return self._pipe.position
 
     def _write_tables(self, ranges: Layout) -> None:
@@ -184,10 +185,13 @@ class _Qcow2:
                 self._pipe.write(part)
 
     def _first_pass(self) -> None:
+        is_read = self._first_pass_reads()
+        self._meter.begin(self._data_pieces() if is_read else ())
         with closing(ordered(self._data_pieces(), self._measured, workers=self._workers)) as results:
             for piece, lengths in results:
                 self._contents.add(piece.start // self._cluster_size, lengths)
-                self._report(piece.end)
+                self._stored_clusters += len(lengths) - lengths.count(0)
+                self._meter.advance(piece.length if is_read else 0)
         self._contents.finish()
 
     def _data_pieces(self) -> Iterator[Extent]:
@@ -198,7 +202,7 @@ class _Qcow2:
         """Find the length of each cluster of piece in the stream, 0 for zero clusters."""
         cluster_size = self._cluster_size
         count = -(-piece.length // cluster_size)
-        if self._compress is None and not self._finds_zeros():
+        if not self._first_pass_reads():
             return piece, [cluster_size] * count
         buffer = self._buffers.take()
         try:
@@ -216,7 +220,9 @@ class _Qcow2:
         finally:
             self._buffers.give(buffer)
 
-    def _finds_zeros(self) -> bool:
+    def _first_pass_reads(self) -> bool:
+        if self._compress is not None:
+            return True
         if self._options.find_zeros is None:
             return not self._source.leaves_out_zeros
         return self._options.find_zeros
@@ -235,6 +241,7 @@ class _Qcow2:
 
     def _second_pass(self, ranges: Layout) -> None:
         work = self._stored if self._compress is None else self._packed
+        self._meter.expect(self._stored_clusters * self._cluster_size)
         all_batches = batches(self._contents, ranges, CHUNK_SIZE)
         with closing(ordered(all_batches, work, workers=self._workers)) as results:
             for batch, parts, buffer in results:
@@ -246,7 +253,7 @@ class _Qcow2:
                         self._pipe.write(part)
                 if buffer is not None:
                     self._buffers.give(buffer)
-                self._report(self._source.size + min(self._source.size, sum(batch.extents[-1])))
+                self._meter.advance(len(batch.guests) * self._cluster_size)
 
     def _stored(self, batch: Batch) -> _Written:
         found = list(parts_of(self._source, batch.extents, self._pipe))
@@ -282,7 +289,3 @@ class _Qcow2:
                     "is now larger; the written stream is not complete and cannot be used"
                 )
             yield fitted
-
-    def _report(self, done: int) -> None:
-        if self._progress is not None:
-            self._progress(done, 2 * self._source.size)

@@ -32,9 +32,11 @@ class Sink(Protocol):
     """The destination of a stream. data() and zeros() run on several threads, everything else on one.
 
     zeros_at_once is the largest number of bytes for zeros(): for a disk that is already zero, all of it.
+    writes_zeros is True if each zero costs as much as other data.
     """
 
     zeros_at_once: int
+    writes_zeros: bool
 
     def room_for(self, end: int) -> None:
         """Ensure that bytes up to end can be written. Raises StorageError."""
@@ -57,6 +59,7 @@ class DiskSink:
         self._disk = disk
         self._source_name = source_name
         self._may_grow = grow
+        self.writes_zeros = not (disk.reads_as_zero or disk.frees_zeros)
         self.zeros_at_once = sys.maxsize if disk.reads_as_zero else ZERO_CHUNK_SIZE
         self._gate = _Gate()
         self._unit = unit or (FREE_UNIT if disk.reads_as_zero else ZERO_UNIT)
@@ -122,6 +125,7 @@ class PipeSink:
     """Writes raw bytes, zeros included, into a pipe."""
 
     zeros_at_once = ZERO_CHUNK_SIZE
+    writes_zeros = True
 
     def __init__(self, pipe: PipeWriter) -> None:
         self._pipe = pipe

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydiskimg.protocols import Disk, Source
-    from pydiskimg.transfer.workers import Meter
+    from pydiskimg.transfer.meter import Meter
 
 
 def read_back(source: Source, disk: Disk, *, unit: int, workers: int, meter: Meter) -> None:
@@ -26,10 +26,11 @@ def read_back(source: Source, disk: Disk, *, unit: int, workers: int, meter: Met
 
     Raises VerificationError at the first difference that is found, and as reading does.
     """
-    work_on(_to_read(source, disk, unit), _ReadingBack(source, disk).piece, meter=meter, workers=workers)
+    meter.begin(to_read_back(source, disk, unit), counts_zeros=True)
+    work_on(to_read_back(source, disk, unit), _ReadingBack(source, disk).piece, meter=meter, workers=workers)
 
 
-def _to_read(source: Source, disk: Disk, unit: int) -> Iterator[Extent]:
+def to_read_back(source: Source, disk: Disk, unit: int) -> Iterator[Extent]:
     """Yield the pieces of source: DATA and ZERO of at most CHUNK_SIZE to be compared, HOLE for unread parts."""
     stored = _StoredOn(disk)
     for piece in pieces(source, unit, zero_size=WHOLE):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pydiskimg.extents import Extent
-    from pydiskimg.protocols import Progress
+    from pydiskimg.transfer.meter import Meter
 
 
 # Beyond this, threads only wait for each other and for the device, and memory grows.
@@ -29,23 +29,6 @@ Item = TypeVar("Item")
 def worker_count(workers: int | None, *, least: int = 2) -> int:
     """Return the number of threads to use: at most 8; None means one for each CPU, and at least least."""
     return min(MAX_WORKERS, workers or max(least, os.cpu_count() or 1))
-
-
-class Meter:
-    """Progress across phases, from several threads. total and lengths are bytes."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._done = 0
-        self._lock = threading.Lock()
-
-    def advance(self, length: int) -> None:
-        """Report length more bytes as done."""
-        with self._lock:
-            self._done += length
-            if self._progress is not None:
-                self._progress(self._done, self._total)
 
 
 def work_on(
@@ -61,7 +44,7 @@ def work_on(
 
         def one(piece: Extent) -> None:
             work(piece, buffer)
-            meter.advance(piece.length)
+            meter.piece_done(piece)
 
         return one
 

@@ -48,7 +48,7 @@ def test_everything_is_copied_as_it_is(source: Path, guest: Path, umask: int) ->
     assert [line for line in different if not line.startswith("b'': ")] == []
     assert copied.entries == len(picture(source)) - 1
     assert calls == sorted(calls)
-    assert calls[-1][0] <= calls[-1][1] == copied.bytes
+    assert calls[-1][0] <= calls[-1][1] < 64 << 20 < copied.bytes, "holes count"
     stored = sum(path.stat().st_blocks for path in (guest / "sparse").iterdir()) * 512
     assert stored < 64 << 20, "holes were filled"
 

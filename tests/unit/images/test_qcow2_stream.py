@@ -307,11 +307,12 @@ def test_progress_counts_both_passes() -> None:
     data = contents(random.Random(7), 5 * MIB, 65536)
     stream = written(BytesSource(data), progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
-    assert seen[-1] == (10 * MIB, 10 * MIB)
+    stored = sum(1 for at in range(0, len(data), 65536) if any(data[at : at + 65536])) * 65536
+    assert seen[-1] == (5 * MIB + stored, 5 * MIB + stored)  # what proves to be zero is not written
     seen.clear()
     restored(stream, progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
-    assert seen[-1] == (5 * MIB, 5 * MIB)
+    assert seen[-1] == (stored, stored)
 
 
 @example(0)

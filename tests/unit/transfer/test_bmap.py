@@ -30,7 +30,7 @@ OLD = f"""<?xml version="1.0" ?>
 
 def test_version_1_has_sha1_and_may_have_ranges_without() -> None:
     found = parse_bmap(OLD.encode(), "old.bmap")
-    assert (found.image_size, found.algorithm, found.mapped_bytes) == (10000, "sha1", 4096 + 1808)
+    assert (found.image_size, found.algorithm, found.checked_bytes) == (10000, "sha1", 4096)
     assert [(one.start, one.end, one.checksum) for one in found.ranges] == [(0, 4096, SHA1), (8192, 10000, None)]
     disk = MemoryDisk(10240)
     check_by_bmap(disk, found)
@@ -43,7 +43,7 @@ def test_a_map_of_ours_is_read_back_and_notices_a_change_of_itself() -> None:
     disk = MemoryDisk(3 * 4096 + 100, fill=7)
     made = make_bmap(disk)
     found = parse_bmap(made, "own.bmap")
-    assert (found.image_size, found.algorithm, found.mapped_bytes) == (disk.size, "sha256", disk.size)
+    assert (found.image_size, found.algorithm, found.checked_bytes) == (disk.size, "sha256", disk.size)
     check_by_bmap(disk, found)
     with pytest.raises(InvalidImageError, match=r"its own sha256 is \w+, and it states"):
         parse_bmap(made.replace(b"<BlockSize> 4096", b"<BlockSize> 2048"), "own.bmap")

@@ -289,7 +289,7 @@ def test_a_hole_of_the_disk_is_not_read_back(sparse_file: int) -> None:
     disk = Watched(sparse_file)
     copy(ListSource(AROUND_A_HOLE), disk, verify=True, progress=lambda done, total: seen.append((done, total)))
     assert sorted(disk.read) == [(0, MIB), (63 * MIB, 64 * MIB)]
-    assert seen[-1] == (128 * MIB, 128 * MIB)
+    assert seen[-1] == (4 * MIB, 4 * MIB)  # holes count in neither pass
 
 
 @pytest.mark.parametrize("stray", [MIB, 40 * MIB + 5, 63 * MIB - 1])
@@ -337,8 +337,9 @@ def test_progress_rises_to_the_total(verify: bool) -> None:
     seen: list[tuple[int, int]] = []
     source = ListSource([(Kind.DATA, 3 * CHUNK_SIZE + 5), (Kind.HOLE, 1000)])
     copy(source, MemoryDisk(source.size), progress=lambda done, total: seen.append((done, total)), verify=verify)
-    total = source.size * (2 if verify else 1)
+    total = source.size * (2 if verify else 1)  # the hole is too short to be left out
     assert seen[-1] == (total, total)
+    assert {total for _, total in seen} == {total}
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 

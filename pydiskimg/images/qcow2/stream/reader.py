@@ -39,6 +39,11 @@ class Chunk:
     extents: list[tuple[int, int]] = field(default_factory=list)
     packed: list[tuple[Run, bytearray]] = field(default_factory=list)
 
+    @property
+    def data_length(self) -> int:
+        """Bytes of the guest that the chunk holds."""
+        return sum(length for _, length in self.extents)
+
 
 class StreamReader:
     """Reads one stream, whose header was already read through prefix; chunks() is for one thread."""
@@ -56,6 +61,11 @@ class StreamReader:
         """Read the tables, before chunks(). Raises as fetch_tables() and read_checks() do."""
         self._data_offset = fetch_tables(self._prefix, self.header)
         self._has_checksums = read_checks(self._prefix, self.header, self._data_offset)
+
+    @property
+    def data_length(self) -> int:
+        """Bytes of the guest that the stream holds, by its tables. Raises InvalidImageError as chunks() does."""
+        return sum(run.length for run in self._stored_runs())
 
     def chunks(self, chunk_size: int, take_buffer: Callable[[], memoryview]) -> Iterator[Chunk]:
         """Yield the chunks with data, in order; the rest of the virtual disk is zero.

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Progress of what is copied, compared or read back: bytes that are moved count, and those that cost nothing do not.
+
+pieces   |  DATA  |   ZERO   |  DATA  |  HOLE  |
+counted      yes    if zeros     yes      no
+                   are written
+"""
+
+from __future__ import annotations
+
+import threading
+
+from pydiskimg.extents import Kind
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Progress
+
+
+class Meter:
+    """Progress across passes, from several threads; total and lengths are bytes.
+
+    later are the pieces of a second pass, as far as they are known before the first, where ZERO counts.
+    """
+
+    def __init__(self, progress: Progress | None, total: int = 0, *, later: Iterable[Extent] = ()) -> None:
+        self._progress = progress
+        self._total = total
+        self._later = later
+        self._counts_zeros = False
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def begin(self, pieces: Iterable[Extent], *, counts_zeros: bool = False) -> None:
+        """Begin a pass over pieces, of which counts_zeros says whether those of ZERO count; HOLE never does.
+
+        Without a progress callback the pieces are not looked at.
+        """
+        if self._progress is not None:
+            self.expect(_counted(pieces, zeros=counts_zeros) + _counted(self._later, zeros=True))
+            self._later = ()
+        self._counts_zeros = counts_zeros
+
+    def expect(self, length: int) -> None:
+        """Let length bytes be what is left to do."""
+        self._total = self._done + length
+
+    def advance(self, length: int) -> None:
+        """Report length more bytes as done."""
+        if self._progress is None:
+            return
+        with self._lock:
+            self._done += length
+            # A file may get more data meanwhile; a total of 0 is one that is not known.
+            self._progress(self._done, self._total and max(self._done, self._total))
+
+    def piece_done(self, piece: Extent) -> None:
+        """Report a piece of the pass that has begun as done."""
+        self.advance(piece.length if _counts(piece, self._counts_zeros) else 0)
+
+
+def _counted(pieces: Iterable[Extent], *, zeros: bool) -> int:
+    """Return how many bytes of pieces count: those of DATA, and of ZERO with zeros."""
+    return sum(piece.length for piece in pieces if _counts(piece, zeros))
+
+
+def _counts(piece: Extent, zeros: bool) -> bool:
+    return piece.kind is Kind.DATA or (zeros and piece.kind is Kind.ZERO)
