@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pydiskimg.cli.signals import how_ended
 
         said, status = how_ended(error)
-        _tell(f"{said}; what was being written is not complete")
+        _tell(said)
     return status
 
 

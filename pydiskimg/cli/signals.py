@@ -30,12 +30,15 @@ def _taken() -> list[int]:
 def how_ended(error: KeyboardInterrupt) -> tuple[str, int]:
     """Return the message for a signal, and the exit status of a command that it ended: 128 + its number, as in a shell.
 
-    Without a number it is SIGINT, which the interpreter handles before end_as_interrupted() does.
+    interruption.py says what is left behind, if it knows. Without a number it is SIGINT, which the interpreter handles
+    before end_as_interrupted() does.
     """
     from signal import Signals
 
     number = error.args[0] if error.args else signal.SIGINT
-    return "interrupted" if number == signal.SIGINT else f"ended by {Signals(number).name}", 128 + number
+    said = "interrupted" if number == signal.SIGINT else f"ended by {Signals(number).name}"
+    left = error.args[1] if len(error.args) > 1 else "what was being written is not complete"
+    return "; ".join(filter(None, [said, left])), 128 + number
 
 
 def _terminated(number: int, _: object) -> NoReturn:

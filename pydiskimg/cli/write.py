@@ -7,20 +7,33 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.convert_target import refuse_own_file
+from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.options import add_format_option, add_progress_option, add_quiet_option
-from pydiskimg.cli.output import tell
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.errors import DiskImageError, DoesNotFitError, PartitionError, UnsupportedImageError, storage_error
+from pydiskimg.disks.fits import check_fits
+from pydiskimg.errors import (
+    DiskImageError,
+    DoesNotFitError,
+    PartitionError,
+    UnsupportedImageError,
+    VerificationError,
+    storage_error,
+)
 from pydiskimg.files.tar.write_packed import write_packed
+from pydiskimg.images import looks_like
 from pydiskimg.images.contents import Sort, file_contents
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.raw import open_raw
-from pydiskimg.protocols import Disk, Progress
+from pydiskimg.images.references import AllowedDirectory
+from pydiskimg.protocols import Disk, Progress, Source
 from pydiskimg.transfer.bmap import MAX_SIZE, BlockMap, check_by_bmap, parse_bmap
 from pydiskimg.transfer.copy import copy
 from pydiskimg.units import format_size
@@ -68,45 +81,100 @@ def run(arguments: argparse.Namespace) -> None:
     require_file_name(arguments.image)
     require_file_name(arguments.device)
     block_map = None if arguments.nobmap else _block_map(arguments)
-    with open_disk(arguments.device, writable=True) as disk:
-        if block_map is not None and block_map.image_size > disk.size:
-            raise DoesNotFitError(
-                f"{disk.name}: has {disk.size} bytes, and the image {block_map.image_size} by its block map",
-                needed=block_map.image_size,
-                available=disk.size,
-            )
+    with references(arguments) as policy, ExitStack() as stack:
+        source = _opened(stack, arguments, policy)
+        disk = stack.enter_context(open_disk(arguments.device, writable=True))
+        if block_map is not None:
+            _check_sizes(block_map, source, disk)
+        if source is not None:
+            check_fits(source, disk)
         if not arguments.yes:
             _ask(disk)
-        with progress(os.path.basename(arguments.image), shown=arguments.progress) as callback:
-            size = _written(arguments, disk, block_map, callback)
-        checked = "" if arguments.no_verify else ", read back and compared"
-        if block_map is not None:
-            check_by_bmap(disk, block_map)
-            checked += f"; {len(block_map.ranges)} ranges have the checksums of the block map"
+        later = block_map.checked_bytes if block_map is not None else 0
+        with (
+            after_interruption(f"{disk.name} has a part of the image; give the command again to write all of it"),
+            progress(os.path.basename(arguments.image), shown=arguments.progress) as callback,
+        ):
+            passes = _Passes(callback, later)
+            size = _written(arguments, source, disk, passes.first if callback else None)
+            if block_map is not None:
+                _check_by_bmap(disk, size, block_map, passes.second if callback else None)
+    checked = "" if arguments.no_verify else ", read back and compared"
+    if block_map is not None:
+        checked += f"; {len(block_map.ranges)} ranges have the checksums of the block map"
     if not arguments.quiet:
-        print(f"{arguments.device}: {format_size(size)} were written{checked}")
+        show(None, [f"{arguments.device}: {format_size(size)} were written{checked}"], "human")
 
 
-def _written(arguments: argparse.Namespace, disk: Disk, block_map: BlockMap | None, callback: Progress | None) -> int:
-    """Write the image and return its size (bytes)."""
-    if arguments.format is None and _is_compressed(arguments.image):
-        return write_packed(arguments.image, disk, verify=not arguments.no_verify, progress=callback)
-    with (
-        references(arguments) as policy,
-        open_image(arguments.image, format=arguments.format, references=policy) as source,
-    ):
-        if block_map is not None and block_map.image_size != source.size:
-            raise UnsupportedImageError(
-                f"{arguments.image}: has {source.size} bytes, and its block map is for {block_map.image_size}"
-            )
-        copy(source, disk, verify=not arguments.no_verify, progress=callback)
-        return source.size
+class _Passes:
+    """One progress of the writing, and of later bytes that are checked by a block map then."""
+
+    def __init__(self, progress: Progress | None, later: int) -> None:
+        self._progress = progress
+        self._later = later
+        self._total = 0
+
+    def first(self, done: int, total: int) -> None:
+        self._total = total
+        self._report(done)
+
+    def second(self, done: int, _: int) -> None:
+        self._report(self._total + done)
+
+    def _report(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done, self._total + self._later)
 
 
-def _is_compressed(path: str) -> bool:
-    with open_raw(path) as file:
-        contents = file_contents(file)
-    return contents is not None and contents.sort is Sort.COMPRESSED
+def _written(arguments: argparse.Namespace, source: Source | None, disk: Disk, callback: Progress | None) -> int:
+    """Write the image, compressed without a source, and return its size (bytes)."""
+    verify = not arguments.no_verify
+    if source is None:
+        return write_packed(arguments.image, disk, verify=verify, progress=callback)
+    copy(source, disk, verify=verify, progress=callback)
+    return source.size
+
+
+def _opened(stack: ExitStack, arguments: argparse.Namespace, policy: AllowedDirectory | None) -> Source | None:
+    """Return the image, or None for a compressed one; raises UnsupportedImageError for what is not an image."""
+    with open_raw(arguments.image) as file:
+        contents = file_contents(file) if arguments.format is None else None
+        refuse_own_file(file, arguments.device, named=[arguments.image])
+        if not file.size:
+            raise UnsupportedImageError(f"{file.name}: is empty; nothing was written")
+    if contents is not None and contents.sort is Sort.COMPRESSED:
+        return None
+    # Opening an image that is not read says what to do with it.
+    if contents is not None and contents.sort not in (Sort.QCOW2, Sort.IMAGE):
+        raise UnsupportedImageError(
+            f"{arguments.image}: is {contents.what}, not a disk image; -f raw writes it as it is; nothing was written"
+        )
+    source = stack.enter_context(open_image(arguments.image, format=arguments.format, references=policy))
+    refuse_own_file(source, arguments.device, named=[arguments.image])
+    return source
+
+
+def _check_sizes(block_map: BlockMap, source: Source | None, disk: Disk) -> None:
+    """Raise DoesNotFitError or UnsupportedImageError where the map is for another size."""
+    size = block_map.image_size
+    if source is not None and size != source.size:
+        raise UnsupportedImageError(f"{source.name}: has {source.size} bytes, and its block map is for {size}")
+    if size > disk.size:
+        raise DoesNotFitError(
+            f"{disk.name}: has {disk.size} bytes, and the image {size} by its block map; nothing was written",
+            needed=size,
+            available=disk.size,
+        )
+
+
+def _check_by_bmap(disk: Disk, size: int, block_map: BlockMap, progress: Progress | None) -> None:
+    if size != block_map.image_size:
+        raise VerificationError(
+            f"{disk.name}: {size} bytes were written, and the block map is for an image of {block_map.image_size}: the "
+            "image is not complete, or is another one",
+            offset=min(size, block_map.image_size),
+        )
+    check_by_bmap(disk, block_map, progress=progress)
 
 
 def _block_map(arguments: argparse.Namespace) -> BlockMap | None:
@@ -132,17 +200,25 @@ def _names(image: str) -> Iterator[str]:
 
 def _ask(disk: Disk) -> None:
     """Show the disk's contents and ask whether they may be overwritten. Raises NotConfirmedError."""
-    tell(f"{disk.name} ({format_size(disk.size)}) will be overwritten. It holds: {'; '.join(_held(disk))}")
+    tell(f"{disk.name} ({format_size(disk.size)}) will be overwritten. It holds:")
+    for text in _held(disk):
+        tell(f"  {text}")
     if not sys.stdin.isatty():
         raise NotConfirmedError(
             f"{disk.name}: nothing was written: standard input is not a terminal; use --yes to overwrite it"
         )
-    print("Overwrite it? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    with after_interruption("nothing was written"):
+        print("Overwrite it? [y/N] ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("y", "yes"):
         raise NotConfirmedError(f"{disk.name}: nothing was written")
 
 
 def _held(disk: Disk) -> Iterator[str]:
+    image = looks_like(disk)
+    if image is not None:
+        yield image if image.startswith(("a ", "the ")) else f"data {image}"
+        return
     unclear: list[str] = []
     try:
         volumes = find_volumes(disk, unclear.append)

@@ -69,8 +69,8 @@ class DirectoryReader:
     entries() yields them for populate(), build_system() or ChangedTree.put(). top is bytes. prefix is the path of an
     entry for top itself and begins all other paths; b"" means that there is no such entry. attributes returns
     additional extended attributes for an entry's path and its S_IF constant; the file's own take precedence. progress
-    is called with the bytes of files that were read and an estimate of all, without holes. refused has files that must not be copied, by
-    (st_dev, st_ino), with the reason.
+    is called with the bytes of files that were read and an estimate of all, without holes. refused has files that must
+    not be copied, by (st_dev, st_ino), with the reason.
 
     Raises StorageError for one of these and where the system refuses, InvalidImageError for a file that shrinks
     meanwhile.

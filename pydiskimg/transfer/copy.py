@@ -82,7 +82,8 @@ def copy(
     least 6 (4 where the source is compressed). Memory is bounded by workers * 2 MiB and what the source needs.
 
     progress counts the bytes that are written and, with verify, those that are read back; a range that is zeroed
-    without being written does not count. verify reads everything back, from the device where the system allows it, and compares it with the source.
+    without being written does not count. verify reads everything back, from the device where the system allows it, and
+    compares it with the source.
 
     Raises ValueError for a wrong unit and DoesNotFitError when the source is larger than the disk, both before the
     first write. Any later error is the first one of a worker, raised after all workers have stopped; the contents of

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
+import os
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +135,63 @@ def test_what_is_refused_leaves_the_device_as_it_was(
         assert message in capsys.readouterr().err
     assert device.read_bytes() == before
     assert not any(small.read_bytes())
+
+
+def test_what_is_not_an_image_is_not_written(
+    raw: Path, device: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = device.read_bytes()
+    contents = {"page.img": b"<html>Not found</html>", "empty.img": b"", "archive.img": tar_of(raw)}
+    contents["archive.img.gz"] = gzip.compress(contents["archive.img"])
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    for image, message in (
+        ("page.img", "is text that begins with '<html>"),
+        ("empty.img", "is empty"),
+        ("archive.img", "is a tar archive, not a disk image"),
+        ("archive.img.gz", "holds a tar archive, compressed"),
+        (device.name, "is both source and destination"),
+    ):
+        assert main(["write", "--yes", str(tmp_path / image), str(device)]) == 1
+        assert message in capsys.readouterr().err
+    assert device.read_bytes() == before
+    assert main(["write", "--yes", "-f", "raw", str(tmp_path / "archive.img"), str(device)]) == 0
+
+
+def tar_of(path: Path) -> bytes:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as tar:
+        tar.add(path, path.name)
+    return output.getvalue()
+
+
+def test_a_qcow2_is_not_written_into_its_own_backing_file(raw: Path, tmp_path: Path, tool: Tool) -> None:
+    top = tmp_path / "top.qcow2"
+    run(tool("qemu-img"), "create", "-q", "-f", "qcow2", "-b", raw.name, "-F", "raw", str(top))
+    before = raw.read_bytes()
+    assert main(["write", "--yes", "--allow-references", str(tmp_path), str(top), str(raw)]) == 1
+    assert raw.read_bytes() == before
+
+
+def test_a_compressed_image_of_another_size_than_its_block_map_says(
+    raw: Path, device: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bmap", "-o", f"{raw}.bmap", str(raw)]) == 0
+    packed = Path(f"{raw}.gz")
+    packed.write_bytes(gzip.compress(raw.read_bytes() + bytes(4096)))
+    assert main(["write", "--yes", "--bmap", f"{raw}.bmap", str(packed), str(device)]) == 1
+    assert "the block map is for an image of" in capsys.readouterr().err
+
+
+def test_what_a_device_holds_is_shown(
+    raw: Path, tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "held.qcow2"
+    run(tool("qemu-img"), "create", "-q", "-f", "qcow2", str(image), "1M")
+    os.truncate(image, SIZE)
+    for device, held in ((image, "a qcow2 image"), (sized(tmp_path / "new", SIZE), "nothing known")):
+        assert main(["write", str(raw), str(device)]) == 1
+        assert held in capsys.readouterr().err
 
 
 def test_damaged_compressed_data_are_an_error(raw: Path, device: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,10 @@ import os
 
 from pydiskimg.errors import DoesNotFitError, UnsupportedImageError, VerificationError
 from pydiskimg.files.tar import PackedFile, open_packed
-from pydiskimg.images import FORMATS, recognised
+from pydiskimg.images.contents import Sort, file_contents
 from pydiskimg.protocols import Disk, Progress
 from pydiskimg.transfer.pieces import CHUNK_SIZE
-from pydiskimg.transfer.receive import stream_of
+from pydiskimg.transfer.receive import Beginning, stream_of
 from pydiskimg.units import format_bytes
 from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
@@ -42,11 +42,11 @@ def write_packed(
 
 def _check_beginning(packed: PackedFile, disk: Disk) -> None:
     beginning = packed.peek(LOOK_AT)
-    found = recognised(beginning)
-    if found is not FORMATS["raw"]:
-        raise UnsupportedImageError(
-            f"{packed.name}: contains {found.title}, whose tables may be anywhere; decompress it first"
-        )
+    found = file_contents(Beginning(packed.name, beginning))
+    if found is not None:
+        is_qcow2 = found.sort is Sort.QCOW2
+        advice = "a qcow2's tables may be anywhere; decompress it first" if is_qcow2 else "expected a raw image"
+        raise UnsupportedImageError(f"{packed.name}: contains {found.what}, compressed; {advice}")
     described = described_end(beginning)
     if described > disk.size:
         raise DoesNotFitError(

@@ -174,3 +174,14 @@ def test_holes_do_not_count(verify: list[str], tmp_path: Path, capsys: pytest.Ca
     assert percents == sorted(percents)
     pieces = 4 * (2 if verify else 1)  # of 2 MiB
     assert percents == [100 * done / pieces for done in range(pieces + 1)]
+
+
+def test_of_write_counts_the_passes_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "disk.raw"
+    with image.open("wb") as file:
+        file.write(bytes(range(256)) * (8 * MIB // 256))
+        file.truncate(64 * MIB)
+    (tmp_path / "device").write_bytes(bytes(64 * MIB))
+    assert main(["bmap", "-o", f"{image}.bmap", str(image)]) == 0
+    assert main(["write", "-p", "-y", str(image), str(tmp_path / "device")]) == 0
+    assert "disk.raw: 100%, 24 MiB in" in capsys.readouterr().err  # written, read back, and compared with the map
