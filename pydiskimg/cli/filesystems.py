@@ -13,6 +13,8 @@ from pydiskimg.cli.file_facts import short_size
 from pydiskimg.cli.options import add_human_readable_option, add_output_option
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
+from pydiskimg.fs.other_types import OTHER_FILE_SYSTEMS, member_type, other_type
+from pydiskimg.protocols import Source
 from pydiskimg.volumes.find import Volume
 
 _UNKNOWN = "unknown"
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     """List the objects in the arguments."""
     unclear: list[str] = []
     with volumes_argument(arguments.image, arguments, unclear.append) as (source, volumes):
-        rows = list(_rows(volumes, source.size, arguments))
+        rows = list(_rows(source, volumes, arguments))
     for text in unclear:
         tell(text)
     is_long = arguments.long
@@ -132,22 +134,25 @@ def _fields(row: _Row, arguments: argparse.Namespace) -> dict[str, str | int | N
     }
 
 
-def _rows(volumes: list[Volume], size: int, arguments: argparse.Namespace) -> Iterator[_Row]:
+def _rows(source: Source, volumes: list[Volume], arguments: argparse.Namespace) -> Iterator[_Row]:
     """Yield what the options name, in the order in which virt-filesystems does."""
     if _has_contents(arguments):
-        yield from _contents(volumes, is_all=arguments.extra or arguments.all)
+        yield from _contents(source, volumes, is_all=arguments.extra or arguments.all)
     numbered = [volume for volume in volumes if volume.partition.number]
     if arguments.all or arguments.partitions:
         yield from map(_partition, numbered)
     if arguments.all or arguments.block_devices:
-        yield _Row(volume_name(0), "device", size)
+        yield _Row(volume_name(0), "device", source.size)
 
 
-def _contents(volumes: list[Volume], *, is_all: bool) -> Iterator[_Row]:
+def _contents(source: Source, volumes: list[Volume], *, is_all: bool) -> Iterator[_Row]:
     for volume in volumes:
         content, part = volume.content, volume.partition
-        vfs = content.type if content else _UNKNOWN
-        if volume.is_mountable or is_all:
+        region = volume.region(source)
+        member = member_type(region)
+        content = None if member else content  # the whole's, or an old one
+        vfs = member or (content.type if content else other_type(region)) or _UNKNOWN
+        if is_all or (content.is_mountable if content else vfs in OTHER_FILE_SYSTEMS):
             label, uuid = (content.label, content.uuid) if content else (None, None)
             yield _Row(
                 volume_name(part.number),

@@ -34,7 +34,17 @@ def trace(source: Source) -> str | None:
     A signature at any of its format's offsets is enough; the structure that it begins may be damaged. table_trace()
     finds partition tables. About 1 MiB is read, whatever the size of the disk. Raises StorageError as reading does.
     """
-    return _described(_first(source, (*TAKES_OVER, *KNOWN, *known_by_size(source.size))))
+    return _described(_first_known(source))
+
+
+def signature_name(source: Source) -> str | None:
+    """Return what source may hold, or have held, in words; None if nothing is known. Otherwise as trace()."""
+    found = _first_known(source)
+    return None if found is None else found[0]
+
+
+def _first_known(source: Source) -> tuple[str, int] | None:
+    return _first(source, (*TAKES_OVER, *KNOWN, *known_by_size(source.size)))
 
 
 def table_trace(source: Source) -> str | None:
