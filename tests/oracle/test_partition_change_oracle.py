@@ -188,3 +188,16 @@ def test_a_qcow2_image_is_partitioned_like_a_disk(
     run(tool("qemu-img"), "convert", "-O", "raw", str(image), str(raw))
     assert [row[2] for row in by_sfdisk(raw, tool)] == [MIB, (3 << 40) - 3 * MIB]
     run(tool("qemu-img"), "check", str(image))
+
+
+def test_a_hybrid_mbr_is_left_as_it_is(tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.truncate(64 * MIB)
+    run(tool("sfdisk"), "-q", str(path), given="label: gpt\nsize=10M\nsize=10M\n")
+    run(tool("sgdisk"), "--hybrid", "1", str(path))
+    before = path.read_bytes()
+    for words in (["add"], ["delete"], ["set", "--type", "swap"]):
+        assert main(["partition", *words, str(path), *(["1"] if words != ["add"] else [])]) == 1
+        assert "hybrid" in capsys.readouterr().err
+    assert path.read_bytes() == before

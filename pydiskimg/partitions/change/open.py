@@ -39,5 +39,8 @@ def open_table(disk: Disk) -> ChangedTable:
         return ChangedMbr(disk, disk.sector_size)
     size = gpt_sector_size(disk)
     if size is not None and size != disk.sector_size:
-        raise PartitionError(f"{disk.name}: has {other_sectors('a GPT', size, disk.sector_size)}")
+        raise PartitionError(
+            f"{disk.name}: has {other_sectors('a GPT', size, disk.sector_size)}; attach it as a device that has them: "
+            f"losetup --sector-size {size}"
+        )
     return ChangedGpt(disk, disk.sector_size)
