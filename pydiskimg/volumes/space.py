@@ -19,10 +19,12 @@ from pydiskimg.fs.probe import btrfs, xfs
 from pydiskimg.fs.probe.fat_space import free_clusters
 from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.fs.probe.vfat import fat_geometry
+from pydiskimg.fs.probe.xfs_space import held_back
 from pydiskimg.protocols import Source, read_bytes
 
 # Linux reserves a 50th, and 4096 clusters at most, for delayed writes (ext4_calculate_resv_clusters).
 _PROMISED_PART, _PROMISED_MOST = 50, 4096
+_XFS_INODES_AT_ONCE = 64
 _SIZE_IN_JOURNAL_BACKUP = slice(64, 68)  # of s_jnl_blocks: the low half of the journal's i_size
 
 
@@ -52,9 +54,9 @@ def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
     """Return how much of the file system on source is in use and free; None for a type other than those below.
 
     fs_type is the type that probe() found. ext2, ext3 and ext4 are counted by their group descriptors as the journal
-    would leave them, FAT by its allocation table, xfs and btrfs by their superblocks. Copies in a btrfs (RAID1, DUP)
-    count once, and one on several devices counts with all of them. Linux holds back more of xfs and btrfs while they
-    are mounted.
+    would leave them, FAT by its allocation table, xfs and btrfs by their superblocks, less what Linux holds back of an
+    xfs for its trees. Copies in a btrfs (RAID1, DUP) count once, and one on several devices counts with all of them.
+    Linux also holds back a part of a btrfs while it is mounted, by the size of its trees, which are not read.
 
     Raises FileSystemError where the numbers contradict each other, and StorageError as reading does.
 
@@ -68,7 +70,7 @@ def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
     if fs_type in EXT_TYPES:
         space = _of_ext(source)
     elif fs_type == "xfs":
-        space = _of_xfs(xfs.SUPERBLOCK.unpack(read_bytes(source, 0, xfs.SUPERBLOCK.size)))
+        space = _of_xfs(source, xfs.SUPERBLOCK.unpack(read_bytes(source, 0, xfs.SUPERBLOCK.size)))
     elif fs_type == "vfat":
         space = _of_fat(source)
     elif fs_type == "btrfs":
@@ -134,11 +136,12 @@ def _of_fat(source: Source) -> FileSystemSpace:
     return FileSystemSpace(size, size - free, free)
 
 
-def _of_xfs(fields: dict[str, int]) -> FileSystemSpace:
+def _of_xfs(source: Source, fields: dict[str, int]) -> FileSystemSpace:
     blocks = fields["sb_dblocks"] - (fields["sb_logblocks"] if fields["sb_logstart"] else 0)
-    free, block_size = fields["sb_fdblocks"], fields["sb_blocksize"]
-    # Inodes are allocated on demand, in free blocks, up to a share of all blocks.
-    most = fields["sb_dblocks"] * fields["sb_imax_pct"] // 100 << fields["sb_inopblog"]
+    free, block_size = max(0, fields["sb_fdblocks"] - held_back(source, fields)), fields["sb_blocksize"]
+    # Inodes are allocated on demand, 64 or a block of them at once, in free blocks, up to a share of all blocks.
+    at_once = max(1, _XFS_INODES_AT_ONCE >> fields["sb_inopblog"])
+    most = fields["sb_dblocks"] * fields["sb_imax_pct"] // 100 // at_once * at_once << fields["sb_inopblog"]
     inodes = fields["sb_icount"] + (free << fields["sb_inopblog"])
     inodes = max(fields["sb_icount"], min(inodes, most)) if most else inodes
     used_inodes = fields["sb_icount"] - fields["sb_ifree"]

@@ -46,7 +46,9 @@ SUPERBLOCK = Record("xfs_dsb", ">", 264, """
     080 Q   sb_icount           inodes that are laid out
     088 Q   sb_ifree            those of them that are free
     090 Q   sb_fdblocks         free blocks
-    098 72s sb_frextents        to sb_features_log_incompat
+    098 60s sb_frextents        to sb_features_compat
+    0d4 I   sb_features_ro_compat  version 5
+    0d8 8s  sb_features_incompat   and sb_features_log_incompat
     0e0 4s  sb_crc              version 5; little-endian, of the sector with this field zero
     0e4 I   sb_spino_align
     0e8 Q   sb_pquotino
