@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""OS parameters: settings that somebody chose for one instance.
+"""OS parameters: settings that a user chose for one instance.
 
-That somebody may be a user of Ganeti's remote API and nobody on the node, so only some settings can be chosen this way
+That user may have access to Ganeti's remote API only and not to the node, so only some settings can be chosen this way
 (docs/adr/0043-what-an-os-parameter-may-choose.md).
 """
 
@@ -19,7 +19,7 @@ PUBLISHED = tuple(setting for setting in SETTINGS if setting.per_instance)
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The parameters that OS_PARAMETERS of the settings file leaves, and the place of that line for messages."""
+    """The parameters that OS_PARAMETERS in the settings file allows, and the place of that line for messages."""
 
     names: tuple[str, ...]
     location: str
@@ -30,8 +30,8 @@ def read_parameters(
 ) -> tuple[dict[str, str], list[str]]:
     """Return the settings of the acceptable parameters, and a sentence about each of the others.
 
-    parameters are by name without OSP_, in upper case as Ganeti passes them; native is the node's ARCH. Without
-    allowed each of PUBLISHED is acceptable.
+    The keys of parameters are names without OSP_, in upper case as Ganeti passes them; native is the node's ARCH.
+    Without allowed, each of PUBLISHED is acceptable.
     """
     values = {}
     wrong = []
@@ -45,7 +45,7 @@ def read_parameters(
 
 
 def parameters_list() -> str:
-    """Return the contents of parameters.list, by which Ganeti knows what there is: name and meaning, one a line."""
+    """Return the contents of parameters.list, which tells Ganeti the parameters: name and meaning, one per line."""
     return "".join(f"{setting.parameter} {setting.kind.expected}: {setting.meaning}\n" for setting in PUBLISHED)
 
 
@@ -82,6 +82,5 @@ def _refusal(setting: Setting, allowed: Allowed | None) -> str:
         return ""
     return (
         f"{allowed.location}: OS_PARAMETERS has {', '.join(allowed.names) or NO_NAMES}; add it there, or remove it "
-        "from "
-        f"the instance with: gnt-instance modify -O {setting.parameter}=default INSTANCE"
+        f"from the instance with: gnt-instance modify -O {setting.parameter}=default INSTANCE"
     )

@@ -46,7 +46,7 @@ def _columns(titles: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _numeric(rows: Sequence[Row]) -> Iterator[bool]:
-    """Tell of each column whether it has numbers; without rows there is nothing to tell, and nothing to print."""
+    """Return for each column whether it has numbers; without rows the result is empty, and nothing is printed."""
     for column in zip(*rows, strict=True):
         yield any(isinstance(field, int) for field in column)
 

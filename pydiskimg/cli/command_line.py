@@ -25,11 +25,11 @@ _TAKE_DESCRIPTIONS = {
     *("snapshot", "dd"),
 }
 _QEMU_IMG = {"create", *_TAKE_DESCRIPTIONS}
-# What a subcommand of qemu-img has and ours does not, and why: --help says it, in the words of docs/commands.md.
+# What a subcommand of qemu-img has and ours does not, and why: --help prints it, in the words of docs/commands.md.
 _SECRETS = {"--object": "secrets are for encrypted images, which are refused by name"}
 LEFT_OUT = dict.fromkeys(_QEMU_IMG, _SECRETS)
 _WRONG_USAGE = 2  # argparse's exit status
-# What argparse says, and what is said in its place.
+# argparse's messages, and ours instead.
 _MESSAGES = {
     "ignored explicit argument": "takes no value; found",
     "the following arguments are required: COMMAND": "a command is missing; pydiskimg --help lists them",

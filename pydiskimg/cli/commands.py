@@ -58,5 +58,5 @@ EXIT_STATUS = (
     "Exit status: 0 done, 1 failed, 2 wrong usage (1 where qemu-img has the subcommand), 128 + N ended by signal N "
     "(130 SIGINT, 143 SIGTERM); compare, check and diff have others, which their --help lists."
 )
-# What qemu-img has and pydiskimg does not, and why: --help says it, in the words of docs/commands.md.
+# What qemu-img has and pydiskimg does not, and why: --help prints it, in the words of docs/commands.md.
 LEFT_OUT_SUBCOMMANDS = {"bench": "it measures QEMU's own block layer"}

@@ -154,7 +154,7 @@ def _open(name: str, *, writable: bool) -> int:
 
 
 def _open_direct(fd: int) -> int | None:
-    """Open the device behind fd a second time, bypassing the page cache; None if that is not possible."""
+    """Open the device of fd a second time, bypassing the page cache; None if that is not possible."""
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:

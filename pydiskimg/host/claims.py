@@ -38,7 +38,7 @@ def device_holder(path: str) -> str:
 
 
 def loop_over_file(fd: int) -> str | None:
-    """Return the loop device that is attached to the regular file behind fd, if there is one."""
+    """Return the loop device that is attached to the regular file open on fd, if there is one."""
     attached = [name for name in _names("/sys/block") if os.path.exists(f"/sys/block/{name}/loop")]
     if not attached:
         return None
@@ -57,7 +57,7 @@ def is_same_file(path: str, fd: int) -> bool:
 
 
 def claim_file(fd: int, name: str) -> None:
-    """Lock the regular file behind fd, until that is closed, against all other writers.
+    """Lock the regular file open on fd, until that is closed, against all other writers.
 
     Raises InUseError when a process has locked it (flock), a loop device is attached to it or a virtual machine uses
     it.
@@ -75,7 +75,7 @@ def claim_file(fd: int, name: str) -> None:
 
 
 def claim_device(fd: int, name: str) -> list[int]:
-    """Keep other writers, exports and QEMU from the block device behind fd, whichever node they open.
+    """Keep other writers, exports and QEMU from the block device open on fd, whichever node they open.
 
     This lasts until the caller closes fd and the returned descriptors. Raises InUseError when the device is already in
     use.
@@ -95,7 +95,7 @@ def claim_device(fd: int, name: str) -> list[int]:
 
 
 def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
-    """Keep pydiskimg's own writers from the file or block device behind fd, until fd and stack are closed.
+    """Keep pydiskimg's own writers from the file or block device open on fd, until fd and stack are closed.
 
     Several readers may do this at once, and a virtual machine may continue. Raises InUseError when such a writer has
     it.
@@ -130,7 +130,7 @@ def claim_backing_file(fd: int, name: str) -> None:
 
 
 def claim_from_machines(fd: int, name: str) -> None:
-    """Keep QEMU from using the file or device behind fd, until that is closed, except to look at it.
+    """Keep QEMU from using the file or device open on fd, until that is closed, except to look at it.
 
     Raises InUseError when it is already in use, or is being exported.
     """

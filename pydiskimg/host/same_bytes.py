@@ -48,7 +48,7 @@ def overlap(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def loop_backing(name: str, *, by_name: bool = False) -> Identity | None:
-    """Return the range behind the loop device of this name ("loop0"); None if it is unknown or the device is detached.
+    """Return the range of the loop device with this name ("loop0"); None if it is unknown or the device is detached.
 
     by_name avoids opening the device when the backing file's name is enough: opening a device has effects.
     """

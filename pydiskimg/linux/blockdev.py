@@ -27,7 +27,7 @@ def is_block_device(path: str | os.PathLike[str]) -> bool:
 
 
 def open_kernel_node(fd: int) -> int | None:
-    """Open the kernel's own node of the block device behind fd for reading; the caller closes it.
+    """Open the kernel's own node of the block device open on fd for reading; the caller closes it.
 
     Return None when fd is open on that node, or when there is none. Locks belong to a node, and mknod(2) can make other
     nodes of the same device.

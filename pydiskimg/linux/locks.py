@@ -38,7 +38,7 @@ _CANNOT = frozenset({errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def lock_as_writer(fd: int) -> bool:
-    """Hold the locks of a writer that tolerates readers only, until the open file behind fd is closed.
+    """Hold the locks of a writer that tolerates readers only, until the open file of fd is closed.
 
     Returns False when another program writes, or does not tolerate a writer. A QEMU that tolerates one (qemu-img -U)
     continues to read. A file system without such locks excludes no program. Raises OSError for other failures; fd must
@@ -57,7 +57,7 @@ def lock_as_writer(fd: int) -> bool:
 
 
 def lock_as_reader(fd: int) -> bool:
-    """Exclude pydiskimg's own writers until the open file behind fd is closed; other readers and QEMU continue.
+    """Exclude pydiskimg's own writers until the open file of fd is closed; other readers and QEMU continue.
 
     Returns False when a writer has the file. File systems without locks, and errors, are as for lock_as_writer().
     """
@@ -94,7 +94,7 @@ def is_read(fd: int) -> bool:
 
 
 def lock_holder(fd: int) -> int | None:
-    """Return the id of a process that has such locks on the file behind fd, if /proc tells (proc(5), fdinfo)."""
+    """Return the id of a process that has such locks on the file of fd, if /proc tells (proc(5), fdinfo)."""
     try:
         path = os.readlink(f"/proc/self/fd/{fd}")
         status = os.fstat(fd)
