@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Trees with everything odd in them, and a picture of a tree that compares field by field."""
+"""Trees with everything unusual in them, and a description of a tree that can be compared field by field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERY_LONG = "very-long-" + "n" * 240
 
 @dataclass(frozen=True)
 class Node:
-    """What lstat, the contents and the attributes say of one path."""
+    """What lstat, the contents and the attributes say about one path."""
 
     mode: int
     uid: int
@@ -42,7 +42,7 @@ def walk(root: bytes) -> Iterator[bytes]:
 
 
 def picture(root: Path) -> dict[bytes, Node]:
-    """Return every path below root, and root itself, with what is to be compared of it."""
+    """Return every path below root, and root itself, with the fields that are compared."""
     base = os.fsencode(root)
     twins: dict[tuple[int, int], bytes] = {}
     found = {}

@@ -25,7 +25,7 @@ from tests.fixtures.debian_system import DebianSystem, debian_system
 if TYPE_CHECKING:
     from tests.fixtures.image_server import ImageServer
 
-# How long an example takes is the machine's affair; Hypothesis itself gives no deadline only where it finds CI.
+# An example may take any time on a slow machine; Hypothesis itself omits the deadline only in CI.
 settings.register_profile("without deadlines", parent=settings(), deadline=None)
 # Failing examples are kept in the checkout, which may be another user's.
 settings.register_profile("without a database", parent=settings.get_profile("without deadlines"), database=None)
@@ -41,7 +41,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Let --dist=loadfile know of the Ganeti lab, of which there is one."""
+    """Let --dist=loadfile know that there is only one Ganeti lab."""
     if config.getoption("dist") != "loadfile":
         return None
     from tests.fixtures.side_by_side import ByFile
@@ -163,7 +163,7 @@ def debian() -> DebianSystem:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
-    """A web server for images, of which is asked again without a pause and without a proxy."""
+    """A web server for images; failed requests are repeated without a pause, and no proxy is used."""
     from tests.fixtures.fetching import at_once
     from tests.fixtures.image_server import image_server
 

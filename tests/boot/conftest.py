@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Systems that boot by themselves, made when a test needs them and kept in .demo/ for the next run."""
+"""Bootable systems, made when a test needs them and kept in .demo/ for the next run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A system in an image of ours boots, with the kernel from outside and the root found by UUID."""
+"""A system in an image that we made boots, with a kernel from outside and the root found by UUID."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.root]
 
 
 def console_of(disk: Path, disk_format: str, root_uuid: object, debian: DebianSystem) -> str:
-    """Start the system on the disk, and return what it says until it powers off."""
+    """Start the system on the disk, and return its console output until it powers off."""
     qemu = shutil.which("qemu-system-x86_64")
     need(qemu is not None, "qemu-system-x86_64 is not installed")
     done = subprocess.run(

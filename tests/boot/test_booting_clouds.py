@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A distribution's image for clouds, with cloud-init, becomes the instance and stays it."""
+"""A distribution's cloud image, with cloud-init, becomes the instance and keeps that identity."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
 def test_images_for_clouds_boot_as_themselves_and_under_a_new_name(tmp_path: Path, systems: Systems) -> None:
-    """Started before it is renamed, Debian 12's has a cloud-init that remembers the old name."""
+    """If Debian 12's image is started before it is renamed, its cloud-init remembers the old name."""
     instances = []
     own_keys: list[str] = []
     for number, recipe, six in ((41, CLOUD_12, Six.GANETI), (42, CLOUD_13, Six.FILES)):
@@ -41,7 +41,7 @@ def test_images_for_clouds_boot_as_themselves_and_under_a_new_name(tmp_path: Pat
     first = boot_together(instances, PASSWORD, tmp_path)
     assert_others([OWN_MACHINE_ID, *(told.machine_id for told in first)])
     assert_others([*own_keys, *(key for told in first for key in told.host_keys)])
-    # What a newer cloud-init makes of a new name, test_boot_cloud_init sees.
+    # test_boot_cloud_init tests what a newer cloud-init does after a rename.
     older = instances[0]
     older.rename("renamed.example.net", 51)
     (second,) = boot_together([older], PASSWORD, tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Disk images that create copies boot as the instance, wherever their root is, with the boot loader they brought."""
+"""Disk images that create copies boot as the instance, wherever their root is, with their own boot loader."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Systems that create builds from a plain tarball boot by themselves, and stay themselves through every verb."""
+"""Systems that create builds from a plain tarball boot, and keep their identity through every verb."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def instance_of(
 
 
 def test_a_tarball_of_debian_12_stays_itself_through_every_verb(tmp_path: Path, systems: Systems) -> None:
-    """Of two instances, one is renamed, backed up and restored as another, larger one; the other is reinstalled.
+    """One of two instances is renamed, backed up and restored as another, larger one; the other is reinstalled.
 
     The other is a packed machine: its tarball has the grub.cfg that update-grub wrote for that machine's disk.
     """

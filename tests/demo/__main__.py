@@ -77,7 +77,7 @@ def run(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     stdout: IO[bytes] | None = None,
 ) -> None:
-    """Run a verb to its end, which has to be a good one."""
+    """Run a verb, which has to succeed."""
     command = [sys.executable, "-m", "ganeti_os", "--sysconfdir", str(WORK / "etc"), verb]
     started = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=variables, stdin=stdin, stdout=stdout, check=False)
@@ -95,7 +95,7 @@ def write_settings(system: DebianSystem, image_type: str) -> None:
 
 
 def environment(instance: str, disk: Path) -> dict[str, str]:
-    """What Ganeti 3.0 gives to every verb."""
+    """What Ganeti 3.0 passes to every verb."""
     return {
         "PATH": NO_PROGRAMS,
         "OS_API_VERSION": "20",

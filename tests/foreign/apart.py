@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One test in a process of its own, which may hang, die or want too much memory without harm to the others.
+"""One test in a process of its own, which may hang, die or use too much memory without affecting the others.
 
 As a command: python -m tests.foreign.apart MODULE ARGUMENT ... calls judge(Path, ...) of the module, and the last line
 of standard output is its answer.
@@ -95,7 +95,7 @@ def pydiskimg(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str | None:
-    """What is wrong with how a command of ours was refused: it has to be one printable line; None when nothing is."""
+    """What is wrong with the message of a refused command, which has to be one printable line; None if nothing is."""
     text = done.stderr.removesuffix("\n")
     if done.returncode == 1 and text.startswith("pydiskimg: ") and text.isprintable():
         return None

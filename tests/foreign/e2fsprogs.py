@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""e2fsprogs' own test images, most of them damaged: read, checked, exported and changed; nothing may be lost.
+"""e2fsprogs' own test images, most of them damaged, are read, checked, exported and changed; nothing may be lost.
 
 What e2fsck says of an image, it has to say of what comes out of an export, and when it has repaired both, the same
 files have to be there.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An image of e2fsprogs changed in each way that there is: what was in order stays so, and no file is lost."""
+"""An image of e2fsprogs is changed in every way: what was in order stays so, and no file is lost."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _shrink(disk: Disk) -> None:
 
 
 def _come_and_go(disk: Disk) -> None:
-    """Make files of several kinds, move some of the root directory to and fro, and remove what was made.
+    """Make files of several kinds, move some files of the root directory there and back, and remove what was made.
 
     Many of the images have hardly a free block or inode, so that one that is full is not told of.
     """

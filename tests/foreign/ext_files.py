@@ -70,7 +70,7 @@ def _in_order(image: Path, replayed: Path) -> Path | None:
 
 
 def _refusals(image: Path) -> tuple[int, list[str]]:
-    """Read what there is to be read, and return the number of files and the sentences for the rest."""
+    """Read everything readable, and return the number of files and the messages about the rest."""
     count, refusals = 0, list[str]()
     with open_raw(image) as source:
         try:
@@ -123,7 +123,7 @@ def _by_debugfs(image: Path, directory: Path) -> Facts:
 
 
 def _comparable(files: Facts) -> Facts:
-    """Return what debugfs writes: no devices, and whole seconds, of which symlinks and files of today have none."""
+    """Return what debugfs writes: no devices, and times in whole seconds, but none for symlinks and files of today."""
     found: Facts = {}
     for path, facts in files.items():
         kind = stat.S_IFMT(int(str(facts["mode"]), 8))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of a suite came to, and what of it was expected."""
+"""The results of a suite's tests, and which of them were expected."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Suite:
 
     @property
     def remark(self) -> str:
-        """Who did how much, for the summary."""
+        """How many calls each program handled, for the summary."""
         tally = self.tally
         copies = f"{tally.copies} converted images are the same to qemu-img compare"
         return f"{tally.table()}\n{copies}; {tally.sentences} calls are equal but for their sentences on standard error"

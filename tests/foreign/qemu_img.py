@@ -126,7 +126,7 @@ def _compared(call: Call) -> str:
 
 
 def _beyond(said: str, source: str, named: list[str]) -> bool:
-    """Whether the difference is behind the end of source: with -n a larger target keeps what it held there."""
+    """Whether the difference is after the end of source: with -n a larger target keeps its contents there."""
     where, info = re.search(r"offset (\d+)", said), _real("info", "-U", *named, "--output=json", source)
     return bool(where and not info.returncode and int(where[1]) >= json.loads(info.stdout)["virtual-size"])
 

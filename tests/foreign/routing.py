@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which calls of qemu-img pydiskimg takes: the subcommands and options that both have."""
+"""Which calls of qemu-img pydiskimg handles: the subcommands and options that both have."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _DRIVERS = ("raw", "qcow2", "file", "host_device")
 
 @dataclass(frozen=True)
 class Call:
-    """A call of qemu-img that pydiskimg takes."""
+    """A call of qemu-img that pydiskimg handles."""
 
     command: str
     options: dict[str, str]  # by name with its dashes; the last of a kind

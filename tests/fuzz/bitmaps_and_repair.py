@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dirty bitmaps of an image that may lie are changed, and such an image is repaired."""
+"""Dirty bitmaps of a possibly invalid image are changed, and such an image is repaired."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every subcommand that reads or changes a qcow2 image, on one that may lie: the command line, in a directory.
+"""Every subcommand that reads or changes a qcow2 image, on a possibly invalid one, on the command line.
 
 Whatever the image says, a command ends with one of its exit statuses and printable lines. A command that only reads
 leaves the image as it is; one that changes it leaves an image in order in order, and showing what it has to.

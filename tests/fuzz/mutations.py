@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Changes to the bytes of a qcow2 image that are likely to hurt: they know where its tables are."""
+"""Changes to the bytes of a qcow2 image that are likely to cause trouble: they know where its tables are."""
 
 from __future__ import annotations
 

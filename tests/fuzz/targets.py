@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is done with an image that may lie. Each target returns a word for the outcome.
+"""What is done with a possibly invalid image. Each target returns a word for the outcome.
 
 A DiskImageError is an outcome as good as data, when it is one printable line; any other exception, and any
 contradiction between two ways to read the same bytes, is a finding.
@@ -206,7 +206,7 @@ def disk(image: bytes, rng: random.Random) -> str:
     reader = open_qcow2(file, backing=backing, data_file=data_file)
     assert read_bytes(reader, 0, reader.size) == model, "the image lost what was written"
     # Leaks waste space. A missing copied flag costs a copy: the changed image had a cluster of data that a compressed
-    # one shared, and when that goes, nobody knows whose flag it is to set.
+    # one shared, and when that is freed, it is not known whose flag has to be set.
     harmless = ("is leaked", "the copied flag is not set")
     harm = [detail for detail in check_qcow2(file).details if not any(words in detail for words in harmless)]
     assert not harm, f"the image was corrupted: {harm[:1]}"

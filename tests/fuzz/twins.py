@@ -259,7 +259,7 @@ class Twins:
         self._compare(name)
 
     def _both(self, command: str, *words: str, new: str | None = None) -> None:
-        """Run the command in both; the status must be 0 in both or in none, of which qemu-img leaves what is new."""
+        """Run the command in both; the status must be 0 in both or in none; a failed qemu-img leaves a new file."""
         self.log.append(" ".join((command, *(word or "''" for word in words))))
         self.done[command] += 1
         extra = ["--allow-references", "."] if command in TAKE_REFERENCES else []

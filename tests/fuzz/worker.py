@@ -115,7 +115,7 @@ class Fuzzer:
         return None
 
     def _smaller(self, target: str, image: bytes, number: int, name: str, key: str) -> bytes:
-        """Take back every change that the finding does not need, by halves."""
+        """Undo every change that the finding does not need, by bisection."""
         seed = self.seeds[name]
         if len(seed) != len(image):
             return image
@@ -149,7 +149,7 @@ class Fuzzer:
 
 
 class LoopError(Exception):
-    """A case takes so long that it is not known whether it would end."""
+    """A case takes so long that it may never end."""
 
 
 def _break_off(number: int, frame: object) -> None:

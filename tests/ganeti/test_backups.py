@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Backups that are no whole export of ours: cut off, made by ganeti-instance-image, interrupted; and growing."""
+"""Backups other than our complete exports: truncated, made by ganeti-instance-image, interrupted; and growing."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_an_import_that_is_killed(lab: Lab, exported: Path, tmp_path: Path) -> N
 
 
 def test_a_create_that_is_killed(lab: Lab, tmp_path: Path) -> None:
-    """While a script runs: the guest is mounted and its disk is behind a loop device."""
+    """While a script runs: the guest is mounted and its disk is attached to a loop device."""
     name, scripts, flag = "killed-create.lab.example", f"{SYSCONFDIR}/slow.d", "/srv/ganeti/script-runs"
     lab.add_script(f"{scripts}/slow", f"#!/bin/sh\ntouch {flag}\nexec sleep 300\n")
     lab.publish("slow", CUSTOMIZE_DIR=scripts)

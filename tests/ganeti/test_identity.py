@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The instance is itself, by the real client: names, addresses of Ganeti's networks, keys and boot, on the disks."""
+"""The identity of an instance, with the real client: names, addresses of Ganeti's networks, keys and boot files."""
 
 from __future__ import annotations
 

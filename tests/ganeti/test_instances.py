@@ -43,7 +43,7 @@ def fill_second_disk(disk: Path, kind: str) -> None:
 
 
 def second_disk_is_equal(one: Path, other: Path, kind: str) -> bool:
-    """What was swapped out is in no backup."""
+    """Swapped-out memory is not in a backup."""
     if kind == "data":
         return one.read_bytes() == other.read_bytes()
     with one.open("rb") as first, other.open("rb") as second:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The lab itself leaves nothing behind when the tests are killed."""
+"""The lab itself leaves nothing when the tests are killed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What goes wrong is told by Ganeti's client in our sentence, and leaves no disk that looks installed."""
+"""After an error, Ganeti's client shows our message, and no disk looks installed."""
 
 from __future__ import annotations
 

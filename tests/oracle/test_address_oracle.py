@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files whose addresses were replaced, as ifupdown and netplan themselves understand them afterwards."""
+"""Files whose addresses were replaced, read by ifupdown and netplan themselves."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""compare says what qemu-img compare says, with its exit statuses."""
+"""compare prints what qemu-img compare prints, with its exit statuses."""
 
 from __future__ import annotations
 

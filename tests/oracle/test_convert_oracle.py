@@ -151,7 +151,7 @@ def test_backing_files_and_snapshots(raw: Path, tmp_path: Path) -> None:
 
 
 def test_ends_that_are_killed(raw: Path, tmp_path: Path) -> None:
-    """A stream whose writer dies is an error for the reader, and the other way round; nothing new appears."""
+    """If the writer of a stream dies, the reader fails, and the other way round; no new file appears."""
     sender = subprocess.Popen([*COMMAND, "-O", "qcow2", raw, "-"], cwd=ROOT, stdout=subprocess.PIPE)
     assert sender.stdout is not None
     begin = sender.stdout.read(2 * MIB)

@@ -191,7 +191,7 @@ def test_a_rate(tmp_path: Path) -> None:
 
 
 def damaged(directory: Path, damage: str) -> Path:
-    """An image of whole.raw of which a part cannot be read."""
+    """An image of whole.raw with a part that cannot be read."""
     words = {"compressed": ["-c"], "table": ["-o", "cluster_size=512"], "entry": ["-o", "compat=0.10"]}
     image = directory / "image.qcow2"
     whole = str(directory / "whole.raw")

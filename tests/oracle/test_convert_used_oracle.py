@@ -102,7 +102,7 @@ def test_files_stay_and_free_blocks_go(
         _, messages = convert("--used", "--verify", *target, source, copy)
     assert LEFT_OUT in messages
     assert messages.count("\n") == 1
-    # 48 MiB of noise, of which the files, the journal and 6 MiB that no partition has are in use.
+    # 48 MiB of noise; the files, the journal and 6 MiB outside the partitions are in use.
     assert copy.stat().st_blocks * 512 < 20 * MIB
     if "qcow2" in target:
         run(tool("qemu-img"), "check", copy)

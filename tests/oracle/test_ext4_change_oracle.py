@@ -344,7 +344,7 @@ def test_an_interruption_leaves_the_old_or_the_new(tool: Tool, tmp_path: Path, o
 
 @pytest.mark.parametrize("options", ["-t ext4 -b 1024", "-t ext4 -b 1024 -O ^has_journal"])
 def test_an_error_in_the_middle_of_several_changes(tool: Tool, tmp_path: Path, options: str) -> None:
-    """The disk works again afterwards: what is not known to be in force is not written on."""
+    """The disk works again afterwards: a change that may not be in force is not continued."""
     disk = prepared(tool, tmp_path, options)
     start, before = bytes(disk.data), contents_of(disk)
     counting = FailingDisk(disk, 1 << 30)
@@ -376,7 +376,7 @@ def two_files(tree: ChangedTree) -> None:
 
 
 def test_removing_many_leaves_no_inode_that_looks_like_garbage(tool: Tool, tmp_path: Path) -> None:
-    """e2fsck gives a block of inodes up when most of them look wrong, and it looks at those of removed files, too."""
+    """e2fsck clears a block of inodes if most of them look wrong, and it also checks those of removed files."""
     disk = disk_of(tool, tmp_path, "-t ext4 -b 4096")
     with open_changed_tree(disk) as tree:
         tree.write_files("/", [(str(number), b"contents") for number in range(60)])
@@ -472,7 +472,7 @@ def test_a_file_becomes_as_long_as_its_map_can_have_it_and_no_longer(tool: Tool,
 def test_an_inode_that_is_the_file_systems_own_by_its_number_alone_is_not_handed_out(
     tool: Tool, tmp_path: Path, field: str
 ) -> None:
-    """The feature that goes with the number is not set, and e2fsck takes the inode for no other file all the same."""
+    """The feature for the number is not set, and still e2fsck uses the inode for no other file."""
     disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -O ^has_journal,^metadata_csum")
     number = (layout.FIRST_INODE + 2).to_bytes(4, "little")
     disk.write(layout.SUPERBLOCK_OFFSET + layout.SUPERBLOCK.slice_of(field).start, number)

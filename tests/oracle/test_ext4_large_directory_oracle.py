@@ -96,7 +96,7 @@ def test_what_a_damaged_tree_does_not_lead_to_is_searched(number: int, monkeypat
 
 
 class Colliding(DirectoryHash):
-    """Gives seven names each the same hash, in leaves of three."""
+    """Gives each group of seven names the same hash, in leaves of three."""
 
     def __call__(self, name: bytes) -> int:
         return int(name[:6]) // 7 * 2

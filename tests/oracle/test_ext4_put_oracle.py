@@ -108,7 +108,7 @@ def test_a_full_file_system_stays_sound(tool: Tool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", ["-t ext4 -b 1024 -N 1500", "-t ext2 -b 1024 -N 1500", "-t ext3 -b 1024 -N 1500"])
 def test_a_tree_on_a_full_file_system_is_removed(tool: Tool, tmp_path: Path, options: str) -> None:
-    """In several transactions, of which each but the last leaves a part of a directory of many blocks."""
+    """In several transactions; each but the last leaves a part of a directory of many blocks."""
     disk = disk_of(tool, tmp_path, options)
     with open_changed_tree(disk) as tree:
         tree.put(regular(f"d/{'n' * (number % 200)}{number}") for number in range(1300))

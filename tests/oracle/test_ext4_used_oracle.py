@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is in use, beside dumpe2fs' list of free blocks; e2fsck and debugfs judge a copy of nothing else."""
+"""What is in use, compared with dumpe2fs' list of free blocks; e2fsck and debugfs check a copy of only that."""
 
 from __future__ import annotations
 

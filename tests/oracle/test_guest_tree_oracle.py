@@ -56,7 +56,7 @@ def image(node: Node, tmp_path: Path, volumes: list[bytes]) -> list[int]:
 
 
 def run(node: Node, verb: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb as one who has no capability, and for whom there is no other namespace."""
+    """Run a verb as a user who has no capability and cannot make a namespace."""
     command = [sys.executable, "-c", REFUSED, verb, str(node.directory)]
     if os.geteuid() == 0:
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]

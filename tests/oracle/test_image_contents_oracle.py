@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What other programs write is told by its name, and what mkfs writes is taken for a disk."""
+"""Files of other programs are recognised and named, and what mkfs writes counts as a disk."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What meson installs, and what goes into a wheel."""
+"""What meson installs, and the contents of a wheel."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def call(*command: str | Path, cwd: Path, environ: Mapping[str, str] | None = No
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project without what is built, and with what a test run leaves behind."""
+    """The project without build results, but with the remains of a test run."""
     copied = tmp_path_factory.mktemp("source")
     for name in ("meson.build", "meson_options.txt", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copied)
@@ -111,7 +111,7 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
 
 
 def check_executable(path: Path, verb: str, python: str) -> None:
-    """It can be started, says where its directories are, and takes nothing from whoever starts it."""
+    """It can be started, prints where its directories are, and ignores the environment of its caller."""
     text = path.read_text()
     first, *_ = text.splitlines()
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
@@ -185,7 +185,7 @@ def test_installed_definition_runs(source: Path, tmp_path: Path) -> None:
 
 
 def check_guest_file(command: Path, tmp_path: Path) -> None:
-    """It finds the packages by its own place, whoever starts it and from wherever."""
+    """It finds the packages relative to itself, in any environment and current directory."""
     guest = tmp_path / "guest"
     (guest / "etc").mkdir(parents=True)
     environ = {"PATH": "/usr/bin:/bin", "TARGET": str(guest), "GUEST_FILE_PYTHON": "/usr/bin/python3"}

@@ -57,7 +57,7 @@ FOLLOW = ("amend", "commit", "convert", "dd", "rebase", "resize")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of small clusters, of which there are many: one with everything, and three of their own."""
+    """Images with many small clusters: one with every feature, and three special ones."""
     directory = tmp_path_factory.mktemp("images")
     rng = random.Random(1)
     for name in ("base", "other"):

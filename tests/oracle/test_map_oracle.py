@@ -28,7 +28,7 @@ def ours(path: Path, *options: str) -> str:
 
 
 def without_compressed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries as QEMU before 8.2 has them: compressed data is no kind of its own."""
+    """Entries as QEMU before 8.2 has them: compressed data is not a kind of its own."""
     joined: list[dict[str, Any]] = []
     for entry in entries:
         del entry["compressed"]

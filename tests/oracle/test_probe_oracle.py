@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""probe() against blkid, on what the makers of each file system wrote."""
+"""probe() compared with blkid, on file systems that their own mkfs programs made."""
 
 from __future__ import annotations
 

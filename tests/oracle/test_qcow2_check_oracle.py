@@ -137,7 +137,7 @@ def test_encryption_header_and_its_clusters_are_known(tmp_path: Path) -> None:
 
 
 def test_dirty_image_is_judged_as_it_is(tmp_path: Path) -> None:
-    """Lazy refcounts that nobody brought up to date: the writer was killed."""
+    """Lazy refcounts that were not brought up to date: the writer was killed."""
     path = tmp_path / "dirty.qcow2"
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", str(path), "8M")
     subprocess.run(

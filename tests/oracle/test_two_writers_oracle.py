@@ -142,7 +142,7 @@ def ours(words: list[str]) -> list[str]:
 
 
 def told(name: str) -> tuple[str, str, bytes]:
-    """What an image is, that nothing is wrong with it, and what its disk holds."""
+    """The description of an image, the result of its check, and its disk's contents."""
     run("qemu-img", "convert", "-O", "raw", name, "shown")
     info = json.loads(run("qemu-img", "info", "--output=json", name))
     del info["actual-size"]

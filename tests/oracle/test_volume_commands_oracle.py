@@ -27,7 +27,7 @@ MAKERS = {1: "mkfs.vfat -n EFI", 2: "mkfs.ext4 -q -L root,1", 3: "mkswap -L swap
 
 @pytest.fixture
 def disk(tmp_path: Path, tool: Tool) -> Path:
-    """A disk of four partitions, of which the last is empty."""
+    """A disk of four partitions; the last is empty."""
     path = tmp_path / "my disk.raw"
     with path.open("wb") as file:
         file.truncate(40 * MIB)

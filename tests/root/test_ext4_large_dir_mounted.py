@@ -35,7 +35,7 @@ COUNT = 24_000  # with so many the kernel's leaves and tables, two thirds full, 
 
 
 def name_of(number: int) -> str:
-    """Return a name of which a block of 1 KiB holds three."""
+    """Return a name that fits three times into a block of 1 KiB."""
     return f"{number:06}-" + "n" * 240
 
 

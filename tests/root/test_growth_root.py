@@ -381,7 +381,7 @@ with open_disk(sys.argv[1], writable=True) as disk:
 """
 
 
-# All is imported before: the checkout may lie where nobody else may look. The disk's place is the current directory.
+# Everything is imported before: other users may be unable to read the checkout. The disk is in the current directory.
 BY_NOBODY = """
 import os, sys
 import pydiskimg.fs.ext4.grow, pydiskimg.linux.namespaces, pydiskimg.host.loop, pydiskimg.host.mount

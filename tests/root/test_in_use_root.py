@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images in use by QEMU or behind loop devices, and ourselves in use: who refuses whom."""
+"""Images in use by QEMU, by loop devices or by pydiskimg: which program refuses to open them."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def test_failed_sync_is_told_and_everything_is_let_go(
 
 
 def test_full_disk_below_is_an_error(tmp_path: Path, tool: Callable[[str], str]) -> None:
-    """Writes fill the page cache first; that they failed shows when they are synced."""
+    """Writes fill the page cache first; their failure is reported by fsync."""
     full = tmp_path / "full"
     full.mkdir()
     subprocess.run([tool("mount"), "-t", "tmpfs", "-o", "size=1m", "none", full], check=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Disks and images of which sectors cannot be read: the kernel's own EIO, beside qemu-img."""
+"""Disks and images with unreadable sectors: the kernel's own EIO, compared with qemu-img."""
 
 from __future__ import annotations
 

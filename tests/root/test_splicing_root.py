@@ -53,7 +53,7 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> Moved:
 def copied_to_device(
     image: Path, tmp_path: Path, *, kind: str, sector_size: int, snapshot: str | None = None
 ) -> Copied:
-    """Copy onto a device full of 0xFF, and let cmp compare with what qemu-img reads, and what lies behind with 0xFF."""
+    """Copy onto a device full of 0xFF, and let cmp compare it with what qemu-img reads, and the rest with 0xFF."""
     raw = tmp_path / "by qemu.raw"
     options = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
     run("qemu-img", "convert", "-f", kind, "-O", "raw", *options, str(image), str(raw))
@@ -165,7 +165,7 @@ def test_a_device_without_room_behind_it_gives_one_error(tmp_path: Path, tool: C
 
 
 def test_without_root_and_without_large_pipes(tmp_path: Path) -> None:
-    """A user's 65th MiB of pipes is small ones: the copy is right, and says why it is not as fast."""
+    """After 64 MiB of pipes a user gets small ones only: the copy is right, and a message explains why it is slower."""
     image = tmp_path / "image"
     image.write_bytes(random.Random(11).randbytes(6 * MIB))
     with block_device(filled_file(tmp_path / "device", 8 * MIB)) as device:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What ends no test, or ends a process of the tests, is a failure with a name, and the others go on."""
+"""A test that does not end, or that ends its process, is reported by name as failed, and the others continue."""
 
 from __future__ import annotations
 

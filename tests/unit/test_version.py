@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The version stands in one place, and what is built from it has it."""
+"""The version is defined in one place, and every build has it."""
 
 from __future__ import annotations
 

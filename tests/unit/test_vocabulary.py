@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The words of docs/architecture.md, as far as a machine can tell: one word for one thing."""
+"""The words of docs/architecture.md, as far as a test can check: one word for one thing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is done with an ext file system that may lie. Each target returns a word for the outcome.
+"""What is done with a possibly invalid ext file system. Each target returns a word for the outcome.
 
 What was in order before a change, by our check, is in order afterwards, also after one that was refused; and nothing
 outside of the region is read or written.
@@ -77,7 +77,7 @@ _CHANGES: tuple[Callable[[ChangedTree], object], ...] = (
 
 
 class BoundedDisk(MemoryDisk):
-    """Holds a file system between other bytes, which must be neither read nor written."""
+    """Contains a file system between other bytes, which must be neither read nor written."""
 
     def __init__(self, image: bytes, more: int) -> None:
         super().__init__(0, name="disk")

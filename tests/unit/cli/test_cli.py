@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line as a person and as a program see it."""
+"""The command line as people and programs use it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg build as a person and as a program see it."""
+"""pydiskimg build as people and programs use it."""
 
 from __future__ import annotations
 

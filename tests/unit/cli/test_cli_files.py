@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a person sees who gives the commands that change and copy files of an image a path that is not for them."""
+"""What the commands that change and copy files of an image print about a path that they cannot use."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_lines_for_people(image: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def with_backing(name: bytes, *, kind: bytes = b"raw") -> bytes:
-    """An image whose backing file's name lies behind the header extensions."""
+    """An image whose backing file's name lies after the header extensions."""
     extensions = extension(layout.EXTENSION_BACKING_FORMAT, kind) + extension(0, b"")
     craft = Craft(cluster_bits=12, size=1 << 20, extensions=extensions)
     at = layout.HEADER.size + len(extensions)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Words on the command line that cannot be meant as they are: what each subcommand says, and its exit status."""
+"""Invalid command lines: what each subcommand prints, and its exit status."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""help as a word, and what is said of commands and options that nearly exist."""
+"""help as a command, and the messages about misspelt commands and options."""
 
 from __future__ import annotations
 

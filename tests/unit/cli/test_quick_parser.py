@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is understood without argparse means what argparse understands."""
+"""The quick parser and argparse understand the same."""
 
 from __future__ import annotations
 

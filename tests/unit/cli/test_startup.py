@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a short command imports: it decides how long it takes (docs/adr/0007)."""
+"""What a short command imports, which determines how long it takes (docs/adr/0007)."""
 
 from __future__ import annotations
 

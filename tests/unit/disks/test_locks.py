@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Locks on images as QEMU places them: whom we refuse, whom we let read, and what is held while we write."""
+"""Locks on images as QEMU places them: which programs we refuse, which may read, and what is locked while we write."""
 
 from __future__ import annotations
 

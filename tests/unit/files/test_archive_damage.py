@@ -416,7 +416,7 @@ def seeds() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", ["pax", "gnu", "sparse"])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_damage_is_an_error_or_stays_inside(name: str, compressed: bool, tmp_path: Path) -> None:
-    """Change bytes at random; with a right header checksum half of the time, or nothing behind it would be reached."""
+    """Change bytes at random; half of the time the header checksum is right, or the code after it would not run."""
     whole = seeds()[name]
     unpack(tmp_path, whole)
     source = random.Random(f"{name} {compressed}")

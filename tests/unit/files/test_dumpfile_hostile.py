@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dumps whose directories and inodes lie, and dumps with bytes changed at random."""
+"""Dumps with invalid directories and inodes, and dumps with bytes changed at random."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REG, LNK = stat.S_IFREG, stat.S_IFLNK
 
 
 def _directory_of(*entries: tuple[bytes, int]) -> bytes:
-    """A dump whose root has these entries, of which 12 and 13 are files, and 11 and 14 directories in it."""
+    """A dump whose root has these entries; 12 and 13 are files, 11 and 14 are directories in it."""
     tree: dict[int, File | Dir] = {2: Dir([(b"d", 11), *entries]), 11: Dir(), 12: File(nlink=9), 13: File(nlink=9)}
     return dump(tree)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Disk images in .xz, .gz, .zst and .bz2: installed as they are decompressed, and refused where they lie."""
+"""Disk images in .xz, .gz, .zst and .bz2: installed while they are decompressed, and refused where they are invalid."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def disk(tmp_path: Path) -> Path:
 
 
 def put(node: Node, name: str, data: bytes, **settings: str) -> Path:
-    """Put an image there whose name the settings file has, and nothing else."""
+    """Make an image with the name in the settings file, and nothing else."""
     node.configure(**{"IMAGE_NAME": name, "IDENTITY": "no", "GROW": "no", **settings})
     path = node.images / name
     path.write_bytes(data)
@@ -273,7 +273,7 @@ def test_mutated_files_end_in_an_error_or_in_the_same_bytes(tmp_path: Path, endi
         path.write_bytes(bad)
         with open_raw(path) as file:
             looks = looks_like(file)
-        # What begins otherwise is not taken for compressed, and refused by its name; a bzip2 has 14 bytes at least.
+        # Other beginnings do not count as compressed; the file is refused by its name; a bzip2 has 14 bytes or more.
         if looks is None or len(bad) < 14:
             continue
         with open_packed(path) as packed:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Members that one writer or another of tar archives makes, read as they were meant."""
+"""Members as various writers of tar archives make them, read as they were meant."""
 
 from __future__ import annotations
 

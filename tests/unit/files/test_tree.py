@@ -22,7 +22,7 @@ SECRET = b"the host's own\n"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """The directory that holds the guest's root, and files that nothing in the guest may reach."""
+    """The directory with the guest's root, and files that must not be reachable from the guest."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/shadow").write_bytes(SECRET)
     (tmp_path / "guest/etc").mkdir(parents=True)
@@ -285,7 +285,7 @@ def test_walk_is_sorted_and_does_not_follow(tree: MountedTree, root: Path) -> No
 
 
 def nest(top: Path, name: str, levels: int) -> None:
-    """Make directories one inside the other, deeper than paths can say."""
+    """Make nested directories, deeper than a path can be long."""
     fd = os.open(top, os.O_RDONLY)
     for _ in range(levels):
         os.mkdir(name, dir_fd=fd)
@@ -339,7 +339,7 @@ def test_walk_while_things_change(tree: MountedTree, root: Path) -> None:
 
 
 def test_file_swapped_for_a_symlink_while_it_is_used(tree: MountedTree, root: Path, host: Path) -> None:
-    """A process in the guest swaps what path names as fast as it can: nothing outside is read, written or made."""
+    """A process in the guest swaps the file at path as fast as it can: nothing outside is read, written or made."""
     stop = threading.Event()
     target = root / "etc/file"
 

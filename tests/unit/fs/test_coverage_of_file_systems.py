@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What superblocks say that their file systems cover; what must not grow says why."""
+"""The size that superblocks state for their file systems, and the reason if one must not grow."""
 
 from __future__ import annotations
 

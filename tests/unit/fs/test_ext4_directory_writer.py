@@ -22,7 +22,7 @@ class Colliding(DirectoryHash):
 
 
 class Counted(DirectoryHash):
-    """Takes its hash from a name's number, in another order than theirs."""
+    """Computes the hash from a name's number, in another order than that of the numbers."""
 
     def __call__(self, name: bytes) -> int:
         return int(name[:6]) * 7919 % (1 << 20) * 2

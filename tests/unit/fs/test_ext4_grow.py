@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Growing what a hostile guest has written: refused with a sentence, or grown inside the disk; never anything else."""
+"""Growing file systems that a hostile guest has written: refused with a message, or grown within the disk."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_inodes_are_counted_in_32_bits() -> None:
 
 
 def test_32_bits_end() -> None:
-    """Without 64bit there are no blocks from 2^32 on, however large the disk."""
+    """Without 64bit there are no blocks from 2^32 on, even on a larger disk."""
     disk = MemoryDisk(10 * MIB)
     make_ext(Region(disk, 0, 10 * MIB), kind="ext2", block_size=4096)
     geometry = read_file_system(disk).geometry

@@ -148,7 +148,7 @@ def test_symlinks_that_go_to_and_fro(joined: Joined) -> None:
 
 
 def spoil(disk: MemoryDisk, directory: str) -> None:
-    """Overwrite a directory's first block with what no directory has."""
+    """Overwrite a directory's first block with invalid bytes."""
     with open_ext_tree(disk) as tree:
         fs = tree.files.fs
         _, block, _ = next(file_pieces(fs, tree.inode(directory)))

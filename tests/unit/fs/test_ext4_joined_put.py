@@ -243,7 +243,7 @@ def facts(tree: ExtTree) -> dict[str, tuple[object, ...]]:
 
 
 def test_it_comes_out_as_new_file_systems_do() -> None:
-    """The judge is what fills new file systems, of which one lies over a directory of the other."""
+    """Compared with what fills new file systems, one of them mounted on a directory of the other."""
 
     def entries() -> Iterator[Entry]:
         yield folder("boot", 0o700)

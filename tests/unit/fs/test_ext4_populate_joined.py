@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One stream of entries in two new file systems, of which one lies over a directory of the other, as /boot does."""
+"""One stream of entries in two new file systems, one of them mounted on a directory of the other, as /boot is."""
 
 from __future__ import annotations
 

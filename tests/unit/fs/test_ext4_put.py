@@ -61,7 +61,7 @@ def facts(tree: ExtTree, path: str = "/") -> dict[str, tuple[object, ...]]:
 @pytest.mark.parametrize("block_size", [1024, 4096])
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_that_entries_say_is_there(kind: str, block_size: int) -> None:
-    """What populate() makes of the same entries is told by tests of its own."""
+    """populate() with the same entries has its own tests."""
     disk = made(kind, block_size=block_size)
     with open_changed_tree(disk) as tree:
         put = tree.put(everything())
@@ -377,7 +377,7 @@ def test_what_a_log_has_for_free_blocks_does_not_get_over_new_contents() -> None
 
 
 def test_deep_directories_take_memory_once() -> None:
-    """Of 600 directories in each other, with long names, all paths together would take 45 MiB."""
+    """The paths of 600 nested directories with long names would take 45 MiB together."""
     disk = made(block_size=1024, bytes_per_inode=2048)
     with open_changed_tree(disk) as tree:
         changes = tree._changes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The journal, replayed in memory: every kind of log, and what is damaged or lies is not believed."""
+"""The journal, replayed in memory: every kind of log; damaged and invalid logs are not believed."""
 
 from __future__ import annotations
 

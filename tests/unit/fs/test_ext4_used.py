@@ -205,7 +205,7 @@ def test_a_free_bit_too_many() -> None:
 
 
 def test_a_bitmap_of_zeros() -> None:
-    """What a lost write leaves."""
+    """The state after a lost write."""
     disk = disk_of(image("ext2"))
     at = bitmap_at("ext2", 2)
     disk.data[at : at + 1024] = bytes(1024)
@@ -361,7 +361,7 @@ def test_a_group_without_a_copy_is_not_asked(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["inode table", "root directory", "inode bitmap"])
 def test_what_was_written_over(kind: str, what: str) -> None:
-    """A new owner that left superblock, descriptors and bitmaps alone has put its data somewhere."""
+    """A new owner left superblock, descriptors and bitmaps unchanged and has put its data somewhere."""
     disk = disk_of(image(kind))
     at = {
         "inode table": inode_at(kind, 1),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether anything may be on a disk: by magic alone, at every place where one is kept, and never in noise."""
+"""Whether a disk may have contents: by magic only, at each place of a magic, and never in noise."""
 
 from __future__ import annotations
 

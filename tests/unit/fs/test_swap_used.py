@@ -18,7 +18,7 @@ SIZE = 1024 * KIB
 
 
 def swap(size: int = SIZE, *, fill: int = 0xFF) -> MemoryDisk:
-    """A swap area in use: behind its header there is anything."""
+    """A swap area in use: anything may follow its header."""
     disk = MemoryDisk(size, fill=fill)
     make_swap(disk, label="swap")
     disk.data[4096:] = bytes([fill]) * (size - 4096)

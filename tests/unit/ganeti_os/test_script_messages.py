@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Messages: who, which step, few lines of progress, and the error last."""
+"""Messages: instance, step, few lines of progress, and the error last."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a superblock may ask of the kernel, field by field; what is not refused is what tools make."""
+"""What a superblock may make the kernel do, field by field; what real tools write is not refused."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_a_node_outside_the_chunks_of_the_superblock() -> None:
     ("image", "found"), [(Image(stripes=((1, COPIES[0]),) * 61), 0), (Image(stripes=((1, COPIES[0]),), chunks=20), 20)]
 )
 def test_more_copies_than_linux_takes_are_not_read(image: Image, found: int) -> None:
-    """Each node would cost milliseconds as often as the superblock says, and each mount of a guest's all of that."""
+    """Each node would take milliseconds as often as the superblock says, at every mount of a guest's file system."""
     image.leaf(0, OWN)
     said = image.says()
     assert said is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The child that calls mount(2): no signal lets it go on with what its parent does, and none is left behind."""
+"""The child that calls mount(2): after a signal it does not continue with its parent's work, and no child remains."""
 
 from __future__ import annotations
 

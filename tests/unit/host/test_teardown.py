@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How long taking down waits."""
+"""How long the teardown waits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is no disk image is refused by its name before anything is written, and what is not known is copied."""
+"""A file that is not a disk image is refused by its kind before anything is written; unknown contents are copied."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""open_image(): paths that cannot be opened, formats by content and by name, and who closes what."""
+"""open_image(): paths that cannot be opened, formats by content and by name, and which descriptors are closed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""new_image() with sizes and names that cannot be: a sentence, and no file."""
+"""new_image() with impossible sizes and names: a message, and no file."""
 
 from __future__ import annotations
 

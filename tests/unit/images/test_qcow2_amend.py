@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Options of an image are changed, each by one write of its header: interrupted at every write, and images that lie."""
+"""Options are changed by one write of the header each: interrupted at every write, and with invalid images."""
 
 from __future__ import annotations
 

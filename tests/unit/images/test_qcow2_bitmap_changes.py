@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dirty bitmaps of a qcow2 image, changed: against a model, interrupted at every write, and in images that lie."""
+"""Changes of dirty bitmaps of a qcow2 image: against a model, interrupted at every write, and in invalid images."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An image over others: what is read and mapped through the holes, whatever the sizes are."""
+"""An image with backing files: what is read and mapped through the holes, with any sizes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATTERNS = random.Random(5).randbytes(MOST)
 
 
 class PatternSource(BytesSource):
-    """Bytes whose extents are what the test says, not DATA alone."""
+    """Bytes whose extents are given by the test, and not only DATA."""
 
     def __init__(self, kinds: list[Kind], size: int) -> None:
         data = b"".join(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""New qcow2 images: what their header says, what is refused, and that nothing half made looks like one."""
+"""New qcow2 images: their header, what is refused, and that an incomplete one does not look like an image."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing into images whose data is in another file: a machine that stops at any write, and entries that lie."""
+"""Writing into images whose data is in another file: interrupted at any write, and with invalid entries."""
 
 from __future__ import annotations
 

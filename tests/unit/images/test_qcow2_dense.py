@@ -237,7 +237,7 @@ def _image(kinds: list[Kind], size: int) -> bytes:
 
 
 def test_what_no_hole_shows_of_a_backing_file_may_be_corrupt() -> None:
-    """Holes are read together with what lies between them; an error there is nobody's."""
+    """Holes are read together with what lies between them; an error there does not count."""
     behind = random.Random(4).randbytes(1 << 14)
 
     def read_holes(at: int, part: memoryview) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A qcow2 image as a Disk: against a bytearray, whatever is done; threads; failing storage."""
+"""A qcow2 image as a Disk: every operation compared with a bytearray; threads; failing storage."""
 
 from __future__ import annotations
 
@@ -351,7 +351,7 @@ def test_zeros_before_a_backing_file_stay_small_when_compressed(version: int) ->
 
 
 def test_growing_over_a_longer_backing_file_never_shows_it() -> None:
-    """Whatever was written when the machine stops, what is behind the old end reads as zero."""
+    """Whatever was written when the machine stops, the bytes after the old end read as zero."""
     backing = BytesSource(b"\1" * (64 << 10))
     store = CrashingStore()
     create_qcow2(store, 16 << 10, cluster_size=4096, backing_file=b"base", backing_format=b"raw")

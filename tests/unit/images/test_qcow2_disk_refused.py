@@ -86,7 +86,7 @@ def test_an_entry_that_names_metadata(where: str) -> None:
 
 @pytest.mark.parametrize("offset", [1 << 21, (1 << 21) + 1])
 def test_compressed_data_beyond_the_end_of_a_device(offset: int) -> None:
-    """Its last bit says of compressed data nothing but where it is, and a device is not read beyond its end."""
+    """The last bit only tells where compressed data is, and a device is not read beyond its end."""
     device = MemoryDisk(1 << 20, name="device")
     store = FixedStore(device)
     create_qcow2(store, 1 << 20, cluster_size=CLUSTER)

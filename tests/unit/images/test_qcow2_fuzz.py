@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whatever the bytes: data or one of our errors, soon, and in little memory. tests/fuzz does it for longer."""
+"""Any bytes give data or one of our errors, in little time and memory. tests/fuzz tests it for longer."""
 
 from __future__ import annotations
 

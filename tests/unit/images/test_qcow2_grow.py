@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A virtual disk becomes larger by one write of the header, where that is enough."""
+"""A virtual disk is enlarged by one write of the header, if that is enough."""
 
 from __future__ import annotations
 

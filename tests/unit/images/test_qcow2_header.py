@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Headers of qcow2 files: what is read, and the one sentence for each thing that is not."""
+"""Headers of qcow2 files: what is read, and the message for each invalid one."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ HEAVY = {"dataclasses", "typing", "enum", "re", "contextlib", "collections", "co
 
 
 def test_a_header_imports_nothing_heavy() -> None:
-    """The start-up of the shortest commands is what they take."""
+    """The shortest commands take hardly longer than their start."""
     script = "import sys; import pydiskimg.images.qcow2.header; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images that lie: each is refused with its one sentence, soon, and in little memory."""
+"""Invalid images: each is refused with its own message, in little time and memory."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_image_that_is_falsified_is_in_order() -> None:
 
 @pytest.mark.parametrize("lie", OVERLAP_LIES, ids=lambda lie: f"{lie.stage} {lie.claim}")
 def test_what_lies_upon_each_other(lie: Lie) -> None:
-    """It is read for what is there; check tells of it, and no table is written to."""
+    """The readable part is read; check reports the rest, and no table is written."""
     image = lie.image()
     with limits():
         outcome("read", image, 1)

@@ -254,7 +254,7 @@ def test_absolute_symlinks_in_a_circle_end(images: Path) -> None:
         open_image(images / IMAGE, references=references)
 
 
-# Polyglots: what a guest writes to its disk is never taken for an image by anybody who says raw.
+# Polyglots: with the format raw, data of the guest is never taken for an image.
 
 
 def test_a_raw_disk_that_begins_like_qcow2_is_raw(images: Path) -> None:

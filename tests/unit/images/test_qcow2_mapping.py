@@ -258,7 +258,7 @@ def test_empty_l1_entry_with_the_copied_bit_is_a_hole() -> None:
 
 @pytest.mark.parametrize("missing", [1, 511])
 def test_last_cluster_may_end_with_the_virtual_disk(missing: int) -> None:
-    """What lies behind the virtual size need not be in the file; what lies before it must."""
+    """Bytes after the virtual size need not be in the file; those before it must."""
     craft = data_craft(l2=[[19]], size=512 - missing)
     image = craft.build()[:-missing]
     assert read_bytes(open_qcow2(BytesSource(image)), 0, 512 - missing) == PATTERNS[18][:-missing]
@@ -289,7 +289,7 @@ def test_tables_of_a_huge_disk_cost_nothing() -> None:
 
 
 class EndlessSource(BytesSource):
-    """A file of which the last cluster comes again and again."""
+    """A file whose last cluster is used again and again."""
 
     def __init__(self, data: bytes, cluster_size: int, clusters: int) -> None:
         super().__init__(data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Internal snapshots: the table read within bounds, one of them found and opened."""
+"""Internal snapshots: the table is read within bounds, and one of them is found and opened."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_hostile_tables(content: bytes, sentence: str) -> None:
 
 
 class Endless(BytesSource):
-    """A terabyte: its bytes, then one snapshot entry of 128 KiB after the other, of which only the sizes matter."""
+    """A terabyte: its bytes, then snapshot entries of 128 KiB each; only their sizes matter."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""qcow2 written and read from front to back: what is sent arrives, and nothing else is taken for it."""
+"""qcow2 written and read from front to back: the data arrives unchanged, and anything else is refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Damaged streams: each is refused, or the disk is what it was; what cannot be noticed is listed here.
+"""Damaged streams: each is refused or gives the same disk; the undetectable damage is listed here.
 
 | stream | what is not noticed |
 | --- | --- |
@@ -192,7 +192,7 @@ def test_any_stretch_that_is_replaced(shape: str, at: int, length: int, by: int,
 
 
 def test_two_clusters_that_change_places_with_their_checksums() -> None:
-    """Each is in order, but not there: the checksum is of the place as well."""
+    """Each is valid, but not in that place: the checksum covers the place as well."""
     for streams, expected in (
         (STREAMS, None),
         (OLDER, MIXED.replace(b"a" * 512 + b"b" * 512, b"b" * 512 + b"a" * 512)),

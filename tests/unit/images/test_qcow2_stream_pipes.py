@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Streams through real pipes: ends that go away, raw streams of unknown length, odd descriptors."""
+"""Streams through real pipes: ends that are closed, raw streams of unknown length, unusual descriptors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def writer(write: Callable[[int], object]) -> Iterator[int]:
 
 
 def send(data: bytes) -> Callable[[int], object]:
-    """A writer that does not mind when nobody reads on."""
+    """A writer that ignores a reader that stops reading."""
 
     def write(fd: int) -> None:
         with suppress(StorageError):

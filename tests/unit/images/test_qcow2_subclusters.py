@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing into images with extended L2 entries: what becomes of each subcluster, also where a machine stops."""
+"""Writing into images with extended L2 entries: the state of each subcluster, also after an interruption."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Raw images: extents as the file system tells them, whatever it tells, and files that change."""
+"""Raw images: extents as the file system reports them, even wrong ones, and files that change."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What no partition table can hold is refused in a sentence."""
+"""Partitions that no partition table can hold are refused with a message."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The last partition grows: only it, only in the table, with a valid table at every instant; lies are refused."""
+"""Only the last partition grows, only in the table, and the table is always valid; invalid tables are refused."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_the_flush_comes_between_the_writes() -> None:
 
 
 class HugeDisk(MemoryDisk):
-    """So many bytes, of which only the first MiB can be looked at."""
+    """So many bytes; only the first MiB can be read."""
 
     def __init__(self, size: int) -> None:
         super().__init__(MIB)

@@ -84,7 +84,7 @@ def test_what_linux_ignores_is_copied_as_a_whole(name: str) -> None:
 
 @pytest.mark.parametrize("signature", [b"\0\0", b"\xaa\x55"])
 def test_without_the_signature_of_an_mbr(signature: bytes) -> None:
-    """To Linux it is a disk without a table, and so it is here; what it has as a whole is no less in doubt."""
+    """Linux treats it as a disk without a table, and so do we; what the whole disk contains is just as uncertain."""
     disk = with_mbr(entry(0xEE, 1, SIZE // 512 - 1), signature=signature)
     assert read_partition_table(disk) == []
     assert free(disk) == 0

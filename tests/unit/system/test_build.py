@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk built of entries: what its system is told, what is refused before anything is lost, the same bytes again."""
+"""A disk built from entries: what is written for its system, what is refused in time, reproducible bytes."""
 
 from __future__ import annotations
 

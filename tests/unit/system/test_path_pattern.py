@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Patterns of a guest's: the same answers as re gives, in time that is bounded, and refusals by name."""
+"""Patterns from a guest: the same results as with re, in bounded time, and clear refusals."""
 
 from __future__ import annotations
 

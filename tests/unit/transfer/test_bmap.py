@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Block maps: older versions, and what damaged and hostile ones get for an answer."""
+"""Block maps: older versions, and the messages about damaged and hostile ones."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ IDENTICAL = Comparison(None, None, sizes_differ=False)
 
 
 class Patchwork(BytesSource):
-    """Bytes with the extents one wants; what is not DATA must not be read unless the other side needs it."""
+    """Bytes with the given extents; only DATA may be read unless the other side needs more."""
 
     def __init__(self, data: bytes, kinds: str, unit: int) -> None:
         super().__init__(data)

@@ -34,7 +34,7 @@ def disk(tmp_path: Path) -> Path:
 
 
 class Read(Source):
-    """A source that does not tell where its bytes lie."""
+    """A source that does not report where its bytes are."""
 
     name: str
     size: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk without what is free: tables, overlaps, contents that are not known, reading."""
+"""A disk without its free space: tables, overlaps, unknown contents, reading."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def swap(size_mib: int = 2) -> bytes:
 
 
 def partitioned(parts: Sequence[Part], *, size_mib: int = 24, sector_size: int = 512, fill: int = 0xA5) -> MemoryDisk:
-    """A disk with an MBR, full of what nobody needs."""
+    """A disk with an MBR, full of unneeded data."""
     disk = MemoryDisk(size_mib * MIB, fill=fill, name="disk")
     disk.data[:512] = bytes(510) + b"\x55\xaa"
     for number, (start, length, content) in enumerate(parts):
@@ -228,7 +228,7 @@ def test_what_has_taken_a_partition_over(content: bytes, offset: int, signature:
 @pytest.mark.parametrize("content", [ext(9, "ext2"), ext(9)], ids=["ext2", "ext4"])
 @pytest.mark.parametrize(("kind", "start", "length"), [(0x83, 2048, 4096), (0x8E, 8, 16), (0x05, 2048, 1 << 31)])
 def test_a_partition_that_became_another_machines_disk(content: bytes, kind: int, start: int, length: int) -> None:
-    """Who makes an MBR leaves the superblock of what the partition held before, at byte 1024, as it is."""
+    """Making an MBR does not change an older superblock at byte 1024."""
     taken = bytearray(content)
     taken[:512] = bytes(510) + b"\x55\xaa"
     struct.pack_into("<B3sB3sII", taken, 446, 0, b"", kind, b"", start, length)
@@ -253,7 +253,7 @@ def test_what_has_taken_the_disk_over(offset: int, signature: str) -> None:
 
 
 def test_a_file_system_over_the_whole_disk_as_well() -> None:
-    """Who is right cannot be told: the table may be older than the file system, or younger."""
+    """It is not known which is right: the table may be older than the file system, or newer."""
     disk = partitioned([(2, 9, ext())])
     disk.data[512 : 64 * 1024] = ext(24)[512 : 64 * 1024]
     all_is_used(disk, "the disk has partitions and the signature of ext4 as a whole; all of it counts as in use")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The thread of an exchange: it reads little ahead of its caller, stops when that closes, and always tells its end."""
+"""The thread of an exchange: it reads little ahead of its caller, stops if that closes, and always reports its end."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_a_disk_that_is_smaller_by_a_sector_is_not_touched(image: bytes, size: i
 
 
 def test_a_disk_of_no_bytes_is_no_backup(tmp_path: Path) -> None:
-    """Such are devices that nothing is behind."""
+    """Such are devices without a medium."""
     node, disk, backup = Node.make(tmp_path / "node"), tmp_path / "disk", tmp_path / "backup"
     disk.touch()
     done = node.export(disk, backup)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the beginning of a backup tells of its system, and that all of it is read afterwards."""
+"""What the beginning of a backup tells about its system, and that all of it is read afterwards."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def disk_of(parts: list[tuple[int, bytes]], table: str) -> bytes:
 
 
 def judged(fd: int, kind: BackupKind, tmp_path: Path, most: int = SIZE) -> tuple[bool, int, bytes]:
-    """Return what is said of a backup, how much of it was kept for that, and what its disk is when it is restored."""
+    """Return the messages about a backup, how much of it was kept for them, and the contents of its restored disk."""
     kept_in = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
     try:
         pipe, restored = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The two locks of an image: who may delete, and that nobody is left with the lock file of an image that has gone."""
+"""The two locks of an image: which process may delete, and that no process keeps the lock file of a deleted image."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Many creates that want one image, and some that are killed: real processes, one server."""
+"""Many creates that need one image, and some that are killed: real processes, one server."""
 
 from __future__ import annotations
 

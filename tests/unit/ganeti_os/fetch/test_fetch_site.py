@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which server is asked, and whom it may send us to: certificates, redirections, passwords, proxies."""
+"""Which server is used, and where it may redirect us: certificates, redirections, passwords, proxies."""
 
 from __future__ import annotations
 

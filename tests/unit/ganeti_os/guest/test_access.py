@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""root's password and authorised keys: where they go in systems of each kind, and that a hash is seen nowhere."""
+"""root's password and authorised keys: where they are written in each kind of system, and that no hash is shown."""
 
 from __future__ import annotations
 

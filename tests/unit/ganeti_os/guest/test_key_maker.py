@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys that are begun early: a process that ends before they are there ends as it would without them."""
+"""Keys whose generation starts early: a process that ends before they are made ends as it would without them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a new instance forgets, what it makes anew, and what stays since something depends on it."""
+"""What is removed from a new instance, what is made again, and what stays because something depends on it."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_dbus_link_to_the_machine_id_stays(guest: Guest) -> None:
 
 
 def test_a_machine_id_that_is_dbus_own(guest: Guest) -> None:
-    """In the images of some Alpine and Debian systems the link leads the other way."""
+    """In the images of some Alpine and Debian systems the link points the other way."""
     guest.put("var/lib/dbus/machine-id", ID)
     (guest.root / "etc/machine-id").unlink()
     (guest.root / "etc/machine-id").symlink_to("../var/lib/dbus/machine-id")

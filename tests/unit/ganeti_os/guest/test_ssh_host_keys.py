@@ -32,7 +32,7 @@ KINDS = ("rsa", "ecdsa", "ed25519")
 SYSTEMD: Files = {"usr/lib/systemd/systemd": "", "usr/sbin/sshd": ""}
 UNITS = "usr/lib/systemd/system"
 
-# Each as the distribution installs it, cut down to what is about keys.
+# Each as the distribution installs it, reduced to the part about keys.
 DEBIAN: Files = SYSTEMD | {
     f"{UNITS}/ssh.service": "[Service]\nEnvironmentFile=-/etc/default/ssh\nExecStartPre=/usr/sbin/sshd -t\n"
     "ExecStart=/usr/sbin/sshd -D $SSHD_OPTS\n",
@@ -267,7 +267,7 @@ def test_without_a_server_keys_only_go(tmp_path: Path) -> None:
 
 
 def test_a_key_that_others_read_is_not_written_to(tmp_path: Path) -> None:
-    """Whatever lies where a key belongs goes: a public file behind a link, a FIFO, a mode, another name of the file."""
+    """Anything in the place of a key is removed: a link to a public file, a FIFO, a wrong mode, a hard link."""
     guest = Guest(tmp_path, DEBIAN)
     guest.old_keys(*KINDS)
     motd = guest.write("etc/motd", "public\n")

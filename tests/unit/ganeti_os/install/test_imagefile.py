@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From IMAGE_NAME to a file, and what is said when there is none."""
+"""From IMAGE_NAME to a file, and the message if there is none."""
 
 from __future__ import annotations
 

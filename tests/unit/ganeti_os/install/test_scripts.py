@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Customisation scripts: which are run, with what, and what is said about the ones that fail."""
+"""Customisation scripts: which are run, with which variables, and the messages about failed ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""OS parameters: which there are, which are refused, and a sentence about each that is wrong."""
+"""OS parameters: which exist, which are refused, and a message about each wrong one."""
 
 from __future__ import annotations
 

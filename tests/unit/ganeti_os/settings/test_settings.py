@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings: defaults, layers, and the sentence for each value that makes no sense."""
+"""Settings: defaults, layers, and the message about each invalid value."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Settings files: what is read, and the sentence for what is not."""
+"""Settings files: what is read, and the messages about the rest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Variants: their place among the layers, and what is said about one that has no file."""
+"""Variants: their place among the layers, and the message about one without a file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The network configuration that cloud-init gets: what is known of each NIC, as YAML."""
+"""The network configuration for cloud-init: what is known about each NIC, as YAML."""
 
 from __future__ import annotations
 

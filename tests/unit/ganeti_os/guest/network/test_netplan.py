@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""netplan's YAML: any style of it means the same afterwards but for the addresses, and hostile text ends quickly."""
+"""netplan's YAML: in any style only the addresses change, and hostile text is handled quickly."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's network files that are something else: nothing outside is touched, nothing hangs, and a rename succeeds."""
+"""A guest's network files of the wrong kind: nothing outside is changed, nothing hangs, and a rename succeeds."""
 
 from __future__ import annotations
 

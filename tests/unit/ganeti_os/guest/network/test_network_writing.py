@@ -34,7 +34,7 @@ from tests.fixtures.network_guests import (
 )
 from tests.fixtures.written_networks import END, MARK, become, changed, every_system, files, rename
 
-# A NIC of which the image says nothing: no file of it names an interface.
+# A NIC that the image does not mention: none of its files names an interface.
 WITHOUT_NICS = ("Debian tarball", "Debian minbase", "Ubuntu tarball")
 
 
@@ -45,7 +45,7 @@ SECOND = nic(1)
 
 
 def told(guest: GuestFiles, *, gateway: str = "198.51.100.1", more: str = "") -> None:
-    """Let NETWORKS_DIR tell both families and name servers of the new instance."""
+    """Write both families and name servers of the new instance into NETWORKS_DIR."""
     guest.tell("instances/inst2.example.net", f"ADDRESS=198.51.100.7\nADDRESS6=2001:db8::7\nSUBNET=lan\n{more}")
     guest.tell(
         "subnets/lan",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where an old address is looked for and reported, and which copies of network files decide nothing."""
+"""Where an old address is looked for and reported, and which copies of network files have no effect."""
 
 from __future__ import annotations
 

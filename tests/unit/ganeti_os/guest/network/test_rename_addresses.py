@@ -418,7 +418,7 @@ def test_deep_yaml_ends_quickly(tmp_path: Path) -> None:
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(SYSTEMS)), st.integers(0, 1 << 20), st.binary(max_size=3), st.integers(0, 3))
 def test_damaged_files(tmp_path: Path, name: str, position: int, inserted: bytes, removed: int) -> None:
-    """Whatever the files say: done, or one sentence and nothing changed; and again is no change."""
+    """Whatever the files say: done, or one message and nothing changed; a second run changes nothing."""
     files = system(name)
     path = sorted(SYSTEMS[name])[position % len(SYSTEMS[name])]
     data = str(files[path]).encode()
