@@ -195,7 +195,7 @@ if not TYPE_CHECKING:  # with a __getattr__, a type checker would take any name 
     _found = found_when_used(globals(), _MODULES)
 
     def __getattr__(name):
-        """Import what a public name stands for; the errors are also a module of their own."""
+        """Import the object of a public name; errors is also a module of its own."""
         if name == "errors":
             from importlib import import_module
 

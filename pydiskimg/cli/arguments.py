@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def without_protocol(name: str) -> str:
-    """Return the path that name is for: qemu-img takes "file:" off, the protocol of files."""
+    """Return the path in name, without a leading "file:", which qemu-img accepts as the protocol of files."""
     path = name.removeprefix("file:")
-    # A colon in the rest is not one after the name of a protocol.
+    # A colon in the rest does not follow the name of a protocol.
     return f"./{path}" if path != name and ":" in path.partition("/")[0] else path
 
 

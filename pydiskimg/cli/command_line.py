@@ -39,9 +39,9 @@ _MESSAGES = {
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
+    """Run the subcommand in words and return its exit status; argparse exits if the usage is wrong."""
     words = in_our_words(_with_size_last(_asked_for_help(words)))
-    # A subcommand is imported when it is named only: neither a short command nor --help must pay for the others.
+    # A subcommand is imported only when it is named: neither a short command nor --help must wait for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
     try:
         if words[:1] and words[0] not in COMMANDS and not words[0].startswith("-"):
@@ -62,7 +62,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _describes(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
-    """Whether an image may be described rather than named, or be named with a protocol."""
+    """True if an image may be described instead of named, or named with a protocol."""
     by_options = getattr(arguments, "image_opts", False) or getattr(arguments, "target_image_opts", False)
     return by_options or any(word.startswith(("json:", "file:")) for word in words)
 

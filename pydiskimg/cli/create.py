@@ -158,7 +158,7 @@ def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: 
 
 
 def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size: int, named: str) -> str:
-    """Return the line that qemu-img create prints: the options that were given or have a default, in its order."""
+    """Return the line that qemu-img create prints: the options that are given or have a default, in its order."""
     given = dict(
         pair.split("=", 1) for text in arguments.image_options or () for pair in split_options(text) if "=" in pair
     )

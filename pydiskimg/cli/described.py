@@ -55,9 +55,9 @@ class DescribedRegion(SourceRegion, ImageBytes):
 def resolve_descriptions(arguments: argparse.Namespace) -> None:
     """Replace descriptions of images by objects, or by a path and format if the subcommand accepts only these.
 
-    "file:" before a path is taken off.
+    A leading "file:" is removed from paths.
 
-    Raises UnsupportedImageError for a description that cannot be understood, or says more than the subcommand takes.
+    Raises UnsupportedImageError for an invalid description, or one that the subcommand does not support.
     """
     if getattr(arguments, "more_operands", None) is not None:  # convert
         names: list[str] = [arguments.source, arguments.destination, *arguments.more]

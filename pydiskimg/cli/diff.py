@@ -92,7 +92,7 @@ class _Counted:
 
 def _line(one: FileDifference, arguments: argparse.Namespace) -> str:
     sign = "+" if one.old is None else "-" if one.new is None else "="
-    status = one.old or one.new  # of what has changed virt-diff shows how it was, too
+    status = one.old or one.new  # virt-diff, too, shows the old state of a changed file
     assert status is not None
     size = short_size(status.st_size) if arguments.human_readable else str(status.st_size)
     letter = _LETTERS[stat.S_IFMT(status.st_mode)]

@@ -121,7 +121,7 @@ def _has_contents(arguments: argparse.Namespace) -> bool:
 
 
 def _fields(row: _Row, arguments: argparse.Namespace) -> dict[str, str | int | None]:
-    """Return what is in each column."""
+    """Return the value of each column."""
     return {
         "Name": row.name,
         "Type": row.kind,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-_UNSEEN_FORMATS = ("file", "host_device")  # protocols, which QEMU takes for formats of what is raw
+_UNSEEN_FORMATS = ("file", "host_device")  # protocols, which QEMU accepts as formats of raw files
 _EXAMPLES = """\
 pydiskimg rebase --allow-references . -b other.qcow2 -F qcow2 top.qcow2
 pydiskimg rebase -u -b /images/other.qcow2 -F qcow2 top.qcow2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the virt-* tools are told which disk and which file system: -a DISK, -A DISK, -m /dev/sda1."""
+"""The options by which the virt-* tools name disks and a file system: -a DISK, -A DISK, -m /dev/sda1."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _TAKE_DISKS = ("filesystems", "df", "copy-in", "copy-out", "tar-in", "tar-out", 
 
 
 def in_our_words(words: Sequence[str]) -> Sequence[str]:
-    """Return words with the disks as first operands, and --partition 1 in place of -m /dev/sda1.
+    """Return words with the disks as first operands, and --partition 1 instead of -m /dev/sda1.
 
-    What follows -- is left as it is, and so are all words of a command that virt-* does not have.
+    Words after -- are not changed, nor are those of a command that virt-* does not have.
     """
     if words[:1] == [] or words[0] not in _TAKE_DISKS:
         return words
@@ -38,7 +38,7 @@ def in_our_words(words: Sequence[str]) -> Sequence[str]:
         elif (number := _partition(value)) is not None:
             rest += ["--partition", number]
         else:
-            rest += [word] if equals else [word, value]  # which argparse refuses
+            rest += [word] if equals else [word, value]  # argparse refuses these
     return [words[0], *disks[0], *disks[1], *rest]
 
 

@@ -72,8 +72,8 @@ class DirectoryReader:
     is called with the bytes of files that were read and an estimate of all, without holes. refused has files that must
     not be copied, by (st_dev, st_ino), with the reason.
 
-    Raises StorageError for one of these and where the system refuses, InvalidImageError for a file that shrinks
-    meanwhile.
+    Raises StorageError for one of these and if the system refuses an operation, InvalidImageError for a file that
+    shrinks meanwhile.
 
     >>> import os
     >>> from pydiskimg import DirectoryReader, MemoryDisk, populate

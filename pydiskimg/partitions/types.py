@@ -26,7 +26,7 @@ class PartitionType(_Fields):
 
 
 _BASIC_DATA = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
-# An architecture: GUID of its / and of its /usr, by the Discoverable Partitions Specification.
+# The GUIDs of / and /usr of each architecture, by the Discoverable Partitions Specification.
 _OF_ARCHITECTURES = {
     "x86-64": ("4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709", "8484680C-9521-48C6-9C11-B0720656F69E"),
     "x86": ("44479540-F297-41B2-9AF7-D131D5F0458A", "75250D76-8CC6-458E-BD66-BD47CC81A812"),
@@ -56,7 +56,7 @@ def _of_architectures() -> Iterator[PartitionType]:
         yield PartitionType(f"usr-{name}", None, usr, (f"linux-usr-{name}",))
 
 
-# Names of sfdisk and parted follow ours, without what _plain() leaves out.
+# Names of sfdisk and parted follow ours, without the characters that _plain() leaves out.
 TYPES = (
     PartitionType("linux", 0x83, "0FC63DAF-8483-4772-8E79-3D69D8477DE4", ("l", "ext4", "linux filesystem")),
     PartitionType("swap", 0x82, "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F", ("s", "linux-swap", "linux swap / solaris")),
@@ -123,7 +123,7 @@ def _value(known: PartitionType, label: Label) -> int | str | None:
 
 
 def _plain(text: str) -> str:
-    """Return what of a name counts to sfdisk: letters and digits, in one case."""
+    """Return the part of a name that counts to sfdisk: letters and digits, in one case."""
     return "".join(filter(str.isalnum, text.lower()))
 
 

@@ -55,10 +55,10 @@ def commit(
     does a base that is not the next file. A smaller base grows to the size of the image. rate limits the bytes that are
     written per second. progress is called with the bytes that are done and their total.
 
-    Both files are locked and refused as by open_disk(), and other files of the chain are refused where another program
+    Both files are locked and refused as by open_disk(), and other files of the chain are refused if another program
     writes them. After an interruption the image has the contents that it had, and commit() may be called again.
 
-    Raises UnsupportedImageError where there is no backing file or base is not in the chain, and what opening, reading
+    Raises UnsupportedImageError if there is no backing file or base is not in the chain, and what opening, reading
     and writing raise.
 
     >>> from pydiskimg import allow_references, commit, new_overlay, open_image_disk

@@ -45,7 +45,7 @@ def write_differences(
     workers: int | None = None,
     meter: Meter,
 ) -> None:
-    """Write into disk what differs between source and below, in whole clusters of unit bytes.
+    """Write the differences of source from below to disk, in whole clusters of unit bytes.
 
     disk shows below at first, as an overlay of it does; None means that it shows zeros. but_its_own leaves out what the
     topmost image of source stores itself. sparse=False writes zeros as data. workers is the number of threads. meter

@@ -45,7 +45,7 @@ def rebase(
     recorded. references is for the files that the old chain and the new one name, as for open_image(). compress
     compresses the clusters that are written. progress is called with the bytes that were compared and their total.
 
-    The image is locked and refused as by open_disk(); backing files are refused where another program writes them.
+    The image is locked and refused as by open_disk(); backing files are refused if another program writes them.
     After an interruption the image has its old backing file and the same contents, and rebase() may be called again.
     Raises what opening, reading and writing raise.
 

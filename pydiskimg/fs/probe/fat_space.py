@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How many clusters of a FAT file system are free: entries of its allocation table that are zero, as Linux counts them.
+"""The number of free clusters of a FAT file system: zero entries of its allocation table, as Linux counts them.
 
 The number that FAT32 keeps in its FSInfo sector is a hint; Linux does not rely on it unless it is told to (usefree).
 """
@@ -14,12 +14,12 @@ from pydiskimg.fs.probe.vfat import FatGeometry
 from pydiskimg.protocols import Source, read_bytes
 
 _PIECE = 3 << 18  # bytes: whole entries of 12, 16 and 32 bits
-_RESERVED = 2  # entries before that of the first cluster
-_IN_USE = {16: 0xFFFF, 32: 0x0FFF_FFFF}  # the bits of an entry that say what its cluster is
+_RESERVED = 2  # entries before the first cluster's
+_IN_USE = {16: 0xFFFF, 32: 0x0FFF_FFFF}  # the bits of an entry that tell how its cluster is used
 
 
 def free_clusters(source: Source, geometry: FatGeometry) -> int:
-    """Return the free clusters of the file system. Raises FileSystemError where source ends before its table does."""
+    """Return the number of free clusters. Raises FileSystemError if source ends before its allocation table."""
     end = -(-(geometry.clusters + _RESERVED) * geometry.bits // 8)
     if geometry.table + end > source.size:
         raise FileSystemError(

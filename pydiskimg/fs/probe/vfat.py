@@ -76,7 +76,7 @@ def probe(source: Source, head: bytes) -> FileSystemKind | None:
 
 
 def fat_geometry(head: bytes) -> FatGeometry | None:
-    """Return the layout of the FAT file system whose boot sector head begins with; None where it has none."""
+    """Return the layout of the FAT file system whose boot sector is at the start of head; None if there is none."""
     if len(head) < BOOT_SECTOR.size:
         return None
     older, newer = BOOT_SECTOR.unpack(head), FAT32_BOOT_SECTOR.unpack(head)

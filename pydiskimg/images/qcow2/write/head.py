@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FIRST = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_DATA_FILE, layout.EXTENSION_BITMAPS)
 _LAST = (layout.EXTENSION_FEATURE_NAMES,)
 
-# Section "Feature name table": what a program that does not know a bit can call it.
+# Section "Feature name table": names of bits for programs that do not know them.
 _FEATURES = (
     (0, 0, b"dirty bit"),
     (0, 1, b"corrupt bit"),
