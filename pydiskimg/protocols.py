@@ -161,7 +161,7 @@ class ImageBytes(ImageSource, Protocol):
             """The identity of the file, equal for all its names: its device and inode, or the address."""
 
     def stored(self) -> int | None:
-        """Return how many bytes the file system has allocated for it; None where that is not known."""
+        """Return how many bytes the file system has allocated for it; None if that is not known."""
 
 
 class Disk(Source, Protocol):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An image and its backing files, as far as the policy allows to open them: for info --backing-chain, and for refusing
+"""An image and its backing files, as far as the policy allows opening them: for info --backing-chain, and for refusing
 to copy them into the image.
 """
 

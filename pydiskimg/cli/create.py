@@ -112,7 +112,7 @@ def _backing_size(path: str, backing: str, format_name: str) -> int:
     if ":" in backing.partition("/")[0]:
         raise UnsupportedImageError(
             f"{backing}: is the name of a protocol to QEMU, and only files and http:// or https:// addresses are "
-            "opened; write it unseen with -u and SIZE"
+            "opened; record it unopened with -u and SIZE"
         )
     name = os.path.join(os.path.dirname(path), backing)
     with open_raw(name) as file:

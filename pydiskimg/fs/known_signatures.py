@@ -254,7 +254,7 @@ def _udf_anchors() -> Iterator[Signature]:
 
 
 # All other formats that may hold data, by their signatures and copies. Signatures of two bytes are checked at one
-# offset only, so that of disks full of noise one in 20000 is refused (tests/unit/fs/test_signatures.py).
+# offset only, so that only one in 20000 disks full of noise is refused (tests/unit/fs/test_signatures.py).
 KNOWN: tuple[Signature, ...] = (
     *_ext(),
     *_xfs(),

@@ -116,7 +116,7 @@ def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
 
 
 def claim_backing_file(fd: int, name: str) -> None:
-    """Keep all writers from a file that an image which is written stands on, until fd is closed.
+    """Keep all writers from a backing file of an image that is being written, until fd is closed.
 
     Raises InUseError when another program writes it.
     """
@@ -126,7 +126,7 @@ def claim_backing_file(fd: int, name: str) -> None:
         process = lock_holder(fd)
     except OSError as error:
         raise storage_error(error, name, "cannot lock") from error
-    raise _in_use(name, f"{_process(process)} is writing to it, and an image that stands on it was to be written")
+    raise _in_use(name, f"{_process(process)} is writing to it, and it is a backing file of the image to write")
 
 
 def claim_from_machines(fd: int, name: str) -> None:

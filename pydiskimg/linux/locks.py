@@ -71,10 +71,10 @@ def lock_as_reader(fd: int) -> bool:
 
 
 def lock_as_backing_reader(fd: int) -> bool:
-    """Hold the locks of QEMU for a file that an image which is written stands on, until the open file is closed.
+    """Hold QEMU's locks for a backing file of an image that is being written, until the open file is closed.
 
-    Others read the file, and none writes it. Returns False when another program writes it. File systems without locks
-    and errors are as for lock_as_writer().
+    Other programs may read the file, but not write it. Returns False when another program writes it. File systems
+    without locks and errors are as for lock_as_writer().
     """
     try:
         set_lock(fd, fcntl.F_RDLCK, _USES + _READING, 1)

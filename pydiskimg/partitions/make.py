@@ -237,7 +237,7 @@ def _label_on_memfd(
 
 
 def _libparted() -> tuple[Any, tuple[type[Exception], ...]]:
-    """Return the module parted and the exceptions to expect of it. Raises PartitionError where it is not installed."""
+    """Return the module parted and the exceptions to expect of it. Raises PartitionError if it is not installed."""
     try:
         import _ped
         import parted  # only here: whatever makes no table works without libparted

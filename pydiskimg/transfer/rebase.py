@@ -95,7 +95,7 @@ def _open_new(
         return None
     if ":" in backing.partition("/")[0]:
         raise UnsupportedImageError(
-            f"{backing}: is the name of a protocol to QEMU, and only files are opened; write it unseen with -u"
+            f"{backing}: is the name of a protocol to QEMU, and only files are opened; record it unopened with -u"
         )
     path = os.path.join(os.path.dirname(image), backing)
     return stack.enter_context(open_image(path, format=form, references=references))

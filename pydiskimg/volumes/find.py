@@ -21,7 +21,7 @@ TableReader: TypeAlias = "Callable[[Source, int], Sequence[Partition]]"
 class Volume(ValueObject):
     """A partition, or the whole disk as number 0, and what it holds. find_volumes() returns them.
 
-    partition is a Partition; content is a FileSystemKind, or None where nothing known was found. options are those that
+    partition is a Partition; content is a FileSystemKind, or None if nothing known was found. options are those that
     mount(8) needs, such as the subvolume of a btrfs. region(source) gives the bytes of the volume, from the source it
     was found on.
 

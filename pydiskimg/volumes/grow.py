@@ -73,7 +73,7 @@ class VolumeGrowth:
     """What grow_last_volume() did; lengths and sizes are bytes.
 
     partition is the number, 0 for the disk itself; length_before and length are those of the partition, fs_size_before
-    and fs_size those of its file system of fs_type, which is None where nothing that grows was found. has_grown tells
+    and fs_size those of its file system of fs_type, which is None if nothing that grows was found. has_grown tells
     whether anything changed. text (and str()) says it in a sentence.
 
     >>> from pydiskimg import grow_last_volume, open_image_disk

@@ -58,7 +58,7 @@ def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
     xfs for its trees. Copies in a btrfs (RAID1, DUP) count once, and one on several devices counts with all of them.
     Linux also holds back a part of a btrfs while it is mounted, by the size of its trees, which are not read.
 
-    Raises FileSystemError where the numbers contradict each other, and StorageError as reading does.
+    Raises FileSystemError if the numbers contradict each other, and StorageError as reading does.
 
     >>> from pydiskimg import file_system_space, find_volumes, open_image
     >>> with open_image("disk.raw") as source:

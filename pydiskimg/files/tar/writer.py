@@ -75,7 +75,7 @@ class _Archive:
                 if not data:
                     continue
             if offset < end or offset + len(data) > size:
-                raise self._failed(entry, "its contents are not of the size that it has")
+                raise self._failed(entry, "its contents do not have its size")
             if offset > end:
                 self._put_zeros(offset - end)
             self._put(data)
@@ -87,7 +87,7 @@ class _Archive:
         if not entry.ranges or not self._output.can_move:
             return 0
         if sum(length for _, _, length in entry.ranges) != entry.size:
-            raise self._failed(entry, "its contents are not of the size that it has")
+            raise self._failed(entry, "its contents do not have its size")
         self._flush()
         return self._output.move(entry.ranges)
 

@@ -101,7 +101,7 @@ class Superblock:
 
 
 def parse_superblock(raw: bytes) -> Superblock | None:
-    """Return the superblock in the first 1024 of raw; None where there are fewer bytes, or no magic."""
+    """Return the superblock in the first 1024 of raw; None if there are fewer bytes, or no magic."""
     fields = layout.SUPERBLOCK.unpack(raw) if len(raw) >= layout.SUPERBLOCK.size else {}
     return Superblock(fields) if fields.get("s_magic") == layout.SUPERBLOCK_MAGIC else None
 

@@ -13,7 +13,7 @@ class FileSystemKind(ValueObject):
     """What a disk or partition holds, spelled as blkid spells it. probe() returns it.
 
     type is ext2, ext3, ext4, xfs, btrfs, vfat, swap, swsuspend (swap with a hibernated system), LVM2_member or
-    crypto_LUKS. uuid is as in /etc/fstab, ABCD-1234 for vfat, and None where it was never set. label is None when it is
+    crypto_LUKS. uuid is as in /etc/fstab, ABCD-1234 for vfat, and None if it was never set. label is None when it is
     empty; a label may be any text that a guest has written.
 
     >>> from pydiskimg import MemoryDisk, make_ext, probe

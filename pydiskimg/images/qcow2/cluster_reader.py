@@ -56,7 +56,7 @@ class ClusterReader:
     def read(self, runs: Iterable[Run], offset: int, view: memoryview) -> None:
         """Fill view, which begins at offset of the virtual disk, from runs, which cover it in order.
 
-        Raises InvalidImageError where the image is corrupt, and what reading raises.
+        Raises InvalidImageError if the image is corrupt, and what reading raises.
         """
         batch: list[Run] = []
         for run in runs:

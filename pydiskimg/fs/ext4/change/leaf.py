@@ -32,9 +32,9 @@ class Slot(NamedTuple):
 
 
 class Leaf:
-    """The entries of one block of the directory that where names; has_tail: with a checksum of its own.
+    """The entries of one block of a directory, named by where; has_tail: with a checksum of its own.
 
-    A block of hashes looks as if it were without entries, but for "." and ".." in the first one.
+    A block of hashes looks like one without entries, except "." and ".." in the first one.
     """
 
     def __init__(self, fs: FileSystem, data: bytes, where: str) -> None:
@@ -47,7 +47,7 @@ class Leaf:
 
     @classmethod
     def read(cls, fs: FileSystem, block: int, directory: StoredInode) -> Leaf:
-        """Return a block of a directory. Raises NotBelievedError where its checksum is wrong."""
+        """Return a block of a directory. Raises NotBelievedError if its checksum is wrong."""
         return cls.intact(fs, block, fs.read(block), directory)
 
     @classmethod
@@ -60,7 +60,7 @@ class Leaf:
         return leaf
 
     def slots(self) -> Iterator[Slot]:
-        """Yield all entries. Raises NotBelievedError where they do not fill the block."""
+        """Yield all entries. Raises NotBelievedError if they do not fill the block."""
         for at, (inode, length, size, file_type) in self._headers():
             yield Slot(at, length, inode, file_type, bytes(self.data[at + _HEADER : at + _HEADER + size]))
 

@@ -140,7 +140,7 @@ class NewFiles:
         return replace(entry, xattrs={**had, **entry.xattrs}) if had else entry
 
     def add_link(self, number: int, more: int) -> None:
-        """Count one name of a file more, or less. Raises RefusedError where it has as many as it can."""
+        """Count one name of a file more, or less. Raises RefusedError if it has as many as it can."""
         links = self.links(number)
         if more > 0 and links >= self.most_links:
             raise RefusedError(f"its file already has {links} names, the most possible", errno.EMLINK)

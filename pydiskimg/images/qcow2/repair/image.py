@@ -53,7 +53,7 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
     """Repair the qcow2 image in store, and return what a check found before and after it; durable on return.
 
     store comes from open_qcow2_store(). Reference counts and copied flags are computed again from the tables of the
-    disk and its snapshots, whose contents stay as they are; where such a table is damaged itself, nothing is changed
+    disk and its snapshots, whose contents stay as they are; if such a table is damaged itself, nothing is changed
     (ADR 0137). only_leaks frees leaked clusters, corrects copied flags where nothing else is wrong, and changes nothing
     where reference counts need a rebuild. An image that is in order afterwards loses the marks that it is corrupt or
     was not closed. Autoclear bits of unknown features are cleared in any case. progress is that of the checks. An

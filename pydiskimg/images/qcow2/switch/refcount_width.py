@@ -152,7 +152,7 @@ class _Widening(Refcounts):
             if self._new.get(block, cluster - base) != 1:
                 raise InvalidImageError(
                     f"{self._store.name}: the cluster at 0x{cluster << self._cluster_bits:x} holds reference counts, "
-                    "and is not counted once; repair the image with: qemu-img check -r all"
+                    "but its own count is not 1; repair the image with: qemu-img check -r all"
                 )
             self._new.put(block, cluster - base, 0)
         first, end = max(base, plan.first), min(base + self._per_new, plan.end)
