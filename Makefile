@@ -17,6 +17,8 @@ TEST_PACKAGES := acl attr bmap-tools|bmaptool btrfs-progs bzip2 cryptsetup-bin d
   ganeti-3.0|ganeti-3.1 gdisk gpg gpg-agent groff-base grub-pc-bin ifupdown iproute2 jfsutils libarchive-tools libcap2-bin \
   libnm0 lvm2 lz4 lzip man-db mandoc mmdebstrap mount mtools ncompress netplan.io nilfs-tools nodejs ntfs-3g openssh-client openssh-server \
   openssl parted passwd pigz procps qemu-system-x86 udev udftools util-linux xfsprogs zsh zstd
+# What builds and judges the Debian packages of this project.
+DEB_PACKAGES := build-essential debhelper dh-python dpkg-dev lintian meson python3 python3-venv
 # What unpacks the source packages whose tests and images `make foreign` takes.
 FOREIGN_PACKAGES := dpkg-dev
 # virt-*, and the kernel that its virtual machine starts.
@@ -34,7 +36,8 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit docs readme compiled foreign virt bench man completion clean packages-run packages-demo packages-test packages-foreign packages-virt
+.PHONY: help demo test lint unit docs readme compiled foreign virt bench man completion deb packages-check clean \
+  packages-run packages-demo packages-test packages-foreign packages-virt packages-deb
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,6 +75,13 @@ virt: packages-virt $(STAMP) ## compare with virt-* themselves, minutes for each
 foreign: packages-foreign $(STAMP) ## run the tests and images of QEMU, e2fsprogs, libarchive and util-linux on us
 	@$(SUDO) nice -n 10 $(PY) -m tests.foreign $(SUITES)
 
+deb: packages-deb ## build the Debian packages into build/deb/
+	@packaging/deb.sh build/deb
+	@lintian --allow-root --fail-on error,warning build/deb/*.changes
+
+packages-check: packages-test $(STAMP) ## build and install packages, sdist and wheel in fresh Debian 12 and 13; takes a while
+	@$(SUDO) $(PY) -m tests.packaging $(SUITES)
+
 bench: packages-test $(STAMP) ## measure against the peers, in turns
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(SUDO) $(PY) -m benchmarks.$$(basename $$b .py) || exit 1; done
 
@@ -98,7 +108,8 @@ packages-demo: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES)
 packages-test: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
 packages-foreign: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(FOREIGN_PACKAGES)
 packages-virt: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(VIRT_PACKAGES)
-packages-run packages-demo packages-test packages-foreign packages-virt:
+packages-deb: SET = $(DEB_PACKAGES)
+packages-run packages-demo packages-test packages-foreign packages-virt packages-deb:
 	@missing=""; \
 	for entry in $(foreach p,$(SET),'$(p)'); do \
 	  found=no; \
@@ -134,6 +145,6 @@ $(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/laun
 	@touch $@
 
 # What demo, tests and foreign leave is root's when they ran with sudo.
-BUILT = $(VENV) build .demo .foreign .mypy_cache .ruff_cache .pytest_cache .hypothesis $(shell find . -name __pycache__ -prune)
+BUILT = $(VENV) build .demo .foreign .packaging debian/building debian/bundled .mypy_cache .ruff_cache .pytest_cache .hypothesis $(shell find . -name __pycache__ -prune)
 clean: ## remove what was built
 	@rm -rf $(BUILT) 2>/dev/null || $(SUDO) rm -rf $(BUILT)

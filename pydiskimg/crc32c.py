@@ -17,7 +17,7 @@ the byte's value and on the number of bytes that follow.
     message 0   | b0 b1 b2 ... |         column 0 = b0 of message 0, of message 1, ...
     message 1   | b0 b1 b2 ... |    ->   register column = T[0](column 0) ^ T[1](column 1) ^ ...
 
-If google-crc32c is installed, it computes large amounts, in a twentieth of the time.
+If google-crc32c or crc32c is installed, it computes large amounts, in a twentieth of the time.
 
 Values are registers: the caller passes the start value, and the result is not inverted (as in Linux's crc32c_le()).
 """
@@ -35,7 +35,7 @@ START = 0xFFFFFFFF
 _SHORT = 48  # bytes that are as fast one after the other
 _PIECE = 32 << 10  # bytes; longer integers are no faster for each byte
 _KNOWN_LENGTHS = 64
-_PATIENCE = 400  # messages that take as long as importing google-crc32c
+_PATIENCE = 400  # messages that take as long as importing a package
 
 # Distances in bits at which a group of ones has the same effect as a single one at distance 0; ascending.
 FOLDS = (
@@ -95,15 +95,26 @@ def crc32c(data: bytes | bytearray, register: int = START) -> int:
 
 
 def use_package() -> None:
-    """Let google-crc32c compute all further CRCs, if it is installed with its own library."""
+    """Let google-crc32c or crc32c (in Debian 13) compute all further CRCs, if one is installed with its own library."""
     global _extend, _patience  # noqa: PLW0603 - there is one fastest way in a process
     _patience = 1 << 62
     try:
         import google_crc32c
     except ImportError:
+        pass
+    else:
+        if google_crc32c.implementation == "c":
+            _extend = google_crc32c.extend
+            return
+    try:
+        import crc32c as package
+    except (ImportError, RuntimeError):  # releases before 2.3 refuse a processor that they do not know
         return
-    if google_crc32c.implementation == "c":
-        _extend = google_crc32c.extend
+    _extend = _with_value_last(package.crc32c)
+
+
+def _with_value_last(function: Callable[[bytes, int], int]) -> Callable[[int, bytes], int]:
+    return lambda value, data: function(data, value)
 
 
 def _folded(data: bytes | bytearray, register: int) -> int:

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The first process of the lab's namespaces: lab_init.sh STATE NODE NODE_IP BRIDGE. Ends with the lab.
+# The first process of the lab's namespaces: lab_init.sh STATE NODE NODE_IP BRIDGE INSTALLED. Ends with the lab.
 set -eu
-state=$1 node=$2 address=$3 bridge=$4
+state=$1 node=$2 address=$3 bridge=$4 installed=$5
 
 mount --make-rprivate /
 mount -t proc proc /proc
@@ -20,7 +20,7 @@ hostname /etc/hostname
 default /etc/default/ganeti
 EOF
 # The definition may be installed on this machine: of one that is in two places, gnt-os diagnose ends with a traceback.
-[ ! -d /usr/share/ganeti/os ] || mount -t tmpfs -o mode=755 tmpfs /usr/share/ganeti/os
+[ $installed = yes ] || [ ! -d /usr/share/ganeti/os ] || mount -t tmpfs -o mode=755 tmpfs /usr/share/ganeti/os
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -m 1777 /run/lock
 hostname "$node"

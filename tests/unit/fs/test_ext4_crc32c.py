@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,14 @@ from pydiskimg import crc32c as module
 from pydiskimg.crc32c import FOLDS, POLYNOMIAL, START, _steps, byte_table, crc32c, crc32c_columns
 
 
-@pytest.fixture(autouse=True, params=["Python", "package"])
+@pytest.fixture(autouse=True, params=["Python", "google-crc32c", "crc32c"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to compute; google-crc32c is among what the tests need."""
+    """The ways to compute; both packages are among what the tests need."""
     monkeypatch.setattr(module, "_extend", None)
     monkeypatch.setattr(module, "_patience", 1 << 62)
-    if request.param == "package":
+    if request.param == "crc32c":
+        monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    if request.param != "Python":
         module.use_package()
         assert module._extend is not None
 
