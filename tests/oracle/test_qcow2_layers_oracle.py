@@ -162,5 +162,5 @@ def test_luks_is_named(tmp_path: Path) -> None:
     secret = ("--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200")
     path = tmp_path / "image.qcow2"
     run("qemu-img", "create", "-q", "-f", "qcow2", *secret, str(path), "1M")
-    with pytest.raises(UnsupportedImageError, match="is encrypted with LUKS, and encrypted images are not read; "):
+    with pytest.raises(UnsupportedImageError, match="is encrypted with LUKS, and encrypted images cannot be read; "):
         open_image(path)

@@ -143,7 +143,7 @@ def test_resized_image(grow: str, tmp_path: Path) -> None:
         ),
         (
             "--object secret,id=s,data=x -o encrypt.format=aes,encrypt.key-secret=s",
-            "is encrypted with AES, and encrypted images are not read; ",
+            "is encrypted with AES, and encrypted images cannot be read; ",
         ),
     ],
 )

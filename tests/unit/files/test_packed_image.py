@@ -171,7 +171,7 @@ def test_a_qcow2_file_is_not_larger_than_its_disk_can_make_it(node: Node, disk: 
     image = Craft(size=MIB).build()
     put(node, "x.qcow2.zst", zstandard.compress(image + bytes(80 * MIB), 1))
     done = node.create(disk)
-    assert "x.qcow2.zst: holds a qcow2 of more than 65.1 MiB for a disk of 1 MiB" in last_line(done), done.stderr
+    assert "x.qcow2.zst: contains a qcow2 of more than 65.1 MiB for a disk of 1 MiB" in last_line(done), done.stderr
     assert disk.read_bytes() == OLD
 
 

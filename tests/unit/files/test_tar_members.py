@@ -185,5 +185,5 @@ def test_gzip_needs_no_libarchive(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "libarchive", None)
     monkeypatch.delitem(sys.modules, "pydiskimg.files.tar.libarchive", raising=False)
     assert names(tmp_path, gzip.compress(plain() + END)) == [b"file"]
-    with pytest.raises(ImportError, match="libarchive"):
+    with pytest.raises(ArchiveError, match="needs libarchive-c"):
         names(tmp_path, os.urandom(1000))

@@ -185,7 +185,9 @@ def test_what_would_take_the_mount_points_place_is_refused() -> None:
             MountPointError, match="entry boot: it would replace a directory on which a file system is mounted"
         ):
             Joined([regular("boot/x"), one])
-    with pytest.raises(ArchiveError, match=r"entry boot/lost\+found: the directory lost\+found, which every ext"):
+    with pytest.raises(
+        ArchiveError, match=r"entry boot/lost\+found: it would replace the directory lost\+found, which every ext"
+    ):
         Joined([regular("boot/lost+found")])
 
 

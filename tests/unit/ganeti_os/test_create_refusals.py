@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -159,24 +160,21 @@ def hide(module: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("image_type", "module", "package"),
-    [
-        ("tarball", "parted", "pyparted"),
-        ("tarball", "libarchive", "libarchive-c"),
-        ("dump", "parted", "pyparted"),
-    ],
+    ("module", "package", "mode"),
+    [("parted", "pyparted", "w:gz"), ("libarchive", "libarchive-c", "w:xz")],
 )
 def test_a_missing_package_is_a_sentence(
-    node: Node, disk: Path, tmp_path: Path, image_type: str, module: str, package: str
+    node: Node, disk: Path, tmp_path: Path, module: str, package: str, mode: Literal["w:gz", "w:xz"]
 ) -> None:
-    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE=image_type)
-    for name in ("x-x86_64.raw", "x-x86_64.tar.gz", "x-x86_64-root.dump", "x-x86_64-boot.dump"):
-        (node.images / name).write_bytes(b"\0x" * 256)
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="tarball", SWAP="no")
+    with tarfile.open(node.images / "x-x86_64.tar.gz", mode) as archive:
+        archive.addfile(tarfile.TarInfo("etc"))
+    os.truncate(disk, 128 << 20)
     before = disk.read_bytes()
     done = node.create(disk, **hide(module, tmp_path))
     assert done.returncode == 1
-    assert f"has no Python package {module}; install" in last_line(done)
-    assert package in last_line(done)
+    assert f" needs {package}, " in last_line(done)
+    assert f"python3-{package.removeprefix('py')}" in last_line(done)
     assert disk.read_bytes() == before
 
 

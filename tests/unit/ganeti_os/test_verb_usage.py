@@ -97,7 +97,7 @@ def test_messages_carry_the_instance_and_the_step(
 
 def test_an_installation_that_lacks_a_module() -> None:
     error = ModuleNotFoundError("no", name="ganeti_os.verbs.export")
-    assert "there is no module ganeti_os.verbs.export; install it again" in str(defect(error, "the backup"))
+    assert "the module ganeti_os.verbs.export is missing; install it again" in str(defect(error, "the backup"))
 
 
 def test_a_defect_is_told_with_what_it_spoilt() -> None:

@@ -83,7 +83,7 @@ def test_a_file_that_changes_gives_no_mixture(source: AddressSource, server: Ima
         file = server.files["/images/x"]
         file.data, file.etag = bytes(len(DATA)), '"2"'
         for offset, length in ((BLOCK, 100), (BLOCK, LARGE)):
-            with pytest.raises(FetchError, match="has changed"):
+            with pytest.raises(FetchError, match="changed on the server"):
                 read_bytes(source, offset, length)
 
 

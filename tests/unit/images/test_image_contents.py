@@ -141,7 +141,7 @@ def test_less_than_a_sector(node: Node, disk: Path, size: int) -> None:
     path = put(node, "raw", bytes(size))
     done = node.create(disk)
     assert (done.returncode, disk.read_bytes() == OLD) == (1, True), done.stderr
-    assert f"{path}: holds {size} bytes; a disk has at least one sector, 512 bytes" in last_line(done)
+    assert f"{path}: has {size} bytes; a disk has at least one sector, 512 bytes" in last_line(done)
 
 
 WARNING = "warning: {}: no partition table, file system or boot sector was found in it; it is copied unchanged"

@@ -203,9 +203,12 @@ def test_unsupported_header(craft: Craft, sentence: str) -> None:
 
 
 UNREADABLE: list[tuple[Craft, str]] = [
-    (Craft(header={"crypt_method": 1}), "is encrypted with AES, and encrypted images are not read; "),
-    (Craft(header={"crypt_method": 2}), "is encrypted with LUKS, and encrypted images are not read; "),
-    (Craft(header={"crypt_method": 9}), "is encrypted with an unknown method (9), and encrypted images are not read; "),
+    (Craft(header={"crypt_method": 1}), "is encrypted with AES, and encrypted images cannot be read; "),
+    (Craft(header={"crypt_method": 2}), "is encrypted with LUKS, and encrypted images cannot be read; "),
+    (
+        Craft(header={"crypt_method": 9}),
+        "is encrypted with an unknown method (9), and encrypted images cannot be read; ",
+    ),
     (
         Craft(header={"incompatible_features": 4}, extensions=extension(layout.EXTENSION_DATA_FILE, b"a\x1b[31m.raw")),
         "keeps its data in the external file 'a\\x1b[31m.raw', which was not opened",

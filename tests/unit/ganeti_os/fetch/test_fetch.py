@@ -110,7 +110,7 @@ def test_what_differs_from_its_checksum_is_not_used(server: ImageServer, cache: 
     server.put(NAME, DATA, checksum=False)
     server.sums(f"{'0' * 64}  {NAME}\n")
     text = refused(server.url, cache)
-    assert f"has SHA-256 {hashlib.sha256(DATA).hexdigest()}, and SHA256SUMS says SHA-256 {'0' * 64}" in text
+    assert f"has SHA-256 {hashlib.sha256(DATA).hexdigest()}, but SHA256SUMS says SHA-256 {'0' * 64}" in text
     assert left(cache) == set()
 
 

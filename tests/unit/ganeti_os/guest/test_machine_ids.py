@@ -147,7 +147,7 @@ def test_credentials_that_need_their_key(guest: Guest, caplog: pytest.LogCapture
     guest.write("var/lib/systemd/credential.secret", "etc/credstore.encrypted/password")
     guest.forget()
     assert (guest.root / "var/lib/systemd/credential.secret").exists()
-    assert "/var/lib/systemd/credential.secret stays" in caplog.text
+    assert "/var/lib/systemd/credential.secret is kept as in the image" in caplog.text
 
 
 @pytest.mark.parametrize(

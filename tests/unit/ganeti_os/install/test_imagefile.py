@@ -123,7 +123,7 @@ def test_an_image_of_another_type(tmp_path: Path) -> None:
     (tmp_path / "debian-12-x86_64-root.dump").touch()
     (tmp_path / "debian-11-x86_64.img").touch()
     text = missing(tmp_path)
-    assert "; IMAGE_TYPE is qemu, did you mean dump, debian-12-x86_64-root.dump? in " in text
+    assert "; IMAGE_TYPE is qemu, did you mean dump, debian-12-x86_64-root.dump? " in text
     with pytest.raises(
         MissingImageError, match=r"-boot\.dump: the image does not exist; it is the /boot of an instance "
     ):

@@ -264,7 +264,7 @@ def test_a_variant_has_no_list(tmp_path: Path, names: str) -> None:
     assert read_settings(paths).swap is False
     sentence = refusal(paths, "web")
     assert sentence.endswith(f"; set it in {paths.settings_file}")
-    assert "web.conf:2: OS_PARAMETERS has no place in a variant, " in sentence
+    assert "web.conf:2: OS_PARAMETERS is not allowed in a variant, " in sentence
 
 
 def test_a_list_that_makes_no_sense_hides_no_other_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

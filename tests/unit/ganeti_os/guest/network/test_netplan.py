@@ -159,8 +159,8 @@ def test_damaged_text_is_changed_in_its_addresses_only(
     [
         (SANE + "  x: [\n", ":8: it is not YAML: "),
         (SANE + "\t- x\n", ":7: it is not YAML: "),
-        (SANE + "  x: *nothing\n", ":7: *nothing names no anchor"),
-        (SANE + "  x: &a [*a]\n", ":7: *a names no anchor"),
+        (SANE + "  x: *nothing\n", ":7: *nothing has no anchor"),
+        (SANE + "  x: &a [*a]\n", ":7: *a has no anchor"),
         ("# \xe4\n".encode("latin-1") + SANE.encode(), ":1: it is not UTF-8"),
         (b"a: b\n# \xff\n" + SANE.encode(), ":2: it is not UTF-8"),
         (SANE + "x: \x07\n", "it is not YAML: unacceptable character"),
