@@ -26,7 +26,7 @@ from pydiskimg.images.references import allow_references
 from pydiskimg.protocols import read_bytes
 
 SMALL = 8 << 20  # a virtual disk that may be read as a whole
-COPIED = 32 << 20  # bytes of data that may be copied
+COPIED = 128 << 20  # bytes of data that may be copied: half a second of the processor, one where they are compressed
 UNIT = 64 << 10  # in which they are counted
 LONGEST = 1000  # characters of a line on standard error, which names the path of the directory several times
 HARMLESS = ("is leaked", "the copied flag is not set")
