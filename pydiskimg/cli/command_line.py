@@ -14,7 +14,7 @@ from pydiskimg.cli.virt_words import in_our_words
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
     from _typeshed import SupportsWrite
@@ -34,6 +34,7 @@ _MESSAGES = {
     "ignored explicit argument": "takes no value; found",
     "the following arguments are required: COMMAND": "a command is missing; pydiskimg --help lists them",
     "the following arguments are required:": "missing:",
+    "[SRC2 ...] DST": "DST",
     "expected one argument": "the value is missing",
 }
 
@@ -44,8 +45,8 @@ def run(words: Sequence[str]) -> int:
     # A subcommand is imported only when it is named: neither a short command nor --help must wait for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
     try:
-        if words[:1] and words[0] not in COMMANDS and not words[0].startswith("-"):
-            _parser(wanted, ()).error(f"{words[0]!r} is not a command{_meant(words[0], COMMANDS)}")
+        if words[:1] and words[0] not in COMMANDS:
+            _refuse_first(words[0], _parser(wanted, ()))
         arguments, rest = _parser(wanted, [name for name in wanted if name in words]).parse_known_args(words)
         if rest and not _taken_late(arguments, rest) and not _more_operands(arguments, rest):
             arguments.parser.error(_misplaced(rest, arguments.parser))
@@ -59,6 +60,15 @@ def run(words: Sequence[str]) -> int:
             sys.exit(_wrong_usage(words[0] if words else ""))
         raise
     return status or 0
+
+
+def _refuse_first(word: str, parser: argparse.ArgumentParser) -> None:
+    """End with wrong usage where the first word is neither a command nor an option."""
+    if not word.startswith("-"):
+        names = {name: name for name in COMMANDS} | {"version": "--version"}
+        parser.error(f"{word!r} is not a command{_meant(word, names)}")
+    if not any(name.startswith(word) for name in parser._option_string_actions):  # noqa: SLF001
+        parser.error(_misplaced([word], parser))
 
 
 def _describes(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
@@ -100,7 +110,7 @@ def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
 
 def _asked_for_help(words: Sequence[str]) -> Sequence[str]:
     """Return words with `help`, `help COMMAND` and `help partition ACTION` replaced by the corresponding options."""
-    return [*words[1:], "--help"] if words[:1] == ["help"] else words
+    return [*words[words[:2] == ["help", "help"] :][1:], "--help"] if words[:1] == ["help"] else words
 
 
 def _misplaced(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
@@ -108,16 +118,17 @@ def _misplaced(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
     for word in words:
         if word.startswith("-") and word != "-":
             option = word.partition("=")[0]
-            return f"there is no option {option}{_meant(option, parser._option_string_actions)}"  # noqa: SLF001
+            names = {name.lstrip("-"): name for name in parser._option_string_actions if len(name) > 2}  # noqa: SLF001
+            return f"there is no option {option}{_meant(option.lstrip('-'), names)}"
     return f"{words[0]!r} is one argument too many"
 
 
-def _meant(word: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence: which of the known words is similar, if any."""
+def _meant(word: str, known: Mapping[str, str]) -> str:
+    """Return the end of a sentence: the name of the known word that is similar, if any is."""
     from difflib import get_close_matches  # imported here: it takes long to import
 
     found = get_close_matches(word, known, 1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f"; did you mean {known[found[0]]}?" if found else ""
 
 
 def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentParser:
@@ -225,7 +236,7 @@ class CommandParser(argparse.ArgumentParser):
         """Refuse a value that is not among the choices, and suggest a similar one."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            meant = _meant(str(value), choices)
+            meant = _meant(str(value), {choice: choice for choice in choices})
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{meant}")
 
 
