@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.arguments import require_file_name
-from pydiskimg.cli.image_options import READERS, split_options
-from pydiskimg.cli.options import add_format_option, add_progress_option, add_quiet_option
+from pydiskimg.cli.image_options import READERS, options_type, split_options
+from pydiskimg.cli.options import add_cache_option, add_format_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.startup import TYPE_CHECKING
@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         dest="amendments",
         action="append",
         required=True,
-        type=_checked,
+        type=options_type("Amend options for 'qcow2':", KEYS),
         metavar="OPTIONS",
         help="options to change: key=value,key=value; -o help lists them",
     )
@@ -68,9 +68,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--force", action="store_true", help="accepted as by qemu-img: it is for the keys of encrypted images"
     )
-    parser.add_argument(
-        "-t", dest="cache", metavar="CACHE", help="accepted as by qemu-img: everything is durable at the end"
-    )
+    add_cache_option(parser, "-t")
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE", help="qcow2 image")
     parser.set_defaults(run=run, usage_error=parser.error)
@@ -110,20 +108,6 @@ def parse_amendment(text: str, amendment: Amendment) -> Amendment:
         name, read = _READERS[key]
         amendment = amendment._replace(**{name: read(key, value)})
     return amendment
-
-
-def _checked(text: str) -> str:
-    """Return text; if it asks for help, print the keys and values and end, regardless of all other options."""
-    from argparse import ArgumentTypeError
-
-    try:
-        parts = split_options(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
-    if "help" in parts or "?" in parts:
-        print("Amend options for 'qcow2':", *(f"  {key + '=':18}{values}" for key, values in KEYS.items()), sep="\n")
-        raise SystemExit(0)
-    return text
 
 
 _READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {

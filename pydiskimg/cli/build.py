@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
+from pydiskimg.cli.convert_target import told_when_incomplete
 from pydiskimg.cli.options import add_output_option, add_progress_option
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.pipes import is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
-from pydiskimg.errors import ArchiveError, BootLoaderError, DiskImageError, MountPointError
+from pydiskimg.errors import ArchiveError, BootLoaderError, MountPointError
 from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.images import FORMATS
 from pydiskimg.linux.blockdev import is_block_device
@@ -22,6 +23,7 @@ from pydiskimg.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pydiskimg.files.entry import Entry
     from pydiskimg.files.writer import Wording
@@ -183,20 +185,15 @@ def _target(arguments: argparse.Namespace, *, is_device: bool) -> Iterator[Disk]
     from pydiskimg.images.create import new_image
     from pydiskimg.images.open_disk import open_disk
 
-    path, begun = arguments.disk, False
-    size = -(-(arguments.size or 0) // _SECTOR) * _SECTOR
-    try:
-        with (
-            open_disk(path, writable=True)
-            if is_device and arguments.format == "raw"
-            else new_image(path, size, format=arguments.format)
-        ) as disk:
-            begun = is_device
-            yield disk
-    except DiskImageError as error:
-        if begun:
-            error.add_what_is_left(f"{path} is not complete")
-        raise
+    path = arguments.disk
+    target: AbstractContextManager[Disk]
+    if is_device and arguments.format == "raw":
+        target = open_disk(path, writable=True)
+    else:
+        size = -(-(arguments.size or 0) // _SECTOR) * _SECTOR
+        target = new_image(path, size, format=arguments.format)
+    with told_when_incomplete(path, target, at_all=is_device) as disk:
+        yield disk
 
 
 def _report(arguments: argparse.Namespace, built: BuiltSystem, size: int, source: str) -> None:

@@ -89,7 +89,7 @@ def written_disk(
         target = _growing_file(path)
     else:
         target = _new(path, size or 0, format, options, compress=compress, backing=backing)
-    with _told_when_incomplete(path, target, at_all=is_device) as disk:
+    with told_when_incomplete(path, target, at_all=is_device) as disk:
         yield disk
 
 
@@ -107,7 +107,7 @@ def existing_disk(
 
     how: dict[str, Any] = {"format": format, "references": references, "is_zero": is_zero, "compress": compress}
     opened: OpenDisk[Any] = open_disk(path, writable=True, **how)
-    with _told_when_incomplete(path, opened, at_all=True) as disk:
+    with told_when_incomplete(path, opened, at_all=True) as disk:
         yield disk if type(path) is str else _part(disk, path)
 
 
@@ -134,7 +134,8 @@ def _new(
 
 
 @contextmanager
-def _told_when_incomplete(path: str, target: AbstractContextManager[Disk], *, at_all: bool) -> Iterator[Disk]:
+def told_when_incomplete(path: str, target: AbstractContextManager[Disk], *, at_all: bool) -> Iterator[Disk]:
+    """Give the target; an error's text says that path is not complete, if at_all and the target was opened."""
     begun = False
     try:
         with target as disk:

@@ -107,30 +107,31 @@ def option_keys(*, empty: bool = False) -> dict[str, str]:
     return _KEYS | _KEYS_OF_EMPTY if empty else _KEYS
 
 
-def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -> None:
-    """Declare -o, for an empty image or for a copy; image_options(arguments) returns its value."""
-    from argparse import ArgumentTypeError
+def options_type(title: str, keys: dict[str, str]) -> Callable[[str], str]:
+    """Return the type of -o for argparse: the text as it is; help in it prints the keys and values, and ends."""
 
     def checked(text: str) -> str:
-        """Return text; if it asks for help, print the keys and values and end, regardless of all other options."""
+        from argparse import ArgumentTypeError  # imported here: the common forms do not use argparse
+
         try:
             parts = split_options(text)
         except ValueError as error:
             raise ArgumentTypeError(str(error)) from None
         if "help" in parts or "?" in parts:
-            print(
-                "Options of a new qcow2 image:",
-                *(f"  {key + '=':18}{values}" for key, values in option_keys(empty=empty).items()),
-                sep="\n",
-            )
+            print(title, *(f"  {key + '=':18}{values}" for key, values in keys.items()), sep="\n")
             raise SystemExit(0)
         return text
 
+    return checked
+
+
+def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -> None:
+    """Declare -o, for an empty image or for a copy; image_options(arguments) returns its value."""
     parser.add_argument(
         "-o",
         dest="image_options",
         action="append",
-        type=checked,
+        type=options_type("Options of a new qcow2 image:", option_keys(empty=empty)),
         metavar="OPTIONS",
         help="options of a new qcow2 image: key=value,key=value (a comma in a value is written ,,); -o help lists them",
     )

@@ -90,6 +90,7 @@ def test_every_help_fits(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert main(["--help"]) == 0
     for text in [capsys.readouterr().out, *(parser.format_help() for parser in PARSERS.values())]:
         for line in text.splitlines():
+            assert line.isascii(), line  # so that LC_ALL=C prints it
             cannot_be_broken = line.strip() in METAVARS or "|" in line or len(line.split()) <= 3
             assert len(line) <= columns or (columns == 40 and cannot_be_broken), line
 
@@ -99,6 +100,14 @@ def test_every_option_and_operand_is_explained(name: str) -> None:
     for action in PARSERS[name]._actions:
         assert action.help, action.dest
         assert action.help == argparse.SUPPRESS or not action.help.endswith("."), action.help
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_help_is_reached_by_the_word_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["help", *name.split()])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == PARSERS[name].format_help()
 
 
 def test_no_help_needs_a_library() -> None:
