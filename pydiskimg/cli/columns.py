@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.text import columns_of
 
 if TYPE_CHECKING:
     import argparse
@@ -52,8 +53,9 @@ def _numeric(rows: Sequence[Row]) -> Iterator[bool]:
 
 
 def _aligned(column: Sequence[str], *, is_number: bool) -> list[str]:
-    width = max(map(len, column))
-    return [field.rjust(width) if is_number else field.ljust(width) for field in column]
+    width = max(map(columns_of, column))
+    rooms = [" " * (width - columns_of(field)) for field in column]
+    return [room + field if is_number else field + room for room, field in zip(rooms, column, strict=True)]
 
 
 def _csv(titles: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:

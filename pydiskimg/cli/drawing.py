@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from xml.sax.saxutils import escape
 
+from pydiskimg.text import columns_of, printable
 from pydiskimg.volumes.picture import DiskPicture
 
 _WIDTH, _MARGIN, _LEFT = 900, 12, 84
 _ROW, _STRIP, _LINE = 34, 18, 20  # heights
+_MOST_TEXT = 110  # columns of text that fit the width
 _FILLS = ("#4e79a7", "#59a14f", "#f28e2b", "#b07aa1", "#76b7b2", "#edc948")
 _STORED, _USED, _EMPTY = "#4e79a7", "#59a14f", "#e8e8e8"
 
@@ -19,9 +22,9 @@ def svg(picture: DiskPicture, title: str, legend: Sequence[Sequence[str]]) -> st
     height = _MARGIN * 2 + _LINE + _ROW + 2 * (_STRIP + 8) + 16 + _LINE * len(legend)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif" '
-        'font-size="13">',
+        'font-size="13" shape-rendering="crispEdges">',  # or the boxes of a strip have seams
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
-        _label(_MARGIN, _MARGIN + 12, title, weight="bold"),
+        _label(_MARGIN, _MARGIN + 12, _shortened(title), weight="bold"),
     ]
     top = _MARGIN + _LINE + 4
     lines += [_label(_MARGIN, top + 21, "partitions"), *_boxes(picture, top)]
@@ -33,7 +36,7 @@ def svg(picture: DiskPicture, title: str, legend: Sequence[Sequence[str]]) -> st
         fill = _FILLS[index % len(_FILLS)]
         y = top + index * _LINE
         lines.append(f'<rect x="{_LEFT}" y="{y - 11}" width="12" height="12" fill="{fill}"/>')
-        lines.append(_label(_LEFT + 20, y, "   ".join(filter(None, fields))))
+        lines.append(_label(_LEFT + 20, y, _shortened(f"{fields[0]}: {', '.join(filter(None, fields[1:]))}")))
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -49,11 +52,23 @@ def _boxes(picture: DiskPicture, top: int) -> Iterator[str]:
 
 def _strip(shares: Sequence[float], top: int, colour: str) -> Iterator[str]:
     yield _box(_LEFT, top, _length(1.0), _STRIP, _EMPTY)
-    width = _length(1.0) / len(shares)
-    for index, share in enumerate(shares):
+    width, first = _length(1.0) / len(shares), 0
+    for share, equal in groupby(shares):
+        count = len(list(equal))
         if share:
             height = max(1.0, share * _STRIP)
-            yield _box(_LEFT + index * width, top + _STRIP - height, width, height, colour)
+            yield _box(_LEFT + first * width, top + _STRIP - height, count * width, height, colour)
+        first += count
+
+
+def _shortened(text: str) -> str:
+    """Return what of a text fits the drawing: a path is known by its end."""
+    if columns_of(text) <= _MOST_TEXT:
+        return text
+    kept = text[3 - _MOST_TEXT :]
+    while columns_of(kept) > _MOST_TEXT - 3:
+        kept = kept[1:]
+    return f"...{kept}"
 
 
 def _length(share: float) -> float:
@@ -65,4 +80,4 @@ def _box(x: float, y: float, width: float, height: float, fill: str) -> str:
 
 
 def _label(x: float, y: float, text: str, *, fill: str = "#222", weight: str = "normal") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}" font-weight="{weight}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}" font-weight="{weight}">{escape(printable(text))}</text>'

@@ -16,6 +16,7 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.text import columns_of
 from pydiskimg.volumes.picture import disk_picture
 from tests.fixtures.ext_files import made_ext, sized
 from tests.fixtures.programs import Tool, run
@@ -69,6 +70,40 @@ def test_svg_is_well_formed_whatever_a_label_holds(disk: Path, tmp_path: Path) -
     width = float(root.get("width") or 0)
     for box in root.iter("{http://www.w3.org/2000/svg}rect"):
         assert float(box.get("x") or 0) + float(box.get("width") or 0) <= width
+
+
+@pytest.mark.parametrize("name", [b"a\x1b[31m\xff<&>\n.raw", "磁盘映像".encode() * 20 + b".raw", b"long" * 60])
+def test_svg_is_well_formed_and_not_too_wide_whatever_the_name(name: bytes, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(bytes(MIB))
+    drawing = tmp_path / "disk.svg"
+    assert main(["show", "-o", str(drawing), str(path)]) == 0
+    root = ElementTree.fromstring(drawing.read_bytes())
+    for element in root.iter("{http://www.w3.org/2000/svg}text"):
+        assert columns_of(element.text or "") <= 110
+
+
+def test_equal_columns_of_a_strip_are_one_box(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * MIB)
+    drawing = tmp_path / "disk.svg"
+    assert main(["show", "-o", str(drawing), str(path)]) == 0
+    assert len(list(ElementTree.fromstring(drawing.read_bytes()).iter("{http://www.w3.org/2000/svg}rect"))) < 10
+
+
+def test_wide_labels_do_not_move_what_follows(tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sized(tmp_path / "disk.raw", 20 * MIB)
+    run(tool("sfdisk"), "-q", str(path), given="label: gpt\nsize=8M\nsize=8M\n")
+    with path.open("r+b") as file:
+        for start, label in ((1, "磁盘映像文"), (9, "plain")):
+            part = made_ext(tool, tmp_path / "part", f"-t ext4 -L {label}", 8 * MIB)
+            file.seek(start * MIB)
+            file.write(part.read_bytes())
+            part.unlink()
+    for words, rest in ((["show"], " in use ("), (["filesystems", "-l"], "/dev/sda")):
+        assert main([*words, str(path)]) == 0
+        found = [line for line in capsys.readouterr().out.splitlines() if "ext4" in line]
+        assert len({columns_of(line[: line.rindex(rest)]) for line in found}) == 1
 
 
 def test_json_has_the_same_for_raw_and_qcow2(
