@@ -7,6 +7,7 @@ import argparse
 from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show
 from pydiskimg.cli.references import references
 from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _grown(arguments: argparse.Namespace) -> VolumeGrowth:
     with (
+        after_interruption(f"{arguments.disk} is as good as before; give the command again to finish"),
         references(arguments) as policy,
         open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk,
     ):

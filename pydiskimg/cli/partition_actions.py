@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.columns import table_lines
 from pydiskimg.cli.disk_argument import refuse_to_overwrite
+from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show
 from pydiskimg.cli.references import references
 from pydiskimg.disks.block import BlockDisk
@@ -72,11 +73,13 @@ def _facts(part: Partition) -> dict[str, object]:
 
 def create(arguments: argparse.Namespace) -> None:
     """Make a partition table without partitions."""
-    with _disk(arguments) as disk:
+    left = f"{arguments.disk} may have no partition table now; give the command again, with --force"
+    with _disk(arguments) as disk, after_interruption(left):
         if not arguments.force:
             refuse_to_overwrite(disk, whole_disk=True)
         table = new_table(disk, arguments.label, disk_id=arguments.disk_id)
-        print(f"{arguments.disk}: has {'a GPT' if table.label == 'gpt' else 'an MBR'} without partitions")
+        kind = "a GPT" if table.label == "gpt" else "an MBR"
+        show(None, [f"{arguments.disk}: has {kind} without partitions"], "human")
 
 
 def add(arguments: argparse.Namespace) -> None:
@@ -87,14 +90,14 @@ def add(arguments: argparse.Namespace) -> None:
         )
         part = next(part for part in table.partitions if part.number == number)
         kind = name_of(part.type) or part.type
-        print(f"{arguments.disk}: partition {number}: {kind}, {format_size(part.length)} at byte {part.start}")
+        size = format_size(part.length)
+        show(None, [f"{arguments.disk}: partition {number}: {kind}, {size} at byte {part.start}"], "human")
 
 
 def delete(arguments: argparse.Namespace) -> None:
     """Remove partitions from the table."""
     with _table(arguments) as table:
-        for number in sorted(set(arguments.numbers), reverse=True):  # logical ones after it get other numbers
-            table.delete(number)
+        table.delete(*arguments.numbers)
 
 
 def change(arguments: argparse.Namespace) -> None:
@@ -114,6 +117,7 @@ def _disk(arguments: argparse.Namespace) -> Iterator[Disk]:
     """Give the disk to be changed; the kernel reads its table again afterwards, if it supports partitions on it."""
     require_file_name(arguments.disk)
     with (
+        after_interruption(f"{arguments.disk}: see with: pydiskimg partition list, whether the table was changed"),
         references(arguments) as policy,
         open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk,
     ):

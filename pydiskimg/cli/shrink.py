@@ -7,6 +7,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_file_name, size_argument
+from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show
 from pydiskimg.cli.references import references
 from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     require_file_name(arguments.disk)
     if arguments.cut and is_block_device(arguments.disk):
         raise UnsupportedImageError(f"{arguments.disk}: is a block device, which keeps its size; leave out --cut")
-    with references(arguments) as policy:
+    left = f"{arguments.disk} has all of its files; give the command again to finish"
+    with after_interruption(left), references(arguments) as policy:
         with open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk:
             image_format = disk.format or "raw"
             shrunk = shrink_last_volume(disk, arguments.size)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Sparsify the image in the arguments."""
     require_file_name(arguments.file)
     with (
+        after_interruption(f"{arguments.file} has all that is in use; give the command again to finish"),
         references(arguments) as policy,
         progress(os.path.basename(arguments.file), shown=arguments.progress) as callback,
     ):

@@ -114,6 +114,7 @@ def test_an_interruption_leaves_the_old_table_or_the_new_one(label: str) -> None
         lambda table: table.delete(last),
         lambda table: table.delete(last - 1),
         lambda table: table.delete(1),
+        (lambda table: table.delete(2, 5, 6, 7)) if label == "dos" else lambda table: table.delete(1, 2, 4),
         lambda table: table.set(1, PartitionChange(type="swap")),
     ]
     before = bytes(disk.data)
@@ -137,6 +138,26 @@ def interrupted(change: Callable[[ChangedTable], object], disk: MemoryDisk, befo
         else:
             assert steps > 0
             return
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+@pytest.mark.parametrize("numbers", [[3, 1, 9], [1, 2], [7, 99]])
+def test_partitions_are_deleted_together_or_not_at_all(
+    label: str, numbers: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the second the extended partition would go, and not what is in it; the others do not exist."""
+    path = sized(tmp_path / "disk.raw", SIZE)
+    words = "size=20M\nsize=100M, type=5\nsize=20M\n,10M\n,10M\n,10M\n"
+    given = words if label == "dos" else words.replace(", type=5", "")
+    run("sfdisk", "-q", str(path), given=f"label: {label}\n{given}")
+    before = path.read_bytes()
+    status = main(["partition", "delete", str(path), *map(str, numbers)])
+    if label == "gpt" and numbers == [1, 2]:
+        assert status == 0
+        return
+    assert status == 1
+    assert "has no partition" in (said := capsys.readouterr().err) or "delete these, too" in said
+    assert path.read_bytes() == before
 
 
 def test_what_people_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

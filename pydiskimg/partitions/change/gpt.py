@@ -77,10 +77,12 @@ class ChangedGpt(ChangedTable):
         self._write()
         return number
 
-    def delete(self, number: int) -> None:
-        self._require(number)
-        at = (number - 1) * GPT_ENTRY.size
-        self._array[at : at + GPT_ENTRY.size] = bytes(GPT_ENTRY.size)
+    def delete(self, *numbers: int) -> None:
+        for number in numbers:
+            self._require(number)
+        for number in numbers:
+            at = (number - 1) * GPT_ENTRY.size
+            self._array[at : at + GPT_ENTRY.size] = bytes(GPT_ENTRY.size)
         self._write()
 
     def set(self, number: int, change: PartitionChange) -> None:

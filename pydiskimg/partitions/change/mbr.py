@@ -77,16 +77,22 @@ class ChangedMbr(ChangedTable):
             return self._add_logical(first, size, kind, bootable=bool(change.bootable))
         return self._add_primary(first, size, kind, number, bootable=bool(change.bootable))
 
-    def delete(self, number: int) -> None:
-        if number >= _FIRST_LOGICAL:
-            self._delete_logical(number)
-            return
-        entry = self._primary(number)
-        if entry["OSType"] in EXTENDED and self._logical():
+    def delete(self, *numbers: int) -> None:
+        primary = sorted(number for number in set(numbers) if number < _FIRST_LOGICAL)
+        logical = sorted(set(numbers).difference(primary))
+        entries = {number: self._primary(number) for number in primary}
+        for number in logical:
+            self._record_of(number)
+        extended = next((number for number, entry in entries.items() if entry["OSType"] in EXTENDED), None)
+        if extended is None:
+            for number in reversed(logical):  # those after it get other numbers
+                self._delete_logical(number)
+        elif len(logical) < len(self._logical()):
             raise PartitionError(
-                f"{self.disk.name}: partition {number} is extended and has logical partitions; delete these first"
+                f"{self.disk.name}: partition {extended} is extended and has logical partitions; delete these, too"
             )
-        self._change_sector(0, number - 1, _UNUSED)
+        if primary:
+            self._change_sector(0, {number - 1: _UNUSED for number in primary})
 
     def set(self, number: int, change: PartitionChange) -> None:
         _refuse_gpt_fields(self.disk, change)
@@ -106,7 +112,7 @@ class ChangedMbr(ChangedTable):
                 )
         if change.bootable is not None:
             fields["BootIndicator"] = BOOTABLE if change.bootable else 0
-        self._change_sector(sector, slot, fields)
+        self._change_sector(sector, {slot: fields})
 
     def set_length(self, number: int, length: int) -> None:
         sectors = in_sectors(self, length, "size")
@@ -116,7 +122,7 @@ class ChangedMbr(ChangedTable):
             raise PartitionError(
                 f"{self.disk.name}: partition {number} is extended, or has no more than {length} bytes"
             )
-        self._change_sector(sector, slot, {"EndingCHS": _BEYOND_CHS, "SizeInLBA": sectors})
+        self._change_sector(sector, {slot: {"EndingCHS": _BEYOND_CHS, "SizeInLBA": sectors}})
 
     @property
     def end_of_disk(self) -> int:
@@ -176,7 +182,7 @@ class ChangedMbr(ChangedTable):
         first, end = self._free(1, self._end, self._spans).choose(start, length)
         if kind in EXTENDED:  # an empty record ends the chain
             self._write_record(first, {}, {})
-        self._change_sector(0, number - 1, _entry(kind, first, end, bootable=bootable))
+        self._change_sector(0, {number - 1: _entry(kind, first, end, bootable=bootable)})
         return number
 
     def _add_logical(self, start: int | None, length: int | None, kind: int, *, bootable: bool) -> int:
@@ -191,7 +197,7 @@ class ChangedMbr(ChangedTable):
         first, end = self._logical_area(start, length)
         if not self._logical() and len(self._records) == 1:  # the record of an empty chain
             sector = self._records[0].sector
-            self._change_sector(sector, 0, _entry(kind, first - sector, end - sector, bootable=bootable))
+            self._change_sector(sector, {0: _entry(kind, first - sector, end - sector, bootable=bootable)})
         else:
             sector = first - min(self._align, first - self._gap_before(first))
             self._write_record(sector, _entry(kind, first - sector, end - sector, bootable=bootable), {})
@@ -222,19 +228,19 @@ class ChangedMbr(ChangedTable):
         record = self._record_of(number)
         index = self._records.index(record)
         if index == 0:  # the record at the start of the extended partition stays
-            self._change_sector(record.sector, 0, _UNUSED)
+            self._change_sector(record.sector, {0: _UNUSED})
             return
         following = self._records[index + 1 :]
         if following:
             self._link(self._records[index - 1], following[0].sector, following[0].end or following[0].sector + 1)
         else:
-            self._change_sector(self._records[index - 1].sector, 1, _UNUSED)
+            self._change_sector(self._records[index - 1].sector, {1: _UNUSED})
 
     def _link(self, record: _Record, sector: int, end: int) -> None:
         """Let record point to the one in sector, whose area ends before end."""
         assert self._container is not None
         start = sector - self._container.start
-        self._change_sector(record.sector, 1, _entry(_LINK, start, start + end - sector, bootable=False))
+        self._change_sector(record.sector, {1: _entry(_LINK, start, start + end - sector, bootable=False)})
 
     def _write_record(self, sector: int, logical: dict[str, int | bytes], link: dict[str, int | bytes]) -> None:
         contents = bytearray(self.sector_size)
@@ -244,9 +250,10 @@ class ChangedMbr(ChangedTable):
         self.disk.write(sector * self.sector_size, contents)
         self.disk.flush()
 
-    def _change_sector(self, sector: int, slot: int, fields: dict[str, int | bytes]) -> None:
+    def _change_sector(self, sector: int, changes: dict[int, dict[str, int | bytes]]) -> None:
         contents = bytearray(read_bytes(self.disk, sector * self.sector_size, self.sector_size))
-        put_mbr_entry(contents, slot, **fields)
+        for slot, fields in changes.items():
+            put_mbr_entry(contents, slot, **fields)
         self.disk.write(sector * self.sector_size, contents)
         self.disk.flush()
         self._read()

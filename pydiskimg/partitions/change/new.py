@@ -53,7 +53,7 @@ def new_table(disk: Disk, label: Label | None = None, *, disk_id: str | None = N
     wipe_partition_table(disk)
     for offset, contents in blocks:
         disk.write(offset, contents)
-    disk.flush()
+        disk.flush()
     return open_table(disk)
 
 

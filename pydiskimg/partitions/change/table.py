@@ -52,8 +52,11 @@ class ChangedTable(Protocol):
         The contents of its sectors are not changed.
         """
 
-    def delete(self, number: int) -> None:
-        """Remove a partition from the table; its contents stay. Logical ones after it get numbers one lower."""
+    def delete(self, *numbers: int) -> None:
+        """Remove partitions from the table, all or none; their contents stay. Logical ones after them move up.
+
+        Of an MBR, an interruption may leave some of several logical ones.
+        """
 
     def set(self, number: int, change: PartitionChange) -> None:
         """Change the attributes of a partition."""
