@@ -101,7 +101,7 @@ def read_stream_header(prefix: Prefix) -> Header:
     if header.nb_snapshots:
         raise _unfit(name, "holds internal snapshots")
     if header.extended_l2:
-        raise _unfit(name, "has extended L2 entries (subclusters)")
+        raise _unfit(name, "has extended L2 entries (subclusters)", "or send it with: pydiskimg convert -O qcow2 SRC -")
     return header
 
 
@@ -185,5 +185,6 @@ def _no_stream(name: str, end: int) -> InvalidImageError:
     )
 
 
-def _unfit(name: str, what: str) -> UnsupportedImageError:
-    return UnsupportedImageError(f"{name}: {what}, which cannot be read from a pipe; save it in a file and read that")
+def _unfit(name: str, what: str, advice: str = "") -> UnsupportedImageError:
+    text = f"{name}: {what}, which cannot be read from a pipe; save it in a file and read that"
+    return UnsupportedImageError(", ".join(filter(None, (text, advice))))
