@@ -11,10 +11,14 @@ from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show
 from pydiskimg.cli.references import references
 from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
-from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.errors import InUseError, UnsupportedImageError
+from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_image_disk
+from pydiskimg.images.references import AllowedDirectory
 from pydiskimg.images.resize import resize_image
 from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.protocols import read_bytes
+from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
 if TYPE_CHECKING:
     from pydiskimg.volumes.shrink import ShrunkVolume
@@ -60,11 +64,26 @@ def run(arguments: argparse.Namespace) -> None:
                 cut_table(disk, shrunk.end)
             disk.flush()
         if arguments.cut:
-            resize_image(
-                arguments.disk, lambda old: min(old, shrunk.end), format=image_format, shrink=True, references=policy
-            )
+            _cut(arguments.disk, shrunk.end, image_format, policy)
     if not arguments.quiet:
         show(_facts(arguments.disk, shrunk), [f"{arguments.disk}: {text_of(shrunk)}"], arguments.output)
+
+
+def _cut(path: str, end: int, image_format: str, policy: AllowedDirectory | None) -> None:
+    """Let the image end there, unless another program, which may have it between two locks, needs more of it now."""
+
+    def size(old: int) -> int:
+        with open_image(path, format=image_format, references=policy) as source:
+            needed = described_end(read_bytes(source, 0, min(LOOK_AT, source.size)))
+        if needed > end:
+            raise InUseError(
+                f"{path}: was changed meanwhile, and needs {needed} bytes now; it was not cut",
+                errno=None,
+                filename=path,
+            )
+        return min(old, end)
+
+    resize_image(path, size, format=image_format, shrink=True, references=policy)
 
 
 def _facts(path: str, shrunk: ShrunkVolume) -> dict[str, object]:

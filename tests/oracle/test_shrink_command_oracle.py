@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pydiskimg.cli import main
+from pydiskimg.cli import main, shrink
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.images.open import open_image
+from pydiskimg.images.resize import resize_image
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.volumes.shrink import cut_table, shrink_last_volume
 from pydiskimg.volumes.tree import open_tree
@@ -112,6 +114,44 @@ def test_what_does_not_become_smaller_is_left_alone(
         "partition 2: contains nothing that is known; only ext2, ext3 and ext4 can be shrunk" in capsys.readouterr().err
     )
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["gpt", "dos"], indirect=True)
+def test_what_another_command_made_larger_before_the_cut_is_not_cut(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def between(*words: Any, **how: Any) -> int:
+        assert main(["grow", "-q", str(disk)]) == 0
+        return resize_image(*words, **how)
+
+    monkeypatch.setattr(shrink, "resize_image", between)
+    assert main(["shrink", "--cut", str(disk)]) == 1
+    assert "was changed meanwhile" in capsys.readouterr().err
+    assert disk.stat().st_size == SIZE
+
+
+@pytest.mark.parametrize("kind", ["gpt"], indirect=True)
+def test_given_again_after_any_interruption_the_files_are_there(disk: Path) -> None:
+    """The size of the file system may be in its journal alone then, and the partition must not end before the other."""
+    before, memory = disk.read_bytes(), MemoryDisk(SIZE)
+
+    def shrunk_after(writes: int) -> tuple[int, bool]:
+        """Stop before the next write, and shrink again; returns how many there were, and whether that was the end."""
+        memory.data[:] = before
+        stopping = StoppingDisk(memory, writes)
+        try:
+            shrink_last_volume(stopping)
+        except StoppedError:
+            shrink_last_volume(memory)
+            return writes, False
+        return stopping.written, True
+
+    last, _ = shrunk_after(1 << 20)
+    for writes in range(last - 40, last + 1):
+        shrunk_after(writes)
+        part = read_partition_table(memory)[-1]
+        with open_tree(memory, partition=part.number) as tree:  # which refuses one that is cut off
+            assert sum(1 for _ in tree.walk("/")) > 20
 
 
 @pytest.mark.parametrize("kind", ["gpt"], indirect=True)

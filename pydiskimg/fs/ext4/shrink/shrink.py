@@ -19,7 +19,9 @@ from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.journal_writer import replay
 from pydiskimg.fs.ext4.mount_protection import MountProtection, check_not_mounted, protected
+from pydiskimg.fs.ext4.recovery import RecoveredSource
 from pydiskimg.fs.ext4.shrink.blocks import BlockMover
 from pydiskimg.fs.ext4.shrink.journal import move_journal
 from pydiskimg.fs.ext4.shrink.leaving import leaving_blocks
@@ -83,8 +85,9 @@ def _in_steps(disk: Disk, shapes: list[Geometry], size: int | None, protection: 
         try:
             _Emptying(disk, old, new, protection).run()
         except OutOfSpaceError as error:
-            if size is None:
-                return old.size  # the reachable size depends on where free blocks are
+            if size is None:  # the reachable size depends on where free blocks are
+                _replay(disk, protection)
+                return old.size
             raise DoesNotFitError(
                 f"{disk.name}: its ext file system could not shrink to {format_bytes(size)}: while its files were "
                 f"moved, {error}; it has {format_bytes(old.size)} and all its files; try a larger size",
@@ -92,7 +95,18 @@ def _in_steps(disk: Disk, shapes: list[Geometry], size: int | None, protection: 
                 available=size,
             ) from error
         Shrinking(disk, new).write(protection)
+    if len(shapes) == 1:
+        _replay(disk, protection)
     return shapes[-1].size
+
+
+def _replay(disk: Disk, protection: MountProtection) -> None:
+    """Let the disk have the size that is returned: it may be in the journal alone, after an interruption."""
+    fs = ExtUsage(disk).fs
+    if isinstance(fs.source, RecoveredSource):
+        fs.source.check_copies()
+        protection.take()
+        replay(disk, fs)
 
 
 class _Emptying:
