@@ -108,6 +108,7 @@ def shrunk_as_far(theirs: Outcome, ours: Outcome, tool: Tool) -> None:
 
 COMPARED: dict[str, Callable[[Outcome, Outcome, Tool], None]] = {
     "make a GPT with an ESP": same_new_table,
+    "make an MBR with one partition": same_new_table,
     "remove a partition": same_disk,
     "name a partition": same_disk,
     "let a BIOS boot a partition of a GPT": same_disk,
