@@ -24,10 +24,15 @@ def add_columns_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-title", action="store_true", help="leave out the line of titles")
 
 
-def table_lines(titles: Sequence[str], rows: Sequence[Row], arguments: Arguments) -> Iterator[str]:
-    """Yield the rows, with their titles first, as the arguments of add_columns_options() ask for; None is nothing."""
-    form = _csv if arguments.csv else _columns
-    return form([] if arguments.no_title else titles, rows)
+def table_lines(
+    titles: Sequence[str], rows: Sequence[Row], arguments: Arguments, *, to_the_right: bool = False
+) -> Iterator[str]:
+    """Yield the rows, with their titles first, as the arguments of add_columns_options() ask for; None is nothing.
+
+    to_the_right: all columns but the first end below each other, as numbers do.
+    """
+    titles = [] if arguments.no_title else titles
+    return _csv(titles, rows) if arguments.csv else _columns(titles, rows, to_the_right=to_the_right)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -36,12 +41,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(line).rstrip()
 
 
-def _columns(titles: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+def _columns(titles: Sequence[str], rows: Sequence[Row], *, to_the_right: bool) -> Iterator[str]:
     """Yield lines with the fields below each other, numbers to the right."""
     table = [list(titles)] if titles else []
     table += [[_NONE if field in (None, "") else str(field) for field in row] for row in rows]
+    numeric = [number or (to_the_right and at > 0) for at, number in enumerate(_numeric(rows))]
     by_column = zip(*table, strict=True)
-    columns = [_aligned(column, is_number=number) for column, number in zip(by_column, _numeric(rows), strict=False)]
+    columns = [_aligned(column, is_number=number) for column, number in zip(by_column, numeric, strict=False)]
     for line in zip(*columns, strict=True):
         yield "  ".join(line).rstrip()
 

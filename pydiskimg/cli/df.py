@@ -88,7 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         tell(text)
     names = ["Inodes", "IUsed", "IFree", "IUse%"] if arguments.inodes else [_size_title(arguments), *_REST]
     rows = [one.fields(inodes=arguments.inodes, in_units=arguments.human_readable) for one in counted]
-    show((one.facts() for one in counted), table_lines(["Filesystem", *names], rows, arguments), arguments.output)
+    lines = table_lines(["Filesystem", *names], rows, arguments, to_the_right=True)
+    show((one.facts() for one in counted), lines, arguments.output)
     return 1 if problems else 0
 
 

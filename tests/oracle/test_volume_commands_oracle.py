@@ -107,6 +107,7 @@ def test_df_names_each_file_system_that_can_be_counted(
 ) -> None:
     title, *rows = said(capsys, "df", disk, qcow2).splitlines()
     assert title.split() == ["Filesystem", "1K-blocks", "Used", "Available", "Use%"]
+    assert {len(line) for line in (title, *rows)} == {len(title)}  # numbers end below each other
     assert [row.rsplit(None, 4)[0] for row in rows] == [
         *("my disk.raw:/dev/sda1", "my disk.raw:/dev/sda2"),
         *("disk.qcow2:/dev/sda1", "disk.qcow2:/dev/sda2"),
