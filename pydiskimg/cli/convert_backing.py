@@ -44,7 +44,7 @@ def write_over_backing(source: Source, arguments: Arguments, options: ImageOptio
             unit=unit,
             sparse=arguments.sparse_unit != 0,
             workers=arguments.workers,
-            meter=meter,
+            progress=meter,
         )
         disk.flush()
         if arguments.verify:

@@ -19,6 +19,7 @@ from pydiskimg.images.qcow2.host_offsets import IS_ZERO
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.raw import RawSource
 from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import CHUNK_SIZE, cut
 from pydiskimg.transfer.workers import work_on, worker_count
 from pydiskimg.units import KIB
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pydiskimg.extents import Extent
-    from pydiskimg.protocols import Disk, Source
-    from pydiskimg.transfer.meter import Meter
+    from pydiskimg.protocols import Disk, Progress, Source
 
 # Compared in one step: both sides stay in a processor's cache between reading and comparing.
 _STEP = 256 * KIB
@@ -43,14 +43,14 @@ def write_differences(
     but_its_own: bool = False,
     sparse: bool = True,
     workers: int | None = None,
-    meter: Meter,
+    progress: Progress | Meter | None = None,
 ) -> None:
     """Write the differences of source from below to disk, in whole clusters of unit bytes.
 
     disk shows below at first, as an overlay of it does; None means that it shows zeros. but_its_own leaves out what the
-    topmost image of source stores itself. sparse=False writes zeros as data. workers is the number of threads. meter
-    counts the compared bytes. Call disk.flush() afterwards. Raises what reading and
-    writing raise.
+    topmost image of source stores itself. sparse=False writes zeros as data. workers is the number of threads. progress
+    counts the compared bytes; a Meter is for one of several passes. Call disk.flush() afterwards. Raises what reading
+    and writing raise.
 
     >>> from pydiskimg import allow_references, new_overlay, open_image, open_image_disk, write_differences
     >>> new_overlay("small.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
@@ -62,6 +62,7 @@ def write_differences(
     def found() -> Iterator[Extent]:
         return _pieces(source, below, unit, but_its_own=but_its_own)
 
+    meter = progress if isinstance(progress, Meter) else Meter(progress)
     meter.begin(found())
     comparing = _Comparing(source, below, disk, unit, sparse=sparse)
     work_on(found(), comparing.piece, meter=meter, workers=worker_count(workers))

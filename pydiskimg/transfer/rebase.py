@@ -22,7 +22,6 @@ from pydiskimg.images.qcow2.switch.backing import name_backing_file
 from pydiskimg.images.raw import describe
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.differences import write_differences
-from pydiskimg.transfer.meter import Meter
 
 if TYPE_CHECKING:
     from pydiskimg.images.references import AllowedDirectory
@@ -67,7 +66,7 @@ def rebase(
         if new is not None:
             lock_files([new, *backing_sources(new)])
             top.will_stand_on(new.size)
-        write_differences(old, new, top, unit=top.unit, but_its_own=True, meter=Meter(progress))
+        write_differences(old, new, top, unit=top.unit, but_its_own=True, progress=progress)
         top.flush()
         form = "" if new is None else backing_format or new.format
         name_backing_file(store_of(disk), os.fsencode(backing), form.encode())
