@@ -100,7 +100,7 @@ class Suite:
         log.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix="iotest-") as short:  # a socket's name has 108 bytes at most
             environment = self._environment(scratch, log, Path(short), ours=ours)
-            said = self._limited(["./check", "-tap", f"-{image_format}", name], environment, log)
+            said = self._limited(["./check", "-tap", f"-{image_format}", Path(name).name], environment, log)
         calls = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         output = self._output(scratch, image_format, name)
         scratch.with_suffix(".out" if ours else ".expected").write_text(output)

@@ -174,6 +174,15 @@ def test_what_check_says(said: str, found: str) -> None:
     assert state(said, "qcow2", "001") == found
 
 
+def test_check_is_given_a_name_without_directories(tmp_path: Path) -> None:
+    suite = Suite(tmp_path, tmp_path)
+    suite.iotests.mkdir(parents=True)
+    check = suite.iotests / "check"
+    check.write_text('#!/bin/sh\n[ "$3" = bitmaps ] && echo "ok $2 $3" | tr -d -\n')
+    check.chmod(0o755)
+    assert suite._run("qcow2", "tests/bitmaps", ours=False).state == "pass"
+
+
 def test_a_test_that_makes_no_call_any_more_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu, "QUIET_SECONDS", 0.05)
     suite, log = Suite(tmp_path, tmp_path), tmp_path / "log"
