@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show
 from pydiskimg.cli.references import references
 from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
-from pydiskimg.disks.descriptor import DescriptorDisk
-from pydiskimg.images.open_disk import open_image_disk
-from pydiskimg.volumes.grow import VolumeGrowth, grow_last_volume
+
+if TYPE_CHECKING:
+    from pydiskimg.volumes.grow import VolumeGrowth
 
 _EXAMPLES = """\
 pydiskimg resize disk.qcow2 +10G && pydiskimg grow disk.qcow2
@@ -47,6 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _grown(arguments: argparse.Namespace) -> VolumeGrowth:
+    from pydiskimg.disks.descriptor import DescriptorDisk  # imported here: they would slow --help down
+    from pydiskimg.images.open_disk import open_image_disk
+    from pydiskimg.volumes.grow import grow_last_volume
+
     with (
         after_interruption(f"{arguments.disk} is as good as before; give the command again to finish"),
         references(arguments) as policy,

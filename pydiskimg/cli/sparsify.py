@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.interruption import after_interruption
@@ -15,7 +15,9 @@ from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.units import format_size
-from pydiskimg.volumes.sparsify import Sparsified, sparsify
+
+if TYPE_CHECKING:
+    from pydiskimg.volumes.sparsify import Sparsified
 
 _EXAMPLES = """\
 pydiskimg sparsify disk.qcow2
@@ -45,6 +47,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Sparsify the image in the arguments."""
+    from pydiskimg.volumes.sparsify import sparsify  # imported here: it would slow --help down
+
     require_file_name(arguments.file)
     with (
         after_interruption(f"{arguments.file} has all that is in use; give the command again to finish"),
