@@ -90,6 +90,9 @@ class DirectoryReader:
     _first: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def entries(self) -> Iterator[Entry]:
+        if b"\0" in self.top:
+            name = os.fsdecode(self.top)
+            raise StorageError(f"{name}: a path cannot have a NUL byte in it", errno=errno.EINVAL, filename=name)
         if self.progress is None:
             return self._entries()
         return with_progress(self._entries(), self.progress, _total(self.top))

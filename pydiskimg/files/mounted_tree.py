@@ -13,7 +13,7 @@ from functools import partial
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.files.attributes import drop_acls, get_attributes
 from pydiskimg.files.tree import ExistingPathError, MissingPathError, OutsideTreeError
-from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.linux.fileio import open_path, pwrite_all
 from pydiskimg.linux.openat2 import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
@@ -43,7 +43,7 @@ def open_mounted_tree(directory: str | os.PathLike[str], *, name: str | None = N
     """
     path = os.fspath(directory)
     try:
-        fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
+        fd = open_path(path, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise storage_error(error, path, "cannot be opened as the root of a guest's tree") from error
     return MountedTree(fd, path if name is None else name)

@@ -24,7 +24,7 @@ from pydiskimg.files.attributes import AttributesLeftOut, drop_acls, set_attribu
 from pydiskimg.files.directory import opened_entry
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.resolve import Parents, Spot, Twins, UnsafePathError, check_length, components
-from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.linux.fileio import open_path, pwrite_all
 from pydiskimg.linux.inodeflags import get_flags, set_flags
 from pydiskimg.text import printable
 
@@ -90,7 +90,7 @@ def open_writer(
             root_fd = directory
         else:
             try:
-                root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                root_fd = open_path(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError as error:
                 raise storage_error(error, directory, f"cannot open the directory to {wording.verb} into") from error
             stack.callback(os.close, root_fd)

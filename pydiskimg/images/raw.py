@@ -137,7 +137,7 @@ def open_raw(path: str | os.PathLike[str], *, name: str | None = None) -> RawSou
     except StorageError:
         raise
     except (OSError, ValueError) as error:
-        cause = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+        cause = error if isinstance(error, OSError) else OSError("a path cannot have a NUL byte in it")
         raise storage_error(cause, name, "cannot open the image") from error
     try:
         source = describe(fd, name=name)

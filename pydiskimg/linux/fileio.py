@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Buffer, WritableBuffer
 
 
+def open_path(path: str | bytes | os.PathLike[str], flags: int) -> int:
+    """Open as os.open() does; a path with a NUL byte in it is an OSError, too."""
+    try:
+        return os.open(path, flags)
+    except ValueError as error:
+        raise OSError("a path cannot have a NUL byte in it") from error
+
+
 def pread_into(fd: int, offset: int, buffer: WritableBuffer, *, name: str) -> None:
     """Fill buffer with the bytes from offset on, independent of the file's cursor.
 

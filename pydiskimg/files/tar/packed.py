@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.tar.from_pipe import files_in_archive
 from pydiskimg.files.tar.inflate import Ahead, Inflated, inflate
+from pydiskimg.linux.fileio import open_path
 
 _AT_ONCE = 1 << 20  # bytes
 
@@ -77,7 +78,7 @@ def open_packed(path: str | os.PathLike[str], *, name: str | None = None) -> Ite
     """Decompress a file while the context lasts. Raises StorageError when it cannot be opened."""
     shown = name or os.fsdecode(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_path(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise storage_error(error, shown, "cannot open") from error
     try:

@@ -15,6 +15,7 @@ from pydiskimg.files.entry import Entry
 from pydiskimg.files.tar.inflate import Ahead, ArchiveInput, inflate_input
 from pydiskimg.files.tar.reader import Reader
 from pydiskimg.files.writer import Wording, Writer, open_writer
+from pydiskimg.linux.fileio import open_path
 from pydiskimg.protocols import Progress
 
 _WAIT = 0.2  # seconds
@@ -155,7 +156,7 @@ def _extract(reader: Reader, writer: Writer) -> Extracted:
 def _open_archive(name: str) -> tuple[int, int]:
     """Return a descriptor and the size in bytes; O_NONBLOCK so that a FIFO is refused instead of waited for."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_path(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise storage_error(error, name, "cannot open the archive") from error
     status = os.fstat(fd)
