@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydiskimg.startup import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self, TypeAlias
 
     from pydiskimg.extents import Extent
@@ -38,6 +38,10 @@ class Progress(Protocol):
 
     def __call__(self, done: int, total: int, /) -> None:
         """Take note of done of total bytes."""
+
+
+KindColumn: TypeAlias = "tuple[int, int, int, bytes]"
+"""Kinds of bytes in a row: the first byte, the bytes that each kind stands for, the end, and the kinds, D, Z or H."""
 
 
 class Addressable(Protocol):
@@ -100,9 +104,20 @@ class Source(Addressable, Protocol):
         """Yield extents for a reader that processes unit bytes (a power of two) at a time.
 
         As extents(), but a whole unit may be DATA when any of its bytes is: a source that consists of very small
-        extents then yields far fewer of them. All other bytes read as zero.
+        extents then yields far fewer of them. Neighbours may both be DATA. All other bytes read as zero.
         """
         return self.extents()
+
+    def kind_columns(self) -> Iterator[KindColumn] | None:
+        """Return the kinds of extents() as columns, which cover the source in order; None without a way of its own."""
+        return None
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]], buffer: memoryview) -> None:
+        """Fill buffer with the bytes of ranges (offset, length), one after the other. Errors as for read_into()."""
+        at = 0
+        for offset, length in ranges:
+            self.read_into(offset, buffer[at : at + length])
+            at += length
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:  # noqa: ARG002 - a default
         """Return where [offset, offset + length) lies in files, in order, so that it can be moved without being read.
@@ -206,6 +221,11 @@ class Disk(Source, Protocol):
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of data at offset. Raises ValueError outside the disk, StorageError when the system refuses."""
 
+    def write_ranges(self, ranges: Sequence[tuple[int, int, int]], data: memoryview) -> None:
+        """Write parts of data: data[start:end] at offset for each of ranges, which ascend. Errors as for write()."""
+        for offset, start, end in ranges:
+            self.write(offset, data[start:end])
+
     def zero(self, offset: int, length: int) -> None:
         """Make [offset, offset + length) read as zero, by the cheapest way the disk has. Errors as for write()."""
 
@@ -236,7 +256,8 @@ class Store(Addressable, Protocol):
     """The storage of an image's own bytes while it is written: a file that grows, or a block device.
 
     open_qcow2_store() opens one. size is the number of bytes that can be read now: a file's current end, or a device's
-    size. Offsets are those in the image's file, not those of the virtual disk.
+    size. Offsets are those in the image's file, not those of the virtual disk. A store that grows has zeros after its
+    end until something is written there.
 
     >>> from pydiskimg import Store, open_qcow2_store, read_bytes
     >>> with open_qcow2_store("disk.qcow2") as store:
@@ -245,8 +266,15 @@ class Store(Addressable, Protocol):
     b'QFI'
     """
 
+    grows: bool = False
+
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of data at offset; a file grows as needed. Raises StorageError, also beyond the end of a device."""
+
+    def extend(self, size: int) -> None:
+        """Let the store have size bytes at least; new ones are zero. Errors as for write()."""
+        if self.size < size:
+            self.write(size - 1, b"\0")
 
     def discard(self, offset: int, length: int) -> None:  # noqa: ARG002 - a default
         """Release [offset, offset + length), which is no longer used, if possible; its bytes are lost."""

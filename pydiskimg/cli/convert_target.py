@@ -40,7 +40,7 @@ def writing(
         else:
             opened = written_disk(path, size, format=form, options=options, compress=compress, backing=backing)
             disk = stack.enter_context(opened)
-        if compress and arguments.sparse_unit == 0:
+        if disk.format == "qcow2" and arguments.sparse_unit == 0:
             from pydiskimg.images.qcow2.write.disk import Qcow2Disk
 
             assert isinstance(disk, Qcow2Disk)

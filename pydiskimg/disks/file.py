@@ -56,10 +56,9 @@ class FileDisk(DescriptorDisk):
 
     def stored_extents(self) -> Iterator[Extent]:
         """Yield the extents of Disk.stored_extents(), from the file system's own map."""
-        from pydiskimg.extents import merged
         from pydiskimg.linux.holes import stored_and_holes
 
-        return merged(stored_and_holes(self.fd, self.size, name=self.name))
+        return stored_and_holes(self.fd, self.size, name=self.name)
 
     def grow(self, size: int) -> None:
         """Extend the file to size bytes if it is shorter; the new part reads as zero. Raises StorageError."""

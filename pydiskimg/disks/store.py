@@ -18,6 +18,7 @@ class GrowingFile(BorrowedDescriptor, Store):
     """A Store over the descriptor of a regular file, which the caller owns and no other process may write meanwhile."""
 
     size: int
+    grows = True
 
     def __init__(self, fd: int, name: str) -> None:
         super().__init__(fd, name)
@@ -32,6 +33,16 @@ class GrowingFile(BorrowedDescriptor, Store):
         with self._lock:  # see FileDisk.write()
             pwrite_all(self.fd, offset, data, name=self.name)
             self.size = max(self.size, offset + len(data))
+
+    def extend(self, size: int) -> None:
+        with self._lock:
+            if self.size >= size:
+                return
+            try:
+                os.ftruncate(self.fd, size)
+            except OSError as error:
+                raise storage_error(error, self.name, f"cannot grow to {size} bytes") from error
+            self.size = size
 
     def discard(self, offset: int, length: int) -> None:
         """Make a hole if the file system can; otherwise the bytes only waste space."""

@@ -60,13 +60,16 @@ class RawSource(ImageBytes):
         Data that the file system calls data is DATA even when it is zero. A block device is one DATA extent.
         Raises InvalidImageError when the file became shorter.
         """
+        return self.coarse_extents(1)
+
+    def coarse_extents(self, unit: int) -> Iterator[Extent]:
         # Imported here: callers that only want the size do not need these.
-        from pydiskimg.extents import Extent, Kind, merged
+        from pydiskimg.extents import Extent, Kind
         from pydiskimg.linux.holes import stored_and_holes
 
         if self.is_block_device:
             return iter([Extent(0, self.size, Kind.DATA)] if self.size else [])
-        return merged(stored_and_holes(self._fd, self.size, name=self.name))
+        return stored_and_holes(self._fd, self.size, name=self.name, unit=unit)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does. Raises InvalidImageError when the file became shorter."""

@@ -20,24 +20,37 @@ _NO_SEEK_DATA = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
 _STEP = 4096
 
 
-def stored_and_holes(fd: int, size: int, *, name: str) -> Iterator[Extent]:
-    """Yield DATA and HOLE from 0 to size (bytes) of a regular file; two neighbours may be of the same kind.
+# DATA that is joined across holes is yielded when it has so many bytes, so that it can be read meanwhile.
+_LONG = 16 << 20
+
+
+def stored_and_holes(fd: int, size: int, *, name: str, unit: int = 1) -> Iterator[Extent]:
+    """Yield DATA and HOLE from 0 to size (bytes) of a regular file, in turns.
 
     Space that is allocated and not written counts as a hole. If the file system does not support the query, all is
-    DATA. Raises InvalidImageError when the file is now shorter than size, StorageError when the call fails; name is for
-    their text.
+    DATA. A unit (bytes, a power of two) of which any byte is stored is DATA as a whole; with units, neighbours may both
+    be DATA. Raises InvalidImageError when the file is now shorter than size, StorageError when the call fails; name is
+    for their text.
     """
-    position = 0
-    while position < size:
-        data = min(_seek(fd, position, os.SEEK_DATA, size, missing=size, name=name), size)
-        if data > position:
-            yield Extent(position, data - position, Kind.HOLE)
-            position = data
-            continue
-        hole = min(_seek(fd, position, os.SEEK_HOLE, size, missing=position + _STEP, name=name), size)
-        hole = max(hole, min(position + _STEP, size))
-        yield Extent(position, hole - position, Kind.DATA)
-        position = hole
+    start = end = 0  # DATA that was seen and not yielded yet
+    while end < size:
+        data = min(_seek(fd, end, os.SEEK_DATA, size, missing=size, name=name), size)
+        first = data - data % unit if data < size else size
+        if first > end:
+            if end > start:
+                yield Extent(start, end - start, Kind.DATA)
+            yield Extent(end, first - end, Kind.HOLE)
+            start = end = first
+            if first == size:
+                return
+        hole = _seek(fd, data, os.SEEK_HOLE, size, missing=data + _STEP, name=name)
+        hole = max(hole, data + _STEP)
+        end = min(hole + -hole % unit, size)
+        if unit > 1 and end - start >= _LONG:
+            yield Extent(start, end - start, Kind.DATA)
+            start = end
+    if end > start:
+        yield Extent(start, end - start, Kind.DATA)
 
 
 def _seek(fd: int, position: int, whence: int, size: int, *, missing: int, name: str) -> int:
@@ -49,8 +62,9 @@ def _seek(fd: int, position: int, whence: int, size: int, *, missing: int, name:
             return position if whence == os.SEEK_DATA else size
         if error.errno != errno.ENXIO:
             raise storage_error(error, name, f"cannot look for data from offset {position} on") from error
-        found = missing
-    if found >= size or found == missing:
+        _check_size(fd, size, name)
+        return missing
+    if found >= size:
         _check_size(fd, size, name)
     return found
 

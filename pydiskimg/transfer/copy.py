@@ -18,14 +18,16 @@ from pydiskimg.disks.fits import check_fits
 from pydiskimg.extents import Kind
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.meter import Meter
-from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
+from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, batches, pieces
 from pydiskimg.transfer.splice import Splicing
 from pydiskimg.transfer.workers import work_on, worker_count
 from pydiskimg.units import KIB
 
 if TYPE_CHECKING:
-    from pydiskimg.extents import Extent
+    from collections.abc import Iterable, Iterator, Sequence
+
     from pydiskimg.protocols import Disk, Progress, Source
+    from pydiskimg.transfer.pieces import PieceBatch
 
 # If skipping is free, zeros are searched page by page; otherwise a run of them must be worth a command.
 FREE_UNIT = 4 * KIB
@@ -35,6 +37,8 @@ MIN_UNIT = 512
 # decompressing, more than 4 compete for the processor (measured with two: docs/adr/0008).
 MIN_WORKERS = 6
 MIN_WORKERS_DECOMPRESSING = 4
+# Writes to a file take turns, and more threads take the interpreter from each other.
+MIN_WORKERS_TO_FILE = 3
 
 
 class Copied:
@@ -79,7 +83,8 @@ def copy(
     unit is a number of bytes, a power of two from 512 to 2 MiB: each write begins and ends at a multiple of it, or at
     the end of the source. Pass the disk's own unit for an image made of clusters. None means 4 KiB where the disk reads
     as zero and 64 KiB elsewhere. workers is the number of threads, at most 8; None means one for each processor, and at
-    least 6 (4 where the source is compressed). Memory is bounded by workers * 2 MiB and what the source needs.
+    least 6 (4 where the source is compressed, 3 where disk is a file). Memory is bounded by workers * 2 MiB and what
+    the source needs.
 
     progress counts the bytes that are written and, with verify, those that are read back; a range that is zeroed
     without being written does not count. verify reads everything back, from the device where the system allows it, and
@@ -97,8 +102,7 @@ def copy(
     """
     unit = _checked_unit(unit, disk)
     check_fits(source, disk)
-    least = MIN_WORKERS_DECOMPRESSING if source.is_compressed else MIN_WORKERS
-    count = worker_count(workers, least=least)
+    count = worker_count(workers, least=_least_workers(source, disk))
     spliced = Splicing(source, disk)
     copying = (_Copying if sparse else _Filling)(source, disk, unit, spliced)
     if verify:
@@ -108,7 +112,8 @@ def copy(
     meter.begin(pieces(source, unit, zero_size=WHOLE), counts_zeros=writes_zeros)
     zero_size = CHUNK_SIZE if not sparse else WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
     try:
-        work_on(pieces(source, unit, zero_size=zero_size), copying.piece, meter=meter, workers=count)
+        found = batches(pieces(source, unit, zero_size=zero_size))
+        work_on(found, copying.batch, meter=meter, workers=count)
     finally:
         spliced.close()
     disk.flush()
@@ -116,6 +121,14 @@ def copy(
         disk.drop_cache()
         read_back(source, disk, unit=unit, workers=count, meter=meter)
     return copying.result()
+
+
+def _least_workers(source: Source, disk: Disk) -> int:
+    if source.is_compressed:
+        return MIN_WORKERS_DECOMPRESSING
+    end = disk.size - disk.size % FREE_UNIT
+    takes_pages = end and disk.file_location(end - FREE_UNIT, FREE_UNIT) is not None  # a device, written directly
+    return MIN_WORKERS if takes_pages else MIN_WORKERS_TO_FILE
 
 
 def _checked_unit(unit: int | None, disk: Disk) -> int:
@@ -137,34 +150,32 @@ class _Copying:
         self._zeroed = 0
         self._skipped = 0
 
-    def piece(self, piece: Extent, buffer: memoryview) -> None:
-        if piece.kind is not Kind.DATA:
-            self._zero(piece.start, piece.length)
-            return
-        if self._spliced.copy(piece):
-            self._count_written(piece.length)
-            return
-        with buffer[: piece.length] as view:
-            self._source.read_into(piece.start, view)
-            for start, end, is_zero in self._zero_runs(view):
+    def batch(self, batch: PieceBatch, buffer: memoryview) -> None:
+        """Copy what is data and zero the rest; buffer has room for all data."""
+        zeros = [(piece.start, piece.length) for piece in batch.zeros]
+        ranges = [(piece.start, piece.length) for piece in batch.data if not self._spliced.copy(piece)]
+        to_write: list[tuple[int, int, int]] = []
+        with buffer[: sum(length for _, length in ranges)] as view:
+            self._source.read_ranges(ranges, view)
+            for offset, start, end, is_zero in _located(self._zero_runs(view), ranges):
                 if is_zero:
-                    self._zero(piece.start + start, end - start)
+                    zeros.append((offset, end - start))
                 else:
-                    self._disk.write(piece.start + start, view[start:end])
-                    self._count_written(end - start)
-
-    def _count_written(self, length: int) -> None:
+                    to_write.append((offset, start, end))
+            self._disk.write_ranges(to_write, view)
+        self._zero(zeros)
+        zeroed = sum(length for _, length in zeros)
         with self._lock:
-            self._written += length
+            self._written += batch.length - zeroed
+            if self._disk.reads_as_zero:
+                self._skipped += zeroed
+            else:
+                self._zeroed += zeroed
 
-    def _zero(self, offset: int, length: int) -> None:
-        if self._disk.reads_as_zero:
-            with self._lock:
-                self._skipped += length
-            return
-        self._disk.zero(offset, length)
-        with self._lock:
-            self._zeroed += length
+    def _zero(self, ranges: list[tuple[int, int]]) -> None:
+        if not self._disk.reads_as_zero:
+            for offset, length in ranges:
+                self._disk.zero(offset, length)
 
     def result(self) -> Copied:
         return Copied(self._source.size, self._written, self._zeroed, self._skipped)
@@ -173,11 +184,33 @@ class _Copying:
 class _Filling(_Copying):
     """Writes every byte, including known zeros."""
 
-    def piece(self, piece: Extent, buffer: memoryview) -> None:
-        with buffer[: piece.length] as view:
-            if piece.kind is Kind.DATA:
-                self._source.read_into(piece.start, view)
-            else:
-                view[:] = bytes(piece.length)
-            self._disk.write(piece.start, view)
-        self._count_written(piece.length)
+    def batch(self, batch: PieceBatch, buffer: memoryview) -> None:
+        for piece in (*batch.data, *batch.zeros):
+            with buffer[: piece.length] as view:
+                if piece.kind is Kind.DATA:
+                    self._source.read_into(piece.start, view)
+                else:
+                    view[:] = bytes(piece.length)
+                self._disk.write(piece.start, view)
+        with self._lock:
+            self._written += batch.length
+
+
+def _located(
+    runs: Iterable[tuple[int, int, bool]], ranges: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, int, bool]]:
+    """Cut runs (start, end, is_zero) of the bytes of ranges (offset, length) where these end; yield each's offset, too.
+
+    The bytes of the ranges follow each other.
+    """
+    left = iter(ranges)
+    ahead = after = 0  # the offset of a byte less its place in the bytes; where those of the range end
+    start = 0
+    for _, end, is_zero in runs:
+        while start < end:
+            if start == after:
+                offset, length = next(left)
+                ahead, after = offset - start, start + length
+            stop = min(end, after)
+            yield start + ahead, start, stop, is_zero
+            start = stop

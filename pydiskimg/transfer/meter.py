@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import threading
 
-from pydiskimg.extents import Kind
+from pydiskimg.extents import Extent, Kind
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pydiskimg.extents import Extent
     from pydiskimg.protocols import Progress
+    from pydiskimg.transfer.pieces import PieceBatch
 
 
 class Meter:
@@ -57,9 +57,10 @@ class Meter:
             # A file may get more data meanwhile; a total of 0 is one that is not known.
             self._progress(self._done, self._total and max(self._done, self._total))
 
-    def piece_done(self, piece: Extent) -> None:
-        """Report a piece of the pass that has begun as done."""
-        self.advance(piece.length if _counts(piece, self._counts_zeros) else 0)
+    def piece_done(self, piece: Extent | PieceBatch) -> None:
+        """Report a piece, or a batch, of the present pass as done."""
+        pieces = [piece] if isinstance(piece, Extent) else [*piece.data, *piece.zeros]
+        self.advance(_counted(pieces, zeros=self._counts_zeros))
 
 
 def _counted(pieces: Iterable[Extent], *, zeros: bool) -> int:

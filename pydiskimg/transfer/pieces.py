@@ -24,6 +24,8 @@ CHUNK_SIZE = 2 * MIB
 ZERO_CHUNK_SIZE = GIB
 # Reading a shorter gap between data, and finding it to be zero, is faster than making it a separate piece.
 SHORT_GAP = 64 * KIB
+# In a batch of so many pieces the cost of each is low; more would leave other threads without work at the end.
+MOST_PIECES = 256
 # If nothing is done for zeros, they are not divided: a small image can claim exabytes of them.
 WHOLE = 1 << 63
 
@@ -39,21 +41,62 @@ def pieces(
     source does.
     """
     start = end = 0  # the DATA that was found and not yet yielded; start is where the next piece begins
+    size, least_gap = source.size, max(short_gap, 1)
     for extent in checked_extents(source, unit):
         if extent.kind is not Kind.DATA:
             continue
         first = extent.start - extent.start % unit
-        if first - end >= max(short_gap, 1):
-            yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
+        if first - end >= least_gap:
+            if start < end:
+                yield Extent(start, end - start, Kind.DATA)  # in one chunk, as the rest was cut off below
             yield from cut(end, first, zero_size, Kind.ZERO)
             start = first
-        end = min(extent.end + -extent.end % unit, source.size)
+        end = extent.start + extent.length
+        end = min(end + -end % unit, size)
         whole = end - end % CHUNK_SIZE
         if start < whole:
             yield from cut(start, whole, CHUNK_SIZE, Kind.DATA)
             start = whole
     yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
-    yield from cut(end, source.size, zero_size, Kind.ZERO)
+    yield from cut(end, size, zero_size, Kind.ZERO)
+
+
+class PieceBatch:
+    """Pieces that are worked on in one step: data that fits into one buffer together, and zeros; length is bytes."""
+
+    __slots__ = ("data", "length", "zeros")
+
+    def __init__(self) -> None:
+        self.data: list[Extent] = []
+        self.zeros: list[Extent] = []
+        self.length = 0
+
+    @property
+    def pieces(self) -> int:
+        """How many there are."""
+        return len(self.data) + len(self.zeros)
+
+    def add(self, piece: Extent) -> None:
+        """Take one more piece."""
+        (self.data if piece.kind is Kind.DATA else self.zeros).append(piece)
+        self.length += piece.length
+
+
+def batches(pieces: Iterator[Extent]) -> Iterator[PieceBatch]:
+    """Yield the pieces in batches of at most CHUNK_SIZE bytes of data: a step for each small one would take long.
+
+    Zeros of more than that are a batch by themselves, so that they are zeroed beside the writing.
+    """
+    batch, room = PieceBatch(), CHUNK_SIZE
+    for piece in pieces:
+        if batch.length and (piece.length > room or batch.pieces == MOST_PIECES):
+            yield batch
+            batch, room = PieceBatch(), CHUNK_SIZE
+        batch.add(piece)
+        if piece.kind is Kind.DATA or piece.length > room:
+            room -= piece.length
+    if batch.length:
+        yield batch
 
 
 def checked_extents(source: Source, unit: int = 1) -> Iterator[Extent]:
@@ -65,7 +108,7 @@ def checked_extents(source: Source, unit: int = 1) -> Iterator[Extent]:
     for extent in source.coarse_extents(unit):
         if extent.start != position:
             break
-        position = extent.end
+        position += extent.length
         yield extent
     if position != source.size:
         raise InvalidImageError(
@@ -81,22 +124,27 @@ def cut(start: int, end: int, size: int, kind: Kind) -> Iterator[Extent]:
         start = stop
 
 
+_COMPARED = 64 * KIB
+_NOT_ZERO = b"\0" + b"\1" * 255
+
+
 class ZeroRuns:
     """Finds runs of units that are zero in a piece of data. unit is bytes; safe from several threads."""
 
     def __init__(self, unit: int) -> None:
         self._unit = unit
-        self._zeros = bytearray(unit)
+        self._most = max(1, _COMPARED // unit)
+        self._zeros = bytearray(self._most * unit)
 
     def __call__(self, view: memoryview) -> Iterator[tuple[int, int, bool]]:
         """Yield (start, end, is_zero) of the runs of zero and other units in view; the last unit may be cut."""
         unit, start = self._unit, 0
         marks = self._marks(view)
         index = marks.find(0)
+        others = marks.translate(_NOT_ZERO) if index >= 0 else b""
         while index >= 0:
-            after = index
-            while after < len(marks) and not marks[after] and self._is_zero(view[after * unit : (after + 1) * unit]):
-                after += 1
+            end = others.find(1, index)
+            after = self._end_of_zeros(view, index, end if end >= 0 else len(marks))
             if after > index:
                 if start < index * unit:
                     yield start, index * unit, False
@@ -113,6 +161,18 @@ class ZeroRuns:
         both = int.from_bytes(first, "little") | int.from_bytes(middle, "little")
         return both.to_bytes(len(first), "little")
 
-    def _is_zero(self, unit: memoryview) -> bool:
-        # A bytearray on the left compares by memcmp, which stops at the first byte that differs.
-        return (self._zeros if len(unit) == self._unit else self._zeros[: len(unit)]) == unit
+    def _end_of_zeros(self, view: memoryview, index: int, end: int) -> int:
+        """The first unit from index on, at most end, that is not zero: compared one, two, four ... at a time."""
+        unit, count = self._unit, 1
+        while index < end:
+            stop = min(index + count, end)
+            part = view[index * unit : stop * unit]
+            # A bytearray on the left compares by memcmp, which leaves at the first byte that differs.
+            if (self._zeros if len(part) == len(self._zeros) else self._zeros[: len(part)]) == part:
+                index = stop
+                count = min(2 * count, self._most)
+            elif count == 1:
+                break
+            else:
+                count = 1
+        return index

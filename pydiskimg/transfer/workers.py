@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.extents import Extent
     from pydiskimg.transfer.meter import Meter
+    from pydiskimg.transfer.pieces import PieceBatch
 
 
 # Beyond this, threads only wait for each other and for the device, and memory grows.
@@ -31,18 +32,21 @@ def worker_count(workers: int | None, *, least: int = 2) -> int:
     return min(MAX_WORKERS, workers or max(least, os.cpu_count() or 1))
 
 
+SomePiece = TypeVar("SomePiece", bound="Extent | PieceBatch")
+
+
 def work_on(
-    pieces: Iterator[Extent], work: Callable[[Extent, memoryview], None], *, meter: Meter, workers: int
+    pieces: Iterator[SomePiece], work: Callable[[SomePiece, memoryview], None], *, meter: Meter, workers: int
 ) -> None:
     """Call work(piece, buffer) for every piece, by workers threads; buffer is a thread's own, of CHUNK_SIZE bytes.
 
     Raises the first failure, after every thread has stopped.
     """
 
-    def begin() -> Callable[[Extent], None]:
+    def begin() -> Callable[[SomePiece], None]:
         buffer = page_aligned_buffer()
 
-        def one(piece: Extent) -> None:
+        def one(piece: SomePiece) -> None:
             work(piece, buffer)
             meter.piece_done(piece)
 

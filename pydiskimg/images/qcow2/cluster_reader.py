@@ -75,7 +75,7 @@ class ClusterReader:
 
     def _read_uncompressed(self, run: Run, part: memoryview) -> None:
         if run.kind == DATA:
-            self._read_data(run.start, run.host, part)
+            self.read_data(run.start, run.host, part)
         elif isinstance(run, MixedRun):
             self._read_mixed(run, part)
         elif run.kind == HOLE and self._backing is not None:
@@ -104,20 +104,20 @@ class ClusterReader:
     def _read_whole(self, run: MixedRun, part: memoryview) -> None:
         from pydiskimg.images.qcow2.subclusters import fill, fill_over
 
-        def read_data(at: int, host: int, some: memoryview) -> None:
-            self._read_data(run.start + at, host, some)
+        def read_stored(at: int, host: int, some: memoryview) -> None:
+            self.read_data(run.start + at, host, some)
 
         if self._backing is None:
-            fill(run, self._subcluster_size, part, read_data)
+            fill(run, self._subcluster_size, part, read_stored)
             return
         backing = self._backing
 
         def read_holes(at: int, some: memoryview) -> None:
             read_behind(backing, run.start + at, some)
 
-        fill_over(run, self._subcluster_size, part, read_data, read_holes)
+        fill_over(run, self._subcluster_size, part, read_stored, read_holes)
 
-    def _read_data(self, guest: int, host: int, part: memoryview) -> None:
+    def read_data(self, guest: int, host: int, part: memoryview) -> None:
         """Fill part, for the bytes of the virtual disk from guest on, from the host offset on."""
         if host + len(part) > self._data.size:
             where = "the file" if self._data is self._file else f"its data file {self._data.name}"

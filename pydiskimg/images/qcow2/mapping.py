@@ -10,7 +10,7 @@ from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.l2_tables import TableReader
-from pydiskimg.images.qcow2.runs import HOLE, MixedRun, Run
+from pydiskimg.images.qcow2.runs import DATA, HOLE, MixedRun, Run
 from pydiskimg.images.qcow2.runs_in_table import runs_in_table
 from pydiskimg.images.qcow2.words import is_zero
 from pydiskimg.protocols import read_bytes
@@ -106,6 +106,19 @@ class Mapping:
             else:
                 yield from runs_in_table(table, self.header, offset, inside, stop)
             offset = stop
+
+    def host_of(self, offset: int, length: int) -> int | None:
+        """Where [offset, offset + length) lies in the file, if all of it is data in a row under one L2 table."""
+        index, inside = divmod(offset, self.header.l2_span)
+        table = self.table(index)
+        if table is None:
+            return None
+        size = self.header.cluster_size
+        first, end = inside // size, -(-(inside + length) // size)
+        kinds = table.kinds[first:end]
+        if kinds != bytes((DATA,)) * (end - first) or table.end_of_neighbours(first, end, size) != end:
+            return None
+        return table.host(first) + inside % size
 
     def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, L2Table | None]]:
         """Yield (start, end, table) for each part of [offset, offset + length) that one L2 table maps.

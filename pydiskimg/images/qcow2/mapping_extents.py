@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.images.qcow2.l2_tables import L2Table
     from pydiskimg.images.qcow2.mapping import Mapping
+    from pydiskimg.protocols import KindColumn
 
 _EXTENT_KINDS = {HOLE: Kind.HOLE, ZERO: Kind.ZERO, DATA: Kind.DATA}
 _COMPRESSED_AS_DATA = bytes.maketrans(bytes((COMPRESSED,)), bytes((DATA,)))
@@ -31,6 +32,12 @@ def mapping_extents(mapping: Mapping, unit: int) -> Iterator[Extent]:
                 start, current = position, kind
     if mapping.size > start:
         yield Extent(start, mapping.size - start, current)
+
+
+def mapping_columns(mapping: Mapping) -> Iterator[KindColumn]:
+    """Yield the kinds of the extents as Source.kind_columns() has them."""
+    for start, step, kinds in _kinds(mapping, 1):
+        yield start, step, min(start + step * len(kinds), mapping.size), kinds.translate(_COMPRESSED_AS_DATA)
 
 
 def _kinds(mapping: Mapping, unit: int) -> Iterator[tuple[int, int, bytes]]:

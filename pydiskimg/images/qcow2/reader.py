@@ -13,13 +13,13 @@ from pydiskimg.protocols import ImageSource, Source, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydiskimg.extents import Extent
     from pydiskimg.images.qcow2.cluster_reader import ClusterReader
     from pydiskimg.images.qcow2.compressed import ClusterDecoder
     from pydiskimg.images.qcow2.header import Header
-    from pydiskimg.protocols import FileRange, WritableBuffer
+    from pydiskimg.protocols import FileRange, KindColumn, WritableBuffer
 
 # For decompressed clusters, which are cached only when less than the whole cluster was requested.
 CLUSTER_CACHE = 8 << 20
@@ -99,6 +99,13 @@ class Qcow2Source(ImageSource):
         own = self.mapping.extents()
         return own if self.backing is None else _over(own, self.backing.extents())
 
+    def kind_columns(self) -> Iterator[KindColumn] | None:
+        if self.backing is not None:
+            return None
+        from pydiskimg.images.qcow2.mapping_extents import mapping_columns  # only here: rarely asked for
+
+        return mapping_columns(self.mapping)
+
     def coarse_extents(self, unit: int) -> Iterator[Extent]:
         own = self.mapping.extents(unit)
         return own if self.backing is None else _over(own, self.backing.coarse_extents(unit))
@@ -107,6 +114,23 @@ class Qcow2Source(ImageSource):
         """Fill buffer as Source.read_into() does."""
         check_range(self, offset, len(buffer))
         self._reader.read(self.mapping.coarse_runs(offset, len(buffer)), offset, memoryview(buffer))
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]], buffer: memoryview) -> None:
+        start = at = 0  # of buffer, [start, at) is to be read from the host offset on
+        host = guest = -1
+        for offset, length in ranges:
+            check_range(self, offset, length)
+            found = self.mapping.host_of(offset, length)
+            if found is None or found != host + at - start:
+                if start < at:
+                    self._reader.read_data(guest, host, buffer[start:at])
+                start, guest, host = at, offset, found if found is not None else -1
+            at += length
+            if found is None:
+                self.read_into(offset, buffer[start:at])
+                start = at
+        if start < at:
+            self._reader.read_data(guest, host, buffer[start:at])
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
         """Return the result of Source.file_ranges(); None also if clusters or subclusters are smaller than a page."""

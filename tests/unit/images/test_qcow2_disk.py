@@ -75,6 +75,20 @@ class DiskMachine(RuleBasedStateMachine):
         self.disk.write(start, new[:length])
         self.data[start : start + length] = new[:length]
 
+    @rule(where=st.lists(ranges, min_size=1, max_size=12), seed=st.integers(0, 1000))
+    def write_ranges(self, where: list[tuple[int, int]], seed: int) -> None:
+        """Several at once, ascending and apart, of bytes that need not follow each other."""
+        data = memoryview(random.Random(seed).randbytes(sum(length for _, length in where) + 1))
+        ranges: list[tuple[int, int, int]] = []
+        at = after = seed % 2
+        for start, length in sorted(map(self.range, where)):
+            if start < after or not length:
+                continue
+            ranges.append((start, at, at + length))
+            self.data[start : start + length] = data[at : at + length]
+            at, after = at + length, start + length
+        self.disk.write_ranges([some for some in ranges if some[2] <= len(data)], data)
+
     @rule(where=ranges)
     def write_zeros(self, where: tuple[int, int]) -> None:
         start, length = self.range(where)

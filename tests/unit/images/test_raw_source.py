@@ -41,6 +41,29 @@ def test_what_is_no_data_is_zero(tmp_path: Path, size: int, writes: list[tuple[i
         assert extent.kind is Kind.DATA or not any(content[extent.start : extent.end])
 
 
+def test_coarse_extents_are_whole_units(tmp_path: Path) -> None:
+    """Of a fragmented file: a unit with anything stored in it is DATA, and no others are."""
+    path, unit, rng = tmp_path / "disk.img", 64 << 10, random.Random(5)
+    pages = sorted(rng.sample(range(1 << 14), 300))
+    with path.open("wb") as file:
+        file.truncate((1 << 26) - 4096)
+        for page in pages[:-1]:
+            os.pwrite(file.fileno(), b"x" * 4096, page * 4096)
+    with open_raw(path) as source:
+        fine = list(source.extents())
+        wanted = {at for one in fine if one.kind is Kind.DATA for at in range(one.start // unit, -(-one.end // unit))}
+        position, found = 0, set[int]()
+        for extent in source.coarse_extents(unit):
+            assert extent.start == position
+            assert extent.start % unit == 0
+            position = extent.end
+            if extent.kind is Kind.DATA:
+                found.update(range(extent.start // unit, -(-extent.end // unit)))
+        assert position == source.size
+        assert found == wanted
+        assert len(found) < source.size // unit
+
+
 def test_a_sparse_file_of_8_tib(tmp_path: Path) -> None:
     path = tmp_path / "large.img"
     with path.open("wb") as file:

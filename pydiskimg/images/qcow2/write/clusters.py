@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.write.blank import parts_to_write
 from pydiskimg.images.qcow2.write.packing import joined, runs_of, starts_of
 from pydiskimg.images.qcow2.write.range_lock import RangeLock
 from pydiskimg.startup import TYPE_CHECKING
@@ -11,6 +12,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from _thread import LockType
     from array import array
+    from collections.abc import Iterator, Sequence
 
     from pydiskimg.images.qcow2.cluster_reader import ClusterReader
     from pydiskimg.images.qcow2.compress import Compress
@@ -91,6 +93,55 @@ class ClusterWriter:
             view = view[:at]
         if len(view):
             self._write_whole(cluster, view)
+
+    def write_new(self, ranges: Sequence[tuple[int, int, int]], data: memoryview) -> list[tuple[int, int, int]]:
+        """Write those ranges, as Disk.write_ranges() has them, that are whole clusters and not mapped yet, together.
+
+        Returns the others, which are not written.
+        """
+        size, per_table = self._cluster_size, self._map.entries_per_table
+        others: list[tuple[int, int, int]] = []
+        tables: dict[int, list[tuple[int, int, int]]] = {}  # by L2 table: (cluster, start, end)
+        for offset, start, end in ranges:
+            cluster = offset // size
+            table, at = divmod(cluster, per_table)
+            if (offset | end - start) % size or at * size + end - start > per_table * size:
+                others.append((offset, start, end))
+            else:
+                tables.setdefault(table, []).append((cluster, start, end))
+        for parts in tables.values():
+            with self._lock:
+                is_new = self._map.are_unmapped((cluster, (end - start) // size) for cluster, start, end in parts)
+            if is_new:
+                self._write_together(parts, data)
+            else:
+                others += [(cluster * size, start, end) for cluster, start, end in parts]
+        return others
+
+    def _write_together(self, parts: list[tuple[int, int, int]], data: memoryview) -> None:
+        """Write data[start:end] of parts (cluster, start, end), unmapped clusters of one table, to new host offsets."""
+        size = self._cluster_size
+        count = sum(end - start for _, start, end in parts) // size
+        with self._lock:
+            self._make_room()
+            first, given, is_blank = self._map.allocate(parts[0][0], count)
+        if given < count:  # there is no room for all of them in a row
+            with self._lock:
+                self._map.release(first, given)
+            for cluster, start, end in parts:
+                self._write_standard(cluster, data[start:end])
+            return
+        try:
+            host = first * size
+            for start, end in _joined_parts(parts):
+                self._write_allocated(host, data[start:end], is_blank=is_blank)
+                host += end - start
+            with self._lock:
+                self._map.put_new([(cluster, (end - start) // size) for cluster, start, end in parts], first)
+        except Exception:  # as in _write_standard()
+            with self._lock:
+                self._map.release(first, count)
+            raise
 
     def zero(self, start: int, end: int) -> None:
         """Zero [start, end): whole clusters by their entries, parts of others by writing if they have data.
@@ -177,9 +228,9 @@ class ClusterWriter:
         """Write clusters to new host offsets."""
         size = self._cluster_size
         while len(view):
-            first, count = self._allocate(cluster, len(view) // size)
+            first, count, is_blank = self._allocate(cluster, len(view) // size)
             try:
-                self._write_data(first * size, view[: count * size])
+                self._write_allocated(first * size, view[: count * size], is_blank=is_blank)
                 with self._lock:
                     self._map.put(cluster, self._words.data(first, count))
             except Exception:  # after a signal they may or may not be mapped: wasting them is safer
@@ -188,10 +239,21 @@ class ClusterWriter:
                 raise
             cluster, view = cluster + count, view[count * size :]
 
-    def _allocate(self, cluster: int, most: int) -> tuple[int, int]:
+    def _allocate(self, cluster: int, most: int) -> tuple[int, int, bool]:
         with self._lock:
             self._make_room()
             return self._map.allocate(cluster, most)
+
+    def _write_allocated(self, host: int, view: memoryview, *, is_blank: bool) -> None:
+        """Write to new clusters; where they are blank, the zeros at both ends of each stay a hole in the file."""
+        if not is_blank or self.keeps_zeros:
+            self._write_data(host, view)
+            return
+        end = 0
+        for start, end in parts_to_write(view, self._cluster_size):
+            self._data.write(host + start, view[start:end])
+        if end < len(view):
+            self._store.extend(host + len(view))
 
     def _write_data(self, host: int, view: memoryview) -> None:
         """Write to a host offset; the padding of the disk's last cluster is not written to an external data file."""
@@ -294,3 +356,14 @@ class ClusterWriter:
     def _make_room(self) -> None:
         if self._map.is_crowded:
             self._map.commit()
+
+
+def _joined_parts(parts: list[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) of parts (cluster, start, end), in one where they follow each other."""
+    first = after = parts[0][1]
+    for _, start, end in parts:
+        if start != after:
+            yield first, after
+            first = start
+        after = end
+    yield first, after

@@ -16,7 +16,7 @@ from pydiskimg.protocols import Disk, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pydiskimg.extents import Extent
     from pydiskimg.images.qcow2.compress import Compress
@@ -158,6 +158,23 @@ class Qcow2Disk(Disk):
             for cluster, count, start, end in self._by_table(offset, len(view)):
                 clusters.write(cluster, count, start, view[start - offset : end - offset])
 
+    def write_ranges(self, ranges: Sequence[tuple[int, int, int]], data: memoryview) -> None:
+        if len(ranges) < 2 or self._compress is not None or self.data_file is not None:
+            super().write_ranges(ranges, data)
+            return
+        self._require_open(writing=True)
+        for offset, start, end in ranges:
+            check_range(self, offset, end - start)
+            self._record(offset, end - start)
+        clusters, first = self._clusters, ranges[0][0]
+        last, start, end = ranges[-1]
+        with clusters.ranges.writing(*self._clusters_around(first, last + end - start - first)):
+            self._begin()
+            others = clusters.write_new(ranges, data)
+            for offset, start, end in others:
+                for cluster, count, at, stop in self._by_table(offset, end - start):
+                    clusters.write(cluster, count, at, data[start + at - offset : start + stop - offset])
+
     def zero(self, offset: int, length: int) -> None:
         self._require_open(writing=True)
         check_range(self, offset, length)
@@ -204,7 +221,7 @@ class Qcow2Disk(Disk):
         self._clusters.backed = max(self._clusters.backed, size)
 
     def keep_zeros(self) -> None:
-        """Store zeros of write() unchanged, or compressed if all other data are."""
+        """Store zeros of write() unchanged, or compressed if all other data are, and leave no holes in the file."""
         self._clusters.keeps_zeros = True
 
     def forbid_writing(self) -> None:
@@ -335,9 +352,7 @@ class Qcow2Disk(Disk):
 
     def _pad(self) -> None:
         """Let the file end with a cluster, so that the last one can be read completely."""
-        end = self._refcounts.end * self.cluster_size
-        if self._store.size < end:
-            self._store.write(end - 1, b"\0")
+        self._store.extend(self._refcounts.end * self.cluster_size)
 
 
 def open_qcow2_disk(

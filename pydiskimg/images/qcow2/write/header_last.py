@@ -20,6 +20,7 @@ class UnpublishedStore(Store):
     def __init__(self, store: Store, head_size: int) -> None:
         self.name = store.name
         self._store = store
+        self.grows = store.grows
         self._head = bytearray(head_size)
         self._lock = threading.Lock()
         self._published = False
@@ -46,6 +47,9 @@ class UnpublishedStore(Store):
                 self._head[offset : offset + split] = view[:split]
         if split < len(view):
             self._store.write(offset + split, view[split:])
+
+    def extend(self, size: int) -> None:
+        self._store.extend(size)
 
     def flush(self) -> None:
         if self._published:

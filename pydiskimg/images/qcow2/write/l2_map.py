@@ -27,7 +27,7 @@ from pydiskimg.images.qcow2.write.tables import TableCache
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.runs import Run
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Addressable, Store
 
 L2_CACHE = 8 << 20  # for clean and for changed tables each
+_NOWHERE = 1 << 64
 COPIED = layout.COPIED  # the reference count is one: may be written in place
 
 
@@ -62,6 +63,7 @@ class GuestMap:
         self.words = L2Words(header)
         self._header = header
         self._data_file = data_file
+        self._blank_from = store.size if store.grows else _NOWHERE  # what is given out for the first time is zero there
         self._bits = header.cluster_bits
         self.cluster_size = header.cluster_size
         self.entries_per_table = header.l2_entries
@@ -140,11 +142,16 @@ class GuestMap:
             return
         yield from runs_in_table(self.words.table(entries), self._header, start, start - (cluster << self._bits), end)
 
-    def allocate(self, cluster: int, most: int) -> tuple[int, int]:
-        """Allocate 1 to most contiguous host clusters for guest clusters from cluster on; return (first, number)."""
+    def allocate(self, cluster: int, most: int) -> tuple[int, int, bool]:
+        """Allocate 1 to most contiguous host clusters for guest clusters from cluster on.
+
+        Returns (first, number, True if they are known to read as zero).
+        """
         if self._data_file is not None:
-            return cluster, most  # there, each cluster has a fixed location
-        return self._refcounts.allocate(most)
+            return cluster, most, False  # there, each cluster has a fixed location
+        end = self._refcounts.end
+        first, count = self._refcounts.allocate(most)
+        return first, count, first >= end and first << self._bits >= self._blank_from
 
     def release(self, first: int, count: int) -> None:
         """Release host clusters from allocate()."""
@@ -167,6 +174,30 @@ class GuestMap:
             entry = old[number] if old else 0
             if entry and not _is_same_cluster(entry, new[number]):
                 self.let_go(entry)
+
+    def are_unmapped(self, parts: Iterable[tuple[int, int]]) -> bool:
+        """True when no entry of parts (cluster, number of clusters), which one L2 table maps, maps anything."""
+        size = self._header.l2_entry_size
+        for cluster, count in parts:
+            index, at = divmod(cluster, self.entries_per_table)
+            table = self._table(index)
+            if table is None:
+                return True
+            if any(table.raw[at * size : (at + count) * size]):
+                return False
+        return True
+
+    def put_new(self, parts: Sequence[tuple[int, int]], first: int) -> None:
+        """Map parts (cluster, number of clusters), unmapped and of one L2 table, to host clusters from first on."""
+        index, size = parts[0][0] // self.entries_per_table, self._header.l2_entry_size
+        raw = big_endian(self.words.data(first, sum(count for _, count in parts)))
+        table = self._table_to_write(index)
+        done = 0
+        for cluster, count in parts:
+            at = (cluster - index * self.entries_per_table) * size
+            table.raw[at : at + count * size] = raw[done : done + count * size]
+            self._l2.changed(table, at, at + count * size)
+            done += count * size
 
     def let_go(self, entry: int) -> None:
         """Release the reference of an L2 entry."""

@@ -56,7 +56,7 @@ class SubclusterWriter(ClusterWriter):
         low = ((stored & -stored).bit_length() - 1) * self._unit
         high = stored.bit_length() * self._unit
         data = self._filled_up(cluster, words, low, high, inside, view)
-        first, _ = self._allocate(cluster, 1)
+        first, _, _ = self._allocate(cluster, 1)
         try:
             self._write_data(first * self._cluster_size + low, data)
             entry = first * self._cluster_size | layout.COPIED
