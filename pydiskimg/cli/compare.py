@@ -18,7 +18,7 @@ from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
 from pydiskimg.protocols import Source
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, TypeVar
 from pydiskimg.transfer.compare import compare
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.cli import Arguments, Parser
     from pydiskimg.extents import Extent
-    from pydiskimg.protocols import ImageSource, WritableBuffer
+    from pydiskimg.protocols import ImageSource, KindColumn, WritableBuffer
     from pydiskimg.transfer.compare import Comparison
 
 SAME, DIFFERENT, NOT_OPENED, NOT_MAPPED, NOT_READ = 0, 1, 2, 3, 4
@@ -66,6 +66,9 @@ def declare_common(parser: Parser) -> None:
     parser.add_argument("other_file", metavar="FILE2", help="image file or block device")
 
 
+Item = TypeVar("Item")
+
+
 class _Mapped(Source):
     """source, for comparing; failed is True if its extents could not be determined."""
 
@@ -81,8 +84,16 @@ class _Mapped(Source):
         return self.coarse_extents(1)
 
     def coarse_extents(self, unit: int) -> Iterator[Extent]:
+        return self._noted(self._source.coarse_extents(unit))
+
+    def kind_columns(self) -> Iterator[KindColumn] | None:
+        columns = self._source.kind_columns()
+        return None if columns is None else self._noted(columns)
+
+    def _noted(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield the items, and note when that fails."""
         try:
-            yield from self._source.coarse_extents(unit)
+            yield from items
         except DiskImageError:
             self.failed = True
             raise

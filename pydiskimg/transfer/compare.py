@@ -93,7 +93,7 @@ class _Comparing:
     def pieces(self, size: int) -> Iterator[Extent]:
         """Yield DATA for parts that must be read, at most a chunk, and ZERO for others."""
         start = end = 0  # the DATA that was found and not yet yielded
-        for position, length, kind_a, kind_b in _aligned(self._kinds(self._a, size), self._kinds(self._b, size)):
+        for position, length, kind_a, kind_b in self._stretches(size):
             if self._strict and kind_a is not kind_b:
                 yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
                 self._found("allocation", position)
@@ -112,11 +112,14 @@ class _Comparing:
                 return
         yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
 
-    def _kinds(self, source: Source, size: int) -> Iterator[Extent]:
-        """The extents of source, continued with a HOLE up to size; small ones are distinct only where they matter."""
-        yield from checked_extents(source, 1 if self._strict else _UNIT)
-        if source.size < size:
-            yield Extent(source.size, size - source.size, Kind.HOLE)
+    def _stretches(self, size: int) -> Iterator[tuple[int, int, Kind, Kind]]:
+        """Yield (start, length, kind in a, kind in b) up to size; small ones are distinct only where they matter."""
+        if not self._strict:
+            return _aligned(_kinds(self._a, size), _kinds(self._b, size))
+        from pydiskimg.transfer.allocation import columns_of, side_by_side
+
+        columns = [source.kind_columns() or columns_of(checked_extents(source)) for source in (self._a, self._b)]
+        return side_by_side(columns[0], columns[1], _UNIT)
 
     def compare(self, piece: Extent, buffer: memoryview) -> None:
         """Compare one piece, in buffer."""
@@ -146,6 +149,13 @@ class _Comparing:
         with self._lock:
             if self.first[1] is None or offset < self.first[1]:
                 self.first = (difference, offset)
+
+
+def _kinds(source: Source, size: int) -> Iterator[Extent]:
+    """The extents of source, small ones not told apart, continued with a HOLE up to size."""
+    yield from checked_extents(source, _UNIT)
+    if source.size < size:
+        yield Extent(source.size, size - source.size, Kind.HOLE)
 
 
 def _aligned(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[tuple[int, int, Kind, Kind]]:

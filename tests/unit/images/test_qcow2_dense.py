@@ -125,8 +125,9 @@ def test_the_densest_image_keeps_the_limits(use: Callable[[Qcow2Source], None], 
 
 def test_comparing_the_densest_image_with_itself_keeps_the_limits() -> None:
     one, other = opened(dense(data=STORED)), opened(dense(data=STORED))
-    with limits(DENSEST_SECONDS):
-        assert compare(one, other, workers=2).identical
+    for strict in (False, True):
+        with limits(DENSEST_SECONDS):
+            assert compare(one, other, strict=strict, workers=2).identical
 
 
 def test_the_commands_keep_the_limits(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.protocols import WritableBuffer
+from pydiskimg.images.create import new_image
+from pydiskimg.images.open import open_image
+from pydiskimg.protocols import KindColumn, WritableBuffer
+from pydiskimg.transfer.allocation import side_by_side
 from pydiskimg.transfer.compare import CHUNK_SIZE, Comparison, compare
 from tests.fixtures.qcow2_images import BytesSource
 
@@ -137,3 +141,55 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     streams = capsys.readouterr()
     assert streams.out == ""
     assert streams.err == f"pydiskimg: {absent}: cannot open the image: No such file or directory\n"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_kinds_side_by_side(seed: int) -> None:
+    """Columns of any lengths and steps, alike in places: what comes out covers all, and says what a loop says."""
+    rng, unit, size = random.Random(seed), 8, 200
+    pair = [bytearray(rng.choice(b"DHZ") for _ in range(size)) for _ in range(2)]
+    for _ in range(6):
+        start = rng.randrange(0, size, 8)
+        pair[1][start : start + 40] = pair[0][start : start + 40]
+    cuts = [sorted({0, size, *rng.sample(range(8, size, 8), 5)}) for _ in range(2)]
+    cuts[1] = sorted({*cuts[0][:4], *cuts[1]})
+
+    def columns(kinds: bytes, ends: list[int]) -> Iterator[KindColumn]:
+        for start, end in pairwise(ends):
+            same = end
+            while kinds[start:same].count(kinds[start]) < same - start:
+                same -= 1
+            if same == end:
+                yield start, end - start, end, kinds[start:same][:1]
+            else:
+                yield start, 1, end, kinds[start:end]
+
+    both = [columns(bytes(kinds), ends) for kinds, ends in zip(pair, cuts, strict=True)]
+    position, code = 0, {Kind.DATA: ord("D"), Kind.HOLE: ord("H"), Kind.ZERO: ord("Z")}
+    for start, length, mine, theirs in side_by_side(both[0], both[1], unit):
+        assert start == position
+        position = start + length
+        wanted = set(zip(pair[0][start:position], pair[1][start:position], strict=True))
+        if mine is not theirs:
+            assert wanted == {(code[mine], code[theirs])}
+        else:
+            assert all(a == b for a, b in wanted)
+            assert mine is Kind.DATA or (code[Kind.DATA],) * 2 not in wanted
+            assert len(wanted) == 1 or length % unit == 0 or position == size
+    assert position == size
+
+
+def test_strict_images_with_other_tables(tmp_path: Path) -> None:
+    """Clusters of other sizes, and of one image a table more: the first difference is found by either way."""
+    names = []
+    for number, cluster_size in enumerate((4096, 65536)):
+        path = tmp_path / f"{number}.qcow2"
+        with new_image(path, 64 << 20, format="qcow2", cluster_size=cluster_size) as disk:
+            disk.write(0, b"x" * (128 << 10))
+            disk.write(32 << 20, b"y" * (128 << 10))
+            if number:
+                disk.write(40 << 20, b"\0" * 65535 + b"z")
+        names.append(path)
+    with open_image(names[0]) as a, open_image(names[1]) as b, open_image(names[0]) as again:
+        assert compare(a, b, strict=True) == Comparison("allocation", 40 << 20, sizes_differ=False)
+        assert compare(a, again, strict=True) == IDENTICAL
