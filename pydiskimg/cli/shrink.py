@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_file_name(arguments.disk)
     if arguments.cut and is_block_device(arguments.disk):
         raise UnsupportedImageError(f"{arguments.disk}: is a block device, which keeps its size; leave out --cut")
-    left = f"{arguments.disk} has all of its files; give the command again to finish"
+    left = f"{arguments.disk} has all of its files; give the command again, after e2fsck -p if it asks for that"
     with after_interruption(left), references(arguments) as policy:
         with open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk:
             image_format = disk.format or "raw"
