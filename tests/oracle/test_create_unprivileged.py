@@ -177,7 +177,7 @@ def test_what_the_guest_mounts_over_an_overlays_files_is_told(node: Node, tool: 
     done = as_nobody(node, "create", create_environment(node.directory / "disk"))
     assert done.returncode == 0, done.stderr
     told = [line.partition("warning: ")[2] for line in done.stderr.splitlines() if "left alone" in line]
-    why = "what its fstab mounts there is not opened"
+    why = "the file system that its fstab mounts there is not opened"
     assert told == [f"/run of the guest is left alone ({why}), and the overlay's files there are hidden"]
 
 

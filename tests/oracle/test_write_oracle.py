@@ -125,7 +125,7 @@ def test_what_is_refused_leaves_the_device_as_it_was(
         ([raw, device], "nothing was written: standard input is not a terminal; use --yes"),
         (["--yes", raw, small], "the disk has 24117248 bytes"),
         (["--yes", packed, small], "by its own tables, the disk"),
-        (["--yes", packed_qcow2, device], "holds a qcow2 image"),
+        (["--yes", packed_qcow2, device], "contains a qcow2 image"),
         (["--yes", tmp_path / "none", device], "cannot open"),
         (["--yes", raw, tmp_path / "none"], "cannot open"),
         (["--yes", "--bmap", tmp_path / "none", raw, device], "cannot read the block map"),
@@ -149,7 +149,7 @@ def test_what_is_not_an_image_is_not_written(
         ("page.img", "is text that begins with '<html>"),
         ("empty.img", "is empty"),
         ("archive.img", "is a tar archive, not a disk image"),
-        ("archive.img.gz", "holds a tar archive, compressed"),
+        ("archive.img.gz", "contains a tar archive, compressed"),
         (device.name, "is both source and destination"),
     ):
         assert main(["write", "--yes", str(tmp_path / image), str(device)]) == 1

@@ -87,7 +87,7 @@ def test_an_image_becomes_the_instance_and_fills_its_disk(node: Node, disk: str,
     done = node.create(disk)
     assert done.returncode == 0, done.stderr
     root = root_of(disk)
-    assert root["length"] == (399 if "nothing to grow: there is a partition table" in done.stderr else 699) * MIB
+    assert root["length"] == (399 if "partition table for sectors of" in done.stderr else 699) * MIB
     with inside(disk, root, tmp_path) as point:
         assert (point / "etc/hostname").read_text() == "inst1\n"
         assert (point / "etc/hosts").read_text() == "127.0.0.1\tlocalhost\n127.0.1.1\tinst1.example.org inst1\n"

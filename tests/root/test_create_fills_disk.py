@@ -119,7 +119,7 @@ def test_lvm_is_told_and_installed(tmp_path: Path) -> None:
     disk.write_bytes(bytes(100 * MIB))
     done = node.create(disk)
     assert done.returncode == 0, done.stderr
-    assert "nothing to grow: the last partition (2) holds an LVM physical volume" in done.stderr
+    assert "nothing to grow: the last partition (2) contains an LVM physical volume" in done.stderr
 
 
 def test_an_import_fills_the_disk_and_keeps_the_machine(tmp_path: Path) -> None:

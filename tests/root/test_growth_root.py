@@ -210,7 +210,7 @@ def test_what_may_belong_to_another_is_left(tmp_path: Path) -> None:
             file.seek(offset)
             file.write(mark)
         before = state(path)
-        assert f"nothing to grow: the last partition (2) holds ext4, and looks like {what} as well" in grow(path)
+        assert f"nothing to grow: the last partition (2) contains ext4, and looks like {what} as well" in grow(path)
         assert state(path) == before
 
 
@@ -229,10 +229,13 @@ def test_a_gpt_that_linux_ignores_is_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "what"),
     [
-        (["mkswap"], "holds swap"),
-        (["mkfs.vfat"], "holds vfat"),
+        (["mkswap"], "contains swap"),
+        (["mkfs.vfat"], "contains vfat"),
         (["true"], "contains nothing that is known here"),
-        (["cryptsetup", "-q", "luksFormat", "--type", "luks1", "-i", "1", "-d", "/dev/zero", "-l", "8"], "holds LUKS"),
+        (
+            ["cryptsetup", "-q", "luksFormat", "--type", "luks1", "-i", "1", "-d", "/dev/zero", "-l", "8"],
+            "contains LUKS",
+        ),
     ],
 )
 def test_what_is_not_grown(tmp_path: Path, tool: Tool, command: list[str], what: str) -> None:
@@ -247,7 +250,7 @@ def test_swap_behind_the_root(tmp_path: Path) -> None:
     subprocess.run(["sfdisk", "-q", "-a", path], input="345M,,S\n", text=True, check=True)
     with loop(path, 345 * MIB, 200 * MIB) as device:
         subprocess.run(["mkswap", device], check=True, capture_output=True)
-    assert grow(path) == f"{path}: nothing to grow: the last partition (4) holds swap"
+    assert grow(path) == f"{path}: nothing to grow: the last partition (4) contains swap"
 
 
 @pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])

@@ -162,7 +162,10 @@ def test_one_that_cannot_be_copied_leaves_no_system_that_looks_complete(
         disk = filled_file(tmp_path / "disk", 700 * MIB)
         done = node.create(disk)
         assert done.returncode == 1
-        assert f"copying the overlay: {overlay}: entry etc: a directory that is not empty" in last_line(done)
+        assert (
+            f"copying the overlay: {overlay}: entry etc: it would replace a directory that is not empty"
+            in last_line(done)
+        )
         types = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
         assert "type=83" not in types
 
@@ -186,7 +189,7 @@ def test_of_somebody_else(node: Node, overlay: Path, tmp_path: Path) -> None:
     disk = filled_file(tmp_path / "disk", MIB)
     done = node.create(disk)
     assert done.returncode == 1
-    assert f"{overlay}: belongs to user 1234, and what is in it goes into guests" in last_line(done)
+    assert f"{overlay}: belongs to user 1234, and its content goes into guests" in last_line(done)
     assert disk.read_bytes() == b"\xff" * MIB
 
 
