@@ -14,13 +14,12 @@ from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_image_disk
-from pydiskimg.images.references import AllowedDirectory
 from pydiskimg.images.resize import resize_image
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.protocols import read_bytes
-from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
 if TYPE_CHECKING:
+    from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.volumes.shrink import ShrunkVolume
 
 _EXAMPLES = """\
@@ -71,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _cut(path: str, end: int, image_format: str, policy: AllowedDirectory | None) -> None:
     """Let the image end there, unless another program, which may have it between two locks, needs more of it now."""
+    from pydiskimg.volumes.described_end import LOOK_AT, described_end  # imported here: --help needs none of it
 
     def size(old: int) -> int:
         with open_image(path, format=image_format, references=policy) as source:
