@@ -323,10 +323,9 @@ class FileChanges:
         *,
         parent: int | None = None,
         links: int = 0,
-        times: tuple[int, int] | None = None,
+        keeps_times: bool = False,
     ) -> None:
-        """Change names in a directory as ChangedDirectory does; its link count grows by links; times are these or the
-        present.
+        """Change names in a directory as ChangedDirectory does; its link count grows by links, its time is the present.
 
         The files that the names referred to are handled elsewhere.
         """
@@ -335,7 +334,7 @@ class FileChanges:
         changed_directory = ChangedDirectory(self._transaction, inode)
         changed_directory.change(names, parent)
         order = WriteOrder.LAST if None in names.values() else WriteOrder.OTHERS
-        self._touch(changed_directory, links=links, times=times, order=order)
+        self._touch(changed_directory, links=links, keeps_times=keeps_times, order=order)
 
     def directory(self, inode: StoredInode) -> ChangedDirectory:
         return ChangedDirectory(self._transaction, inode)
@@ -362,14 +361,13 @@ class FileChanges:
         directory: ChangedDirectory,
         *,
         links: int,
-        times: tuple[int, int] | None = None,
+        keeps_times: bool = False,
         order: WriteOrder = WriteOrder.OTHERS,
     ) -> None:
-        """Store the inode of a directory whose entries were changed; times are those of atime and mtime."""
+        """Store the inode of a directory whose entries were changed; keeps_times: but for its ctime."""
         inode = directory.inode
-        inode = changed(inode, {"i_links_count": self.links_with(inode, links), **self._times("i_mtime", "i_ctime")})
-        if times is not None:
-            inode = changed(inode, {**time_fields(times[0], "i_atime"), **time_fields(times[1], "i_mtime")})
+        times = self._times("i_ctime") if keeps_times else self._times("i_mtime", "i_ctime")
+        inode = changed(inode, {"i_links_count": self.links_with(inode, links), **times})
         store(self._transaction, inode, order=max(order, directory.inode_order))
 
     def links_with(self, inode: StoredInode, more: int) -> int:

@@ -13,23 +13,22 @@ from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _KEPT_NAMES = 1 << 18  # in all directories; 40 MB
+_A_DIRECTORY = 3  # names, which take as much as a dictionary
 _IN_A_BLOCK = 15  # names that are taken away, one after the other, as they are stored
 _KEPT_SIZE = 4 << 20  # bytes of a directory whose names are kept
 _OPENED = 4  # larger ones
-
-Times = tuple[int, int]
-"""Of the last access and the last change, in nanoseconds since 1970."""
+_AT_ONCE = 1 << 12  # inodes of a group of bits
 
 
 class Names:
     """What the names in directories stand for, by the inodes of both.
 
-    times says which times a directory gets when its names are written; without them they are the present. Raises
-    RefusedError, OutOfSpaceError and NotBelievedError as FileChanges does.
+    A directory in with_times keeps the times that its inode has when its names are written; others get the present.
+    Raises RefusedError, OutOfSpaceError and NotBelievedError as FileChanges does.
     """
 
     def __init__(self, changes: FileChanges) -> None:
-        self.times: dict[int, Times] = {}
+        self.with_times = InodeSet()
         self._changes = changes
         self._known: dict[int, dict[bytes, int]] = {}
         self._count = 0
@@ -92,6 +91,7 @@ class Names:
         self.put(parent, name, directory)
         self._more_links[parent] = links
         self._known[directory.number], self._waiting[directory.number] = {}, {}
+        self._count += _A_DIRECTORY
         self._parents[directory.number] = parent
 
     def remove_directory(self, directory: int, parent: int, name: bytes) -> None:
@@ -100,15 +100,16 @@ class Names:
         self._more_links[parent] = self._more_links.get(parent, 0) - 1
         for kept in self._kept:
             kept.pop(directory, None)
+        self.with_times.discard(directory)
 
     def write(self, directory: int) -> None:
         """Write the names of one directory that wait."""
         waiting = self._waiting.pop(directory, None)
         if waiting is not None:
-            times, links = self.times.get(directory), self._more_links.pop(directory, 0)
+            links, keeps_times = self._more_links.pop(directory, 0), directory in self.with_times
             parent = self._parents.pop(directory, None)
             self._opened.pop(directory, None)
-            self._changes.change_names(directory, waiting, parent=parent, links=links, times=times)
+            self._changes.change_names(directory, waiting, parent=parent, links=links, keeps_times=keeps_times)
             self._scattered.pop(directory, None)
             self._note_large(self._changes.inode(directory))
 
@@ -124,13 +125,13 @@ class Names:
         """Forget all names, also those that wait."""
         for kept in self._kept:
             kept.clear()
+        self.with_times.clear()
         self._count = 0
 
     @property
     def _kept(self) -> tuple[dict[int, Any], ...]:
         """All that is known of directories by their inodes."""
-        known = self._known, self._waiting, self._more_links, self._parents, self.times
-        return *known, self._opened, self._scattered
+        return self._known, self._waiting, self._more_links, self._parents, self._opened, self._scattered
 
     def _note_large(self, inode: StoredInode) -> None:
         if inode.size >= LARGE_DIRECTORY:
@@ -152,5 +153,27 @@ class Names:
             self._known.clear()
             self._count = 0
         self._known[directory] = known
-        self._count += len(known)
+        self._count += _A_DIRECTORY + len(known)
         return known
+
+
+class InodeSet:
+    """Numbers of inodes, a bit for each: those of a million files lie close together."""
+
+    def __init__(self) -> None:
+        self._bits: dict[int, int] = {}
+
+    def add(self, number: int) -> None:
+        group, bit = divmod(number, _AT_ONCE)
+        self._bits[group] = self._bits.get(group, 0) | 1 << bit
+
+    def discard(self, number: int) -> None:
+        group, bit = divmod(number, _AT_ONCE)
+        self._bits[group] = self._bits.get(group, 0) & ~(1 << bit)
+
+    def clear(self) -> None:
+        self._bits.clear()
+
+    def __contains__(self, number: int) -> bool:
+        group, bit = divmod(number, _AT_ONCE)
+        return bool(self._bits.get(group, 0) >> bit & 1)

@@ -155,7 +155,7 @@ class EntryWriter:
     def _own_directory(self, inode: StoredInode, entry: Entry) -> None:
         """Give a directory the attributes of the entry; its attributes of other names stay, and its flags."""
         self._changes.check_changeable(inode)
-        self._names.times[inode.number] = entry.atime_ns, entry.mtime_ns
+        self._names.with_times.add(inode.number)
         had = stored_attributes(self._transaction, inode)
         kept = {name: value for name, value in had.items() if name not in _STORED_ACLS}
         store(self._transaction, self._with_all(inode, entry, kept), order=WriteOrder.LAST)
