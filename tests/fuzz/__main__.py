@@ -16,10 +16,11 @@ from typing import Any
 
 from tests.fuzz import seeds
 from tests.fuzz.ext4 import seeds as ext_seeds
+from tests.fuzz.hanging import Watch, processor_seconds
 from tests.fuzz.worker import IMAGES, fuzzer_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HANG = 30.0  # seconds without a new case, after which a process is taken to hang
+LOOK = 2.0  # seconds between two looks at a process
 SPAN = 1 << 32  # cases of one --seed
 PIECE = 60.0  # seconds that a process works before its numbers are looked at
 
@@ -46,7 +47,7 @@ class Run:
             first, self.next_case = self.next_case, self.next_case + SPAN // 4096
             workers = [self._start(first + job, min(left, PIECE)) for job in range(self.jobs)]
             for worker in workers:
-                self._wait(worker, min(left, PIECE))
+                self._wait(worker)
             line = f"{self.executions} executions, {len(self.found)} findings, slowest {self.slowest:.2f} s, "
             sys.stderr.write(f"{line}largest {self.largest >> 20} MiB\n")
 
@@ -57,15 +58,18 @@ class Run:
             command.append("--no-qemu")
         return subprocess.Popen(command, cwd=self.code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def _wait(self, worker: subprocess.Popen[str], seconds: float) -> None:
+    def _wait(self, worker: subprocess.Popen[str]) -> None:
         """Wait for a process, and kill it when it stays at one case for too long."""
         current = self.directory / f"current-{worker.pid}"
-        give_up = time.monotonic() + seconds + HANG
+        watch = Watch()
         while True:
             try:
-                output, errors = worker.communicate(timeout=max(0.1, give_up - time.monotonic()))
+                output, errors = worker.communicate(timeout=LOOK)
                 break
             except subprocess.TimeoutExpired:
+                case = current.read_text() if current.exists() else ""
+                if not watch.hangs(case, processor_seconds(worker.pid), time.monotonic()):
+                    continue
                 worker.kill()
                 worker.communicate()
                 self._lost("hangs", current, "")

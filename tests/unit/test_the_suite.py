@@ -7,10 +7,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 from tests.fixtures.chroots import ROOT
+from tests.fuzz.hanging import Watch, processor_seconds
 
 TESTS = """
 import os, signal, threading
@@ -55,3 +57,24 @@ def test_hangs_and_crashes_have_names(tmp_path: Path) -> None:
         assert f"crashed while running 'test_some.py::{name}'" in done.stdout, done.stdout
     assert "3 failed, 1 passed in" in done.stdout, done.stdout
     assert done.returncode == 1
+
+
+def test_a_process_of_the_fuzzer_that_gets_little_of_the_processor_does_not_hang() -> None:
+    watch = Watch()
+    assert not any(watch.hangs("1", seconds / 20, seconds) for seconds in range(0, 590, 2))
+    assert not any(watch.hangs("2", 30 + seconds / 20, 590 + seconds) for seconds in range(0, 590, 2))
+    assert watch.hangs("2", 61, 1200)
+
+
+def test_a_process_of_the_fuzzer_that_waits_for_ever_hangs() -> None:
+    watch = Watch()
+    assert not watch.hangs("1", 5, 100)
+    assert not watch.hangs("1", 5, 350)
+    assert watch.hangs("1", 5, 401)
+
+
+def test_the_processor_time_of_a_process() -> None:
+    before = processor_seconds(os.getpid())
+    while time.process_time() - before < 0.05:
+        pass
+    assert processor_seconds(os.getpid()) > before
