@@ -21,9 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError, StorageError
 from pydiskimg.files.entry import Entry
-from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
-from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.inode_fields import largest_file
 from pydiskimg.units import KIB
@@ -466,18 +464,3 @@ def test_a_file_becomes_as_long_as_its_map_can_have_it_and_no_longer(tool: Tool,
             tree.put([sparse("file", most + 1, [(0, b"x")])])
         assert tree.stat("/file").st_size == most
     judged(tool, tmp_path, disk)
-
-
-@pytest.mark.parametrize("field", ["s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum", "s_orphan_file_inum"])
-def test_an_inode_that_is_the_file_systems_own_by_its_number_alone_is_not_handed_out(
-    tool: Tool, tmp_path: Path, field: str
-) -> None:
-    """The feature for the number is not set, and still e2fsck uses the inode for no other file."""
-    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -O ^has_journal,^metadata_csum")
-    number = (layout.FIRST_INODE + 2).to_bytes(4, "little")
-    disk.write(layout.SUPERBLOCK_OFFSET + layout.SUPERBLOCK.slice_of(field).start, number)
-    with open_changed_tree(disk) as tree:
-        tree.write_files("/", [(name, b"some") for name in "abcd"])
-        assert [tree.stat(f"/{name}").st_ino - layout.FIRST_INODE for name in tree.list("/")] == [1, 3, 4, 5, 0]
-    assert check_ext(disk).is_clean
-    assert {"/a", "/b", "/c", "/d"} <= {*repaired(tool, tmp_path, disk, "-f")}
