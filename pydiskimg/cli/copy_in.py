@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from pydiskimg.cli.tree_argument import (
     check_directory,
     path_argument,
 )
+from pydiskimg.errors import StorageError
 
 if TYPE_CHECKING:
     from pydiskimg.files.directory import DirectoryReader
@@ -55,11 +57,29 @@ def run(arguments: argparse.Namespace) -> None:
         check_directory(tree, arguments.directory, "files are copied into one, under their own names")
         refused = files_of_image(arguments)
         readers = [_reader(source, refused) for source in arguments.sources]
+        _check_different(arguments.sources, [reader.prefix for reader in readers])
         for source, reader in zip(arguments.sources, readers, strict=True):
             with progress(os.path.basename(source.rstrip("/")) or source, shown=arguments.progress) as reader.progress:
                 put = tree.put(reader.entries(), arguments.directory, wording=Wording(source, "copy", "copied"))
             if put.left_out:
                 tell(f"{source}: {put.left_out}")
+
+
+def _check_different(sources: list[str], names: list[bytes]) -> None:
+    """Raise StorageError for a source that would replace what another one has put there; directories are joined."""
+    seen: dict[bytes, str] = {}
+    for source, name in zip(sources, names, strict=True):
+        if name and name in seen and not (_is_directory(source) and _is_directory(seen[name])):
+            raise StorageError(
+                f"{source}: has the same name as {seen[name]}; copy it into another directory",
+                errno=errno.EEXIST,
+                filename=source,
+            )
+        seen[name] = source
+
+
+def _is_directory(source: str) -> bool:
+    return os.path.isdir(source) and not os.path.islink(source.rstrip("/"))
 
 
 def _reader(source: str, refused: dict[tuple[int, int], str]) -> DirectoryReader:

@@ -185,6 +185,21 @@ def free_blocks(tool: Tool, image: Path) -> str:
     return next(line for line in found.splitlines() if line.startswith("Free blocks:"))
 
 
+def test_copy_in_of_two_files_of_one_name(image: Path, tmp_path: Path, call: Run) -> None:
+    """As cp refuses them; directories of one name are joined."""
+    for number in "12":
+        (tmp_path / number / "d").mkdir(parents=True)
+        (tmp_path / number / "file").write_text(number)
+        (tmp_path / number / "d" / number).write_text(number)
+    status, text = call("copy-in", image, tmp_path / "1" / "file", tmp_path / "2" / "file", "/")
+    assert status == 1
+    assert f"{tmp_path}/2/file: has the same name as {tmp_path}/1/file" in text
+    assert call("copy-in", image, tmp_path / "1" / "d", tmp_path / "2" / "d", "/") == (0, "")
+    with open_tree(image) as tree:
+        assert "file" not in tree.list("/")
+        assert tree.list("/d") == ["1", "2"]
+
+
 def test_modes_that_are_none(call: Run) -> None:
     for mode in ("9", "10000", "-1", "0o7", ""):
         with pytest.raises(SystemExit):
