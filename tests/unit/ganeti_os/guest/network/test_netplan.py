@@ -103,7 +103,7 @@ def test_in_any_style_the_values_move_and_all_else_stays(
     document = {"network": {"version": 2, kind: {"ens3": definition}}}
     text = yaml.safe_dump(document, **style)
     after = renamed(tmp_path_factory.mktemp("netplan"), text.encode())
-    assert yaml.safe_load(after) == moved(document)
+    assert yaml.safe_load(after) == moved(yaml.safe_load(text))  # PyYAML reads "\x85" otherwise than it wrote it
     assert unmoved(after) == unmoved(text.encode())
 
 
@@ -144,6 +144,7 @@ PIECES = [
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, len(SANE)), st.sampled_from(PIECES), st.integers(0, 4)), max_size=4))
 @example([(0, "\ufeff", 0)])
+@example([(63, "\n", 1)])
 def test_damaged_text_is_changed_in_its_addresses_only(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, str, int]]
 ) -> None:
@@ -151,7 +152,9 @@ def test_damaged_text_is_changed_in_its_addresses_only(
     for place, inserted, removed in changes:
         text = text[:place] + inserted + text[place + removed :]
     after = renamed(tmp_path_factory.mktemp("netplan"), text.encode())
-    assert unmoved(after) == unmoved(text.encode())
+    # A digit of the address may be gone; it is still the only one of the interface, and so the instance's.
+    masked = [re.sub(rb"[0-9]+(?:\.[0-9]+){3}(?:/[0-9]+)?", b"ADDRESS", data) for data in (after, text.encode())]
+    assert masked[0] == masked[1]
 
 
 @pytest.mark.parametrize(
