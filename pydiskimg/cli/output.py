@@ -9,6 +9,7 @@ from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TextIO
 
 MARGIN = "    "
 
@@ -28,6 +29,15 @@ def tell(text: str) -> None:
 
     with suppress(OSError):
         print(f"pydiskimg: {message_text(text)}", file=sys.stderr)
+
+
+def can_print(text: str, stream: TextIO) -> bool:
+    """Tell whether the encoding of stream has all characters of text."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def show(result: object, lines: Iterable[str], output: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from pydiskimg.cli.output import can_print
 from pydiskimg.text import columns_of, printable
 from pydiskimg.units import format_size
 
@@ -119,7 +120,7 @@ class _Line(_Report):
     def __init__(self, title: str, write: _Write, clock: _Clock) -> None:
         super().__init__(title, write, clock, _DRAW_SECONDS)
         self._drawn = self._width = self._room = 0  # columns
-        self._bar = "█░" if _takes("█░") else "#."
+        self._bar = "█░" if can_print("█░", sys.stderr) else "#."
 
     def show(self, done: int, total: int) -> None:
         width = _width() - 1  # the cursor stays in the line
@@ -208,14 +209,6 @@ def _width() -> int:
         return max(2, os.get_terminal_size(sys.stderr.fileno()).columns or 80)
     except OSError:
         return 80
-
-
-def _takes(text: str) -> bool:
-    try:
-        text.encode(sys.stderr.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pydiskimg.cli.arguments import open_source, require_file_name
 from pydiskimg.cli.columns import aligned
 from pydiskimg.cli.drawing import svg
-from pydiskimg.cli.output import show, tell
+from pydiskimg.cli.output import can_print, show, tell
 from pydiskimg.cli.references import references
 from pydiskimg.disks.new_file import new_file
 from pydiskimg.linux.fileio import pwrite_all
@@ -55,7 +55,7 @@ def show_disk(arguments: argparse.Namespace) -> None:
 def _lines(picture: DiskPicture, title: str) -> Iterator[str]:
     yield f"{printable(title)}, {format_size(picture.stored_bytes)} of it stored"
     yield ""
-    shades = _SHADES if _takes(_SHADES) else _PLAIN_SHADES
+    shades = _SHADES if can_print(_SHADES, sys.stdout) else _PLAIN_SHADES
     yield _TITLES[0].ljust(_LEFT) + _boxes(picture)
     yield _TITLES[1].ljust(_LEFT) + _painted(_strip(picture.stored, shades), _BLUE)
     yield _TITLES[2].ljust(_LEFT) + _painted(_strip(picture.used, shades), _GREEN)
@@ -66,14 +66,6 @@ def _lines(picture: DiskPicture, title: str) -> Iterator[str]:
 def _painted(text: str, colour: int) -> str:
     has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return f"\x1b[{colour}m{text}\x1b[0m" if has_colours else text
-
-
-def _takes(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _boxes(picture: DiskPicture) -> str:

@@ -7,7 +7,7 @@ import os
 from _thread import allocate_lock
 
 from pydiskimg.disks.descriptor import DescriptorDisk
-from pydiskimg.errors import storage_error
+from pydiskimg.linux.fileio import grow_file
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ class FileDisk(DescriptorDisk):
         """Extend the file to size bytes if it is shorter; the new part reads as zero. Raises StorageError."""
         if size <= self.size:
             return
-        try:
-            os.ftruncate(self.fd, size)
-        except OSError as error:
-            raise storage_error(error, self.name, f"cannot grow to {size} bytes") from error
+        grow_file(self.fd, size, name=self.name)
         self.size = size
 
 

@@ -9,7 +9,7 @@ from _thread import allocate_lock
 
 from pydiskimg.disks.descriptor import BorrowedDescriptor, DescriptorDisk
 from pydiskimg.errors import StorageError, storage_error
-from pydiskimg.linux.fileio import pread_into, pwrite_all
+from pydiskimg.linux.fileio import grow_file, pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
 from pydiskimg.units import format_bytes
 
@@ -38,10 +38,7 @@ class GrowingFile(BorrowedDescriptor, Store):
         with self._lock:
             if self.size >= size:
                 return
-            try:
-                os.ftruncate(self.fd, size)
-            except OSError as error:
-                raise storage_error(error, self.name, f"cannot grow to {size} bytes") from error
+            grow_file(self.fd, size, name=self.name)
             self.size = size
 
     def discard(self, offset: int, length: int) -> None:

@@ -21,6 +21,14 @@ def open_path(path: str | bytes | os.PathLike[str], flags: int) -> int:
         raise OSError("a path cannot have a NUL byte in it") from error
 
 
+def grow_file(fd: int, size: int, *, name: str) -> None:
+    """Extend a regular file to size bytes; the new part reads as zero. Raises StorageError, with name in its text."""
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise storage_error(error, name, f"cannot grow to {size} bytes") from error
+
+
 def pread_into(fd: int, offset: int, buffer: WritableBuffer, *, name: str) -> None:
     """Fill buffer with the bytes from offset on, independent of the file's cursor.
 
