@@ -239,7 +239,8 @@ class Disk(Source, Protocol):
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:  # noqa: ARG002 - a default
         """Return the descriptor and its offset that [offset, offset + length) can be written to; None: use write().
 
-        Bytes written there count as written by write(): flush() makes them durable. The disk keeps the descriptor.
+        Bytes written there count as written by write(): flush() makes them durable. The caller writes all of them; with
+        length 0 it asks only whether the disk has such a descriptor. The disk keeps the descriptor.
         """
         return None
 

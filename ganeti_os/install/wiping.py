@@ -75,7 +75,7 @@ class WholeDisk(DeferredHead):
 
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:
         location = super().file_location(offset, length)
-        if location is not None:
+        if location is not None and length:
             self._reached(offset + length)
         return location
 

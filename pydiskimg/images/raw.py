@@ -139,9 +139,11 @@ def open_raw(path: str | os.PathLike[str], *, name: str | None = None) -> RawSou
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except StorageError:
         raise
-    except (OSError, ValueError) as error:
-        cause = error if isinstance(error, OSError) else OSError("a path cannot have a NUL byte in it")
-        raise storage_error(cause, name, "cannot open the image") from error
+    except ValueError as error:
+        text = f"{name}: cannot open the image: a path cannot have a NUL byte in it"
+        raise StorageError(text, errno=errno.EINVAL, filename=name) from error
+    except OSError as error:
+        raise storage_error(error, name, "cannot open the image") from error
     try:
         source = describe(fd, name=name)
         os.set_blocking(fd, True)

@@ -34,7 +34,7 @@ def stored_and_holes(fd: int, size: int, *, name: str, unit: int = 1) -> Iterato
     """
     start = end = 0  # DATA that was seen and not yielded yet
     while end < size:
-        data = min(_seek(fd, end, os.SEEK_DATA, size, missing=size, name=name), size)
+        data = min(max(_seek(fd, end, os.SEEK_DATA, size, missing=size, name=name), end), size)
         first = data - data % unit if data < size else size
         if first > end:
             if end > start:

@@ -127,7 +127,7 @@ def _least_workers(source: Source, disk: Disk) -> int:
     if source.is_compressed:
         return MIN_WORKERS_DECOMPRESSING
     end = disk.size - disk.size % FREE_UNIT
-    takes_pages = end and disk.file_location(end - FREE_UNIT, FREE_UNIT) is not None  # a device, written directly
+    takes_pages = disk.file_location(end, 0) is not None  # a device, written directly
     return MIN_WORKERS if takes_pages else MIN_WORKERS_TO_FILE
 
 

@@ -196,7 +196,7 @@ def test_what_a_step_says(node: Node, tmp_path: Path) -> None:
         "guest-step boot-loader: INSTANCE_NAME is empty or not set; expected the instance's name",
         "guest-step overlay: OVERLAY is not set; nothing was copied",
         "guest-step console: Ganeti gives the instance no serial console (hypervisor parameter serial_console)",
-        "guest-step console: the guest has all of it already; nothing was changed",
+        "guest-step console: the guest already has all of it; nothing was changed",
     ]
 
 

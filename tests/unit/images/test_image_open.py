@@ -66,7 +66,7 @@ def test_paths_that_are_no_image(tmp_path: Path) -> None:
             ("dangling", errno.ENOENT, "cannot open the image: No such file or directory"),
             ("loop", errno.ELOOP, "cannot open the image: Too many levels of symbolic links"),
             ("file/x", errno.ENOTDIR, "cannot open the image: Not a directory"),
-            ("a\0b", errno.EINVAL, "cannot open the image: Invalid argument"),
+            ("a\0b", errno.EINVAL, "cannot open the image: a path cannot have a NUL byte in it"),
             (".", errno.EISDIR, "is a directory; an image is a regular file or a block device"),
             ("fifo", errno.EINVAL, "is a pipe; an image is a regular file or a block device"),
             ("socket", errno.EINVAL, "is a socket; an image is a regular file or a block device"),
