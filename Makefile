@@ -12,11 +12,14 @@ SHELL := /bin/bash
 RUN_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libparted-dev libarchive13|libarchive13t64
 # The demo's input comes from busybox, qemu-img and a kernel package that it unpacks and does not install.
 DEMO_PACKAGES := busybox-static e2fsprogs fdisk qemu-utils tar xz-utils
-# Oracles and peers of the tests and benchmarks.
+# Oracles and peers of the tests.
 TEST_PACKAGES := acl attr bmap-tools|bmaptool btrfs-progs bzip2 cryptsetup-bin dosfstools dropbear-bin dump exfatprogs f2fs-tools fish ganeti \
   ganeti-3.0|ganeti-3.1 gdisk gpg gpg-agent groff-base grub-pc-bin ifupdown iproute2 jfsutils libarchive-tools libcap2-bin \
   libnm0 lvm2 lz4 lzip man-db mandoc mmdebstrap mount mtools ncompress netplan.io nilfs-tools nodejs ntfs-3g openssh-client openssh-server \
   openssl parted passwd pigz procps qemu-system-x86 udev udftools util-linux xfsprogs zsh zstd
+# Peers of the benchmarks, and what makes their inputs. virt-* are measured where there is a kernel in /boot.
+BENCH_PACKAGES := bmap-tools|bmaptool dump e2fsprogs fdisk libguestfs-tools libnbd-bin mmdebstrap mount pigz qemu-utils tar \
+  util-linux xfsprogs xz-utils zerofree zstd
 # What builds and judges the Debian packages of this project.
 DEB_PACKAGES := build-essential debhelper dh-python dpkg-dev lintian meson python3 python3-venv
 # What unpacks the source packages whose tests and images `make foreign` takes.
@@ -37,7 +40,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit docs readme compiled foreign virt bench man completion deb packages-check clean \
-  packages-run packages-demo packages-test packages-foreign packages-virt packages-deb
+  packages-run packages-demo packages-test packages-bench packages-foreign packages-virt packages-deb
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,8 +85,9 @@ deb: packages-deb ## build the Debian packages into build/deb/
 packages-check: packages-test $(STAMP) ## build and install packages, sdist and wheel in fresh Debian 12 and 13; takes a while
 	@$(SUDO) $(PY) -m tests.packaging $(SUITES)
 
-bench: packages-test $(STAMP) ## measure against the peers, in turns
-	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(SUDO) $(PY) -m benchmarks.$$(basename $$b .py) || exit 1; done
+# ROWS="zlib-* cat" measures these rows only, ROUNDS=9 takes so many; make bench ROWS=--list prints the names.
+bench: packages-bench $(STAMP) ## measure against the peers, in turns, and write benchmarks/results.md; hours
+	@set -f; $(SUDO) $(PY) -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
 
 man: $(STAMP) ## write the man pages to build/man
 	@$(PY) -m manual man build/man
@@ -106,10 +110,11 @@ endef
 packages-run: SET = $(RUN_PACKAGES)
 packages-demo: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES)
 packages-test: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+packages-bench: SET = $(RUN_PACKAGES) $(BENCH_PACKAGES)
 packages-foreign: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(FOREIGN_PACKAGES)
 packages-virt: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(VIRT_PACKAGES)
 packages-deb: SET = $(DEB_PACKAGES)
-packages-run packages-demo packages-test packages-foreign packages-virt packages-deb:
+packages-run packages-demo packages-test packages-bench packages-foreign packages-virt packages-deb:
 	@missing=""; \
 	for entry in $(foreach p,$(SET),'$(p)'); do \
 	  found=no; \
@@ -144,7 +149,7 @@ $(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/laun
 	@$(PIP) --no-build-isolation --no-deps --force-reinstall --config-settings=setup-args=-Dganeti-os=true .
 	@touch $@
 
-# What demo, tests and foreign leave is root's when they ran with sudo.
-BUILT = $(VENV) build .demo .foreign .packaging debian/building debian/bundled .mypy_cache .ruff_cache .pytest_cache .hypothesis $(shell find . -name __pycache__ -prune)
+# What demo, tests, bench and foreign leave is root's when they ran with sudo.
+BUILT = $(VENV) build .bench .demo .foreign .packaging debian/building debian/bundled .mypy_cache .ruff_cache .pytest_cache .hypothesis $(shell find . -name __pycache__ -prune)
 clean: ## remove what was built
 	@rm -rf $(BUILT) 2>/dev/null || $(SUDO) rm -rf $(BUILT)

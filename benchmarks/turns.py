@@ -1,56 +1,125 @@
 # SPDX-License-Identifier: MIT
-"""Measuring in turns: A B A B ..., medians, and their ratio; machines are shared and noisy."""
+"""Measuring in turns: A B A B ..., since machines are shared and noisy; the clock, the processor and the memory."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
-# The installed command: from a checkout, Python may have to compile what it runs.
-COMMAND = str(Path(sys.executable).parent / "pydiskimg")
+# What a process held before it became another program counts as the other one's peak, so a small process starts each
+# command. It uses the clock by itself: its own start is not measured.
+_STARTER = """
+import os, sys, time
+quiet = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+start = time.perf_counter()
+child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, used = os.wait4(child, 0)
+seconds = time.perf_counter() - start
+print(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+# The starter's own memory is the least that is told of any command.
+LEAST_MEMORY = 10 << 20
+_SHELL = ("bash", "-e", "-u", "-o", "pipefail", "-c")
+_FOR_A_SHELL = frozenset("|;&<>(){}*?~`\"'\n")
 
 
-def in_turns(contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, float]:
-    """Run each contender once in each round and return the median seconds of each."""
-    return measured_in_turns(contenders, rounds=rounds)[0]
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one run took: seconds, seconds of processor time, bytes of memory.
+
+    Processor time is that of all processes, memory the peak of the process that held most. The kernel's threads, which
+    read and write for loop devices, count to neither.
+    """
+
+    seconds: float
+    processor: float
+    memory: int
 
 
-def measured_in_turns(
-    contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5
-) -> tuple[dict[str, float], dict[str, float]]:
-    """As in_turns(), and return the median seconds of processor time, too, of this process and those it has started."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    processor: dict[str, list[float]] = {name: [] for name in contenders}
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The directory that commands run in, and their environment."""
+
+    directory: Path
+    environment: Mapping[str, str]
+
+    def turn(self, before: str, command: str) -> Callable[[], Taken]:
+        """Return a call that runs what prepares a turn, and then measures the command."""
+
+        def run() -> Taken:
+            if before:
+                self.run(before)
+            return self.measure(command)
+
+        return run
+
+    def measure(self, command: str) -> Taken:
+        """Run a command that must succeed and return what it took."""
+        program = [sys.executable, "-I", "-S", "-c", _STARTER, *_words(command)]
+        seconds, processor, memory = self._run(program, command).split()
+        return Taken(float(seconds), float(processor), int(memory))
+
+    def run(self, command: str) -> str:
+        """Run a command that must succeed, and return what it prints."""
+        return self._run(_words(command), command)
+
+    def _run(self, program: Sequence[str], command: str) -> str:
+        """Run a program in a session of its own, which ends with this program; SystemExit where it fails."""
+        with subprocess.Popen(
+            program,
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # no terminal either, which dump and restore would ask questions
+        ) as process:
+            try:
+                out, err = process.communicate()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if process.returncode:
+            raise SystemExit(f"{command}\nfailed in {self.directory}:\n{err[-4000:]}")
+        return out
+
+
+def _words(command: str) -> list[str]:
+    """Return the program and arguments of a command; of a shell, whose start takes time, only where it needs one."""
+    if "$" in command or _FOR_A_SHELL & set(command):
+        return [*_SHELL, command]
+    return shlex.split(command)
+
+
+def in_turns(contenders: Mapping[str, Callable[[], Taken]], *, rounds: int) -> dict[str, list[Taken]]:
+    """Run each contender once in each round, and return what each took in each round."""
+    taken: dict[str, list[Taken]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
-            start, used = time.perf_counter(), sum(os.times()[:4])
-            run()
-            seconds[name].append(time.perf_counter() - start)
-            processor[name].append(sum(os.times()[:4]) - used)
-    medians = [{name: statistics.median(values) for name, values in found.items()} for found in (seconds, processor)]
-    return medians[0], medians[1]
+            taken[name].append(run())
+    return taken
 
 
-Measured: TypeAlias = tuple[float, float]
-"""Seconds, and seconds of processor time."""
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as fast one contender is as another: by the medians, and in its least and best round."""
+
+    median: float
+    least: float
+    most: float
 
 
-def measured(command: Sequence[str], *, cwd: Path) -> Measured:
-    """Run a program that must succeed, and return what it took."""
-    start, used = time.perf_counter(), sum(os.times()[2:4])
-    subprocess.run(command, cwd=cwd, check=True, capture_output=True)
-    return time.perf_counter() - start, sum(os.times()[2:4]) - used
-
-
-def report(title: str, medians: Mapping[str, float], *, ours: str) -> None:
-    """Print the medians and how many times as fast as each peer we are."""
-    print(f"{title}:")
-    for name, value in medians.items():
-        ratio = "" if name == ours else f"   {ours} is {value / medians[ours]:.2f} times as fast"
-        print(f"   {name:28} {value:8.3f} s{ratio}")
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Compare what two contenders took in the same rounds; noise that lasts longer than a round meets both."""
+    by_round = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return Ratio(statistics.median(theirs) / statistics.median(ours), min(by_round), max(by_round))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""The table of all rows, or of those that are named: `python -m benchmarks --help`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from benchmarks import svg
+from benchmarks.bench import Bench
+from benchmarks.options import HERE, bench, chosen, end_by_signals, parser
+from benchmarks.results import Result, lines, page
+from benchmarks.rows import Row
+from benchmarks.table import ROWS
+
+_TITLE = "How many times as fast pydiskimg is"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    known = parser("Measure pydiskimg against its peers, in turns.", "rows", rounds=5)
+    known.add_argument(
+        "--without", action="append", default=[], metavar="PEER", help="leave these out, also by pattern"
+    )
+    arguments = known.parse_args(argv)
+    names = chosen(ROWS, arguments.names)
+    if arguments.list:
+        for name in names:
+            print(f"{name:28} {ROWS[name].what}")
+        return
+    made = bench(arguments)
+    results = [measured(made, ROWS[name].without(arguments.without)) for name in names]
+    output = arguments.output
+    if output is None and not arguments.names and not arguments.small:
+        output = HERE  # a whole table replaces the one that is there
+    if output:
+        marks = {
+            result.row.name: [
+                svg.Mark(one.peer, one.clock.median, one.clock.least, one.clock.most, one.wanted)
+                for one in result.comparisons
+            ]
+            for result in results
+            if result.comparisons and result.row.times_as_many_rounds == 1  # short commands are mostly a start
+        }
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "results.md").write_text(page(results, arguments.rounds, arguments.directory))
+        (output / "ratios.svg").write_text(svg.ratios(_TITLE, marks))
+        print(f"written: {output / 'results.md'}, {output / 'ratios.svg'}", file=sys.stderr)
+
+
+def measured(made: Bench, row: Row) -> Result:
+    """Measure a row, and print its lines as soon as they are known."""
+    for peer in row.peers:
+        if not peer.available:
+            print(f"{row.name}: {peer.name} is not installed", file=sys.stderr)
+    result = Result(row, made.measure(row))
+    print("\n".join(lines(result)), flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    end_by_signals()
+    main()

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""What works on the tables of images: chains, very large images, and short commands, which are mostly a start."""
+
+from __future__ import annotations
+
+from benchmarks.rows import Peer, Row
+
+# Of a short command ours may take three times as long: Python's own start is twice that of qemu-img.
+_START = 1 / 3
+_FRESH_CHAIN = "rm -f *.qcow2 new; cp $chain/* ."
+_FRESH_SHORT = "cp $short/* ."
+
+
+def _on_chain(name: str, what: str, words: str) -> Row:
+    return Row(
+        f"chain-{name}",
+        f"{what}: 1 GiB of changes over a backing file with 512 MiB",
+        f"pydiskimg {words} --allow-references .",
+        (Peer("qemu-img", f"qemu-img {words}", 1.2),),
+        before=_FRESH_CHAIN,
+    )
+
+
+def _on_large(command: str, image: str, title: str, wanted: float) -> Row:
+    words = f"{command} --output=json ${image}"
+    return Row(
+        f"{command}-{image.removesuffix('_qcow2')}",
+        f"{command} of {title}",
+        f"pydiskimg {words}",
+        (Peer("qemu-img", f"qemu-img {words}", wanted),),
+        times_as_many_rounds=4 if command == "info" else 1,
+    )
+
+
+def _short(words: str, name: str = "") -> Row:
+    return Row(
+        f"start-{name or words.split(maxsplit=1)[0].strip('-')}",
+        f"{' '.join(word for word in words.split() if '.' not in word)}, of a small image",
+        f"pydiskimg {words}",
+        (Peer("qemu-img", f"qemu-img {words}", _START),),
+        before=_FRESH_SHORT,
+        times_as_many_rounds=8,
+    )
+
+
+ROWS = (
+    _on_chain("commit", "commit", "commit -q top.qcow2"),
+    _on_chain("rebase", "rebase onto another file", "rebase -q -b other.qcow2 -F qcow2 top.qcow2"),
+    _on_chain("rebase-alone", "rebase onto none", "rebase -q -b '' top.qcow2"),
+    _on_chain("to-raw", "convert to raw", "convert -t writeback -O raw top.qcow2 new"),
+    _on_chain("to-qcow2", "convert to qcow2", "convert -t writeback -O qcow2 top.qcow2 new"),
+    *(
+        _on_large(command, image, title, wanted)
+        for image, title in (("empty_qcow2", "an empty image of 64 TiB"), ("scattered", "1 TiB, 1 % of it at random"))
+        for command, wanted in (("info", _START), ("map", 1.0), ("check", 1.0))
+    ),
+    _short("--version"),
+    _short("--help"),
+    _short("info image.qcow2"),
+    _short("map image.qcow2"),
+    _short("check image.qcow2"),
+    _short("measure -O raw image.qcow2", "measure-raw"),
+    _short("measure -O qcow2 image.qcow2", "measure-qcow2"),
+    _short("compare -f raw -F raw disk.raw disk.raw"),
+    _short("resize -f raw disk.raw 1M", "resize-raw"),
+    _short("resize image.qcow2 +1M", "resize-qcow2"),
+    _short("resize image.qcow2 +1T", "resize-new-table"),
+    _short("resize --shrink image.qcow2 -1M", "resize-shrink"),
+    _short("snapshot -l image.qcow2", "snapshot-list"),
+    _short("snapshot -c new image.qcow2", "snapshot-create"),
+    _short("snapshot -a one image.qcow2", "snapshot-apply"),
+    _short("snapshot -d one image.qcow2", "snapshot-delete"),
+)

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+"""The benchmarks' harness on two rows that take little: inputs, turns, a check, the page and its plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from benchmarks.__main__ import main
+
+
+def test_rows_are_measured_and_written(tmp_path: Path) -> None:
+    where = [f"--{name}={tmp_path}" for name in ("inputs", "directory", "temporary")]
+    main(["--small", "--rounds=1", *where, f"--output={tmp_path / 'out'}", "check-empty", "mkfs-ext2-64m"])
+    page = (tmp_path / "out/results.md").read_text()
+    assert "| check-empty | qemu-img | **" in page
+    assert "| mkfs-ext2-64m | mke2fs | **" in page
+    assert "Processor: " in page
+    drawn = ElementTree.parse(tmp_path / "out/ratios.svg").getroot()
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == 2
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["empty_qcow2"]
