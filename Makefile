@@ -39,7 +39,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit docs readme compiled foreign virt bench man completion deb packages-check clean \
+.PHONY: help demo test lint unit docs readme compiled foreign virt bench bench-growth man completion deb packages-check clean \
   packages-run packages-demo packages-test packages-bench packages-foreign packages-virt packages-deb
 
 help: ## list what can be made
@@ -88,6 +88,9 @@ packages-check: packages-test $(STAMP) ## build and install packages, sdist and 
 # ROWS="zlib-* cat" measures these rows only, ROUNDS=9 takes so many; make bench ROWS=--list prints the names.
 bench: packages-bench $(STAMP) ## measure against the peers, in turns, and write benchmarks/results.md; hours
 	@set -f; $(SUDO) $(PY) -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
+
+bench-growth: packages-bench $(STAMP) ## measure how time and memory grow, and write benchmarks/growth.md
+	@set -f; $(SUDO) $(PY) -m benchmarks.growth $(if $(ROUNDS),--rounds $(ROUNDS)) $(SERIES)
 
 man: $(STAMP) ## write the man pages to build/man
 	@$(PY) -m manual man build/man

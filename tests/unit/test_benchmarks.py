@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import svg
 from benchmarks.bench import NAME
+from benchmarks.growth import SERIES, Step, exponent, plot
 from benchmarks.inputs import INPUTS
 from benchmarks.options import chosen
 from benchmarks.results import Result, lines
@@ -65,6 +66,15 @@ def test_ratios_are_drawn() -> None:
     root = ElementTree.fromstring(svg.ratios("title", marks))
     told = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
     assert told == ["a & b: 3.00 times, rounds 2.00 to 4.00", "c: 0.50 times, rounds 0.40 to 0.60"]
+
+
+def test_growth_is_drawn_and_its_exponent_computed() -> None:
+    steps = [Step(size, size**1.5, size, 1 << 20) for size in (1, 4, 16)]
+    assert exponent(steps) == pytest.approx(1.5)
+    for series in SERIES.values():
+        root = ElementTree.fromstring(plot(series, dict.fromkeys(series.curves, steps)))
+        curves = root.findall("{http://www.w3.org/2000/svg}polyline")
+        assert len(curves) == 2 * len(series.curves)
 
 
 def test_rows_are_chosen_by_patterns() -> None:
