@@ -74,7 +74,7 @@ def test_a_process_of_the_fuzzer_that_waits_for_ever_hangs() -> None:
 
 
 def test_the_processor_time_of_a_process() -> None:
-    before = processor_seconds(os.getpid())
-    while time.process_time() - before < 0.05:
+    before, start = processor_seconds(os.getpid()), time.process_time()
+    while time.process_time() - start < 0.05:
         pass
     assert processor_seconds(os.getpid()) > before

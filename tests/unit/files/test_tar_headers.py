@@ -160,7 +160,9 @@ def test_holes_are_left_out_where_the_map_says_so(tmp_path: Path) -> None:
 def test_contents_that_do_not_fit_their_headers_are_refused(
     found: list[tuple[int, bytes]], data: list[tuple[int, int]] | None, tmp_path: Path
 ) -> None:
-    with pytest.raises(ArchiveError, match=r"entry file: cannot be packed: its contents (are not|do not have its size)"):
+    with pytest.raises(
+        ArchiveError, match=r"entry file: cannot be packed: its contents (are not|do not have its size)"
+    ):
         packed([regular(b"file", pieces(*found), size=8192 if data else 4098, data=data)], tmp_path / "a.tar")
 
 
