@@ -26,7 +26,7 @@ def _check(lab: Lab) -> None:
     if "OS: image [global status: valid]" not in diagnosed:
         raise SystemExit(diagnosed)
     print("gnt-os diagnose: valid")
-    for kind in ("tarball", "qemu"):
+    for kind in ("tarball", "qcow2"):
         parameters = ("-O", f"image_name=debian-small,image_type={kind}")
         lab.succeed("gnt-instance", "add", "-t", "file", "-o", "image+default", *parameters, *ADD, INSTANCE)
         disk = lab.disk(INSTANCE)

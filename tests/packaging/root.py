@@ -24,7 +24,11 @@ mount --bind "$project" "$root/project"
 mount -o remount,bind,ro "$root/project"
 certificates=/etc/ssl/certs/ca-certificates.crt  # this machine's: there may be one more on the way to the servers
 [ ! -e $certificates ] || [ ! -e "$root$certificates" ] || mount --bind $certificates "$root$certificates"
-exec chroot "$root" sh -c 'cd "$1"; shift; exec "$@"' sh "$directory" "$@"
+# The namespace's own root is this one, so that what enters the namespace sees no other.
+mkdir -p "$root/former"
+cd "$root"
+pivot_root . former
+exec chroot . sh -c 'umount --lazy /former; cd "$1"; shift; exec "$@"' sh "$directory" "$@"
 """
 
 
@@ -87,8 +91,12 @@ def _configure(root: Root) -> None:
     """Let the root reach what this machine reaches, and start no daemon when a package is installed."""
     shutil.copy("/etc/resolv.conf", root.inside("/etc/resolv.conf"))
     for path in Path("/etc/apt/apt.conf.d").iterdir():
-        if "Acquire" in path.read_text():
+        owned = subprocess.run(["dpkg-query", "--search", path], capture_output=True, check=False).returncode == 0
+        if "Acquire" in path.read_text() and not owned:  # a package's own comes with the package
             shutil.copy(path, root.inside("/etc/apt/apt.conf.d"))
+    names = root.inside("/etc/nsswitch.conf")  # which an installer writes; without it DNS is asked before /etc/hosts
+    if not names.exists():
+        names.write_text("hosts: files dns\n")
     policy = root.inside("/usr/sbin/policy-rc.d")
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
