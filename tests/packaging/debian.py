@@ -30,7 +30,7 @@ def check(work: Path, suite: str) -> Iterator[str]:
     yield "the command works, with its accelerators; no compiler was installed"
     _upgrade(node)
     yield "a later version was installed over it; what the administrator changed stays"
-    node.install("ganeti", "ganeti-3.0" if suite == "bookworm" else "ganeti-3.1", "openssh-client", "iproute2")
+    node.install("ganeti", "ganeti-3.0" if suite == "bookworm" else "ganeti-3.1", "openssh-client", "iproute2", "mount")
     _provide_image(node, work)
     yield from node.succeed("python3", "-m", "tests.packaging.on_node", directory=AT, network=False).splitlines()
     _purge(node)
