@@ -83,6 +83,7 @@ deb: packages-deb ## build the Debian packages into build/deb/
 	@lintian --allow-root --fail-on error,warning build/deb/*.changes
 
 packages-check: packages-test $(STAMP) ## build and install packages, sdist and wheel in fresh Debian 12 and 13; takes a while
+	@$(PIP) "build>=1.0"
 	@$(SUDO) $(PY) -m tests.packaging $(SUITES)
 
 # ROWS="zlib-* cat" measures these rows only, ROUNDS=9 takes so many; make bench ROWS=--list prints the names.
