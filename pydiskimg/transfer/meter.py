@@ -59,6 +59,8 @@ class Meter:
 
     def piece_done(self, piece: Extent | PieceBatch) -> None:
         """Report a piece, or a batch, of the present pass as done."""
+        if self._progress is None:  # most copies: a batch has up to hundreds of pieces to count
+            return
         pieces = [piece] if isinstance(piece, Extent) else [*piece.data, *piece.zeros]
         self.advance(_counted(pieces, zeros=self._counts_zeros))
 
