@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks import svg
 from benchmarks.bench import Bench
+from benchmarks.kept import keep, kept
 from benchmarks.options import HERE, bench, chosen, end_by_signals, parser
 from benchmarks.results import Result, lines, page
 from benchmarks.rows import Row
@@ -21,6 +22,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     known.add_argument(
         "--without", action="append", default=[], metavar="PEER", help="leave these out, also by pattern"
     )
+    known.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="measure only what an earlier run has not measured; its rows are taken as they were",
+    )
     arguments = known.parse_args(argv)
     names = chosen(ROWS, arguments.names)
     if arguments.list:
@@ -28,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{name:28} {ROWS[name].what}")
         return
     made = bench(arguments)
-    results = [measured(made, ROWS[name].without(arguments.without)) for name in names]
+    results = [measured(made, ROWS[name].without(arguments.without), go_on=arguments.go_on) for name in names]
     output = arguments.output
     if output is None and not arguments.names and not arguments.small:
         output = HERE  # a whole table replaces the one that is there
@@ -47,12 +54,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"written: {output / 'results.md'}, {output / 'ratios.svg'}", file=sys.stderr)
 
 
-def measured(made: Bench, row: Row) -> Result:
-    """Measure a row, and print its lines as soon as they are known."""
+def measured(made: Bench, row: Row, *, go_on: bool) -> Result:
+    """Measure a row, keep what it took, and print its lines as soon as they are known.
+
+    With go_on, a row that was measured before is not measured again.
+    """
     for peer in row.peers:
         if not peer.available:
             print(f"{row.name}: {peer.name} is not installed", file=sys.stderr)
-    result = Result(row, made.measure(row))
+    result = kept(made.kept, row) if go_on else None
+    if result is None:
+        result = Result(row, made.measure(row))
+        keep(made.kept, result)
     print("\n".join(lines(result)), flush=True)
     return result
 

@@ -18,4 +18,10 @@ def test_rows_are_measured_and_written(tmp_path: Path) -> None:
     assert "Processor: " in page
     drawn = ElementTree.parse(tmp_path / "out/ratios.svg").getroot()
     assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == 2
-    assert [path.name for path in (tmp_path / "small").iterdir()] == ["empty_qcow2"]
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["empty_qcow2", "measured"]
+    kept = tmp_path / "small/measured/mkfs-ext2-64m.json"
+    kept.unlink()
+    before = (tmp_path / "small/measured/check-empty.json").read_bytes()
+    main(["--small", "--rounds=1", *where, "--continue", "check-empty", "mkfs-ext2-64m"])
+    assert kept.exists()
+    assert (tmp_path / "small/measured/check-empty.json").read_bytes() == before

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""What rows took, kept beside the inputs: a table that takes hours need not be measured at one go."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.results import Result
+from benchmarks.rows import Row
+from benchmarks.turns import Taken
+
+
+def keep(directory: Path, result: Result) -> None:
+    """Write what a row took, with its commands, to measured/ in the directory."""
+    path = _path(directory, result.row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    taken = {name: [asdict(one) for one in some] for name, some in result.taken.items()}
+    path.write_text(json.dumps({"commands": result.row.commands, "taken": taken}, indent=1))
+
+
+def kept(directory: Path, row: Row) -> Result | None:
+    """Return what the row took before; None for one that was not measured, or whose commands were other ones."""
+    try:
+        found = json.loads(_path(directory, row).read_text())
+    except FileNotFoundError:
+        return None
+    if tuple(found["commands"]) != row.commands:
+        return None
+    return Result(row, {name: [Taken(**one) for one in some] for name, some in found["taken"].items()})
+
+
+def _path(directory: Path, row: Row) -> Path:
+    return directory / "measured" / f"{row.name}.json"
