@@ -18,3 +18,11 @@ def test_the_version_stands_in_one_place() -> None:
         pydiskimg.__version__
     ]
     assert pydiskimg.__version__ not in (ROOT / "meson.build").read_text()
+
+
+def test_the_debian_package_and_the_changelog_have_the_version() -> None:
+    package = re.match(r"pydiskimg \(([^)-]+)(-\d+)?\) ", (ROOT / "debian/changelog").read_text())
+    assert package
+    assert package.group(1) == pydiskimg.__version__
+    released = re.findall(r"^## \[(\d.*?)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0][0] == pydiskimg.__version__
