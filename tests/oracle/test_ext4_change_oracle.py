@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError, StorageError
 from pydiskimg.files.entry import Entry
+from pydiskimg.fs.ext4.change import groups
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.inode_fields import largest_file
@@ -48,8 +49,10 @@ class Changes(RuleBasedStateMachine):
 
     tool: Tool
 
-    @initialize(options=st.sampled_from(FEATURES), seed=st.integers(0, 1 << 32))
-    def make(self, options: str, seed: int) -> None:
+    @initialize(options=st.sampled_from(FEATURES), seed=st.integers(0, 1 << 32), kept=st.sampled_from([0, 512]))
+    def make(self, options: str, seed: int, kept: int) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(groups, "_KEPT_GROUPS", kept)
         self.directory, self.options = tempfile.TemporaryDirectory(), options
         self.disk = disk_of(self.tool, Path(self.directory.name), options)
         self.rng = random.Random(seed)
@@ -247,6 +250,7 @@ class Changes(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "tree"):
+            self.patch.undo()
             with self.directory:
                 self.tree.close()
                 judged(self.tool, Path(self.directory.name), self.disk)

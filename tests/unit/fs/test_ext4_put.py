@@ -20,7 +20,9 @@ from pydiskimg.files.tree import MissingPathError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.fs.ext4.tree.entries import TreeEntries
 from pydiskimg.fs.ext4.tree.tree import ExtTree
+from pydiskimg.text import printable
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.journals import JournalWriter
@@ -341,6 +343,16 @@ def test_a_tree_with_a_file_that_stays_is_removed_in_part_at_most() -> None:
             tree.remove_tree("/d")
         assert tree.read("/d/e/fixed") == b"b"
         tree.write("/after", b"after")
+
+
+def test_flags_of_directories_wait_for_their_files() -> None:
+    """An immutable directory takes no files, and what it would hand on to files is not in their entries."""
+    disk, flags = made(), {"a": 0x10, "b": 0x20 | 0x80, "c": 0x80, "d": 0x20 | 0x80}
+    with open_changed_tree(disk) as tree:
+        both = [[folder(name, flags=value), regular(f"{name}/new", b"")] for name, value in flags.items()]
+        tree.put([folder("d", flags=0x10), *(entry for some in both for entry in some)])
+        found = {printable(entry.path): entry.flags for entry in TreeEntries(tree, "/").entries()}
+    assert {name: value for name, value in found.items() if value} == flags
 
 
 def test_a_directory_that_contains_itself_is_damaged() -> None:

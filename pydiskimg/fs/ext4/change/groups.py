@@ -13,6 +13,8 @@ from pydiskimg.fs.ext4.groups import block_bitmap_checksum
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.records import Value
 
+_KEPT_GROUPS = 512  # whose bitmaps stay in memory between commits, each up to 10 KiB with 4 KiB blocks
+
 
 class GroupState(NamedTuple):
     """Bits of clusters and of inodes that are set are in use; bit 0 is the group's first.
@@ -93,12 +95,17 @@ class ChangedGroups:
         self._changed = {group for group, state in states.items() if state is not self._stored[group]}
 
     def committed(self) -> None:
-        """Note that the states are on the disk now."""
+        """Note that the states are on the disk now; of many, only those that have just changed stay in memory."""
         for group in self._changed:
             state = self.states[group]
             self.states[group] = GroupState(
                 state.clusters, state.inodes, state.directories, state.unused_inodes, state.flags
             )
+        if len(self.states) > _KEPT_GROUPS:
+            for group in self.states.keys() - self._changed:
+                del self.states[group]
+                self._free_counts.pop(group, None)  # of the descriptor before this group changed
+                self._metadata.pop(group, None)
         self._stored = dict(self.states)
         self._changed.clear()
 

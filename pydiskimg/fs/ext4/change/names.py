@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Any
 
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.bitmaps import runs_of
 from pydiskimg.fs.ext4.change.directories import FEW_NAMES, LARGE_DIRECTORY, ChangedDirectory
 from pydiskimg.fs.ext4.change.files import FileChanges
 from pydiskimg.fs.ext4.inodes import StoredInode
@@ -177,3 +179,9 @@ class InodeSet:
     def __contains__(self, number: int) -> bool:
         group, bit = divmod(number, _AT_ONCE)
         return bool(self._bits.get(group, 0) >> bit & 1)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the numbers, in order."""
+        for group in sorted(self._bits):
+            for start, end in runs_of(self._bits[group]):
+                yield from range(group * _AT_ONCE + start, group * _AT_ONCE + end)

@@ -24,6 +24,7 @@ from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
 from pydiskimg.fs.ext4.change.attributes import outlined, stored_attributes, with_attributes
 from pydiskimg.fs.ext4.change.batch import ChangeBatch
 from pydiskimg.fs.ext4.change.inodes import store
+from pydiskimg.fs.ext4.change.names import InodeSet
 from pydiskimg.fs.ext4.change.pending_files import PendingFiles
 from pydiskimg.fs.ext4.change.put_inode import with_contents, with_flags, with_metadata, without_flags
 from pydiskimg.fs.ext4.change.put_paths import PutPaths
@@ -72,7 +73,7 @@ class EntryWriter:
         self.acl_names = AclNames(self._read_path)
         self._later: dict[int, Entry] = {}
         self._later_bytes = 0
-        self._flags: dict[int, Entry] = {}
+        self._with_flags: dict[int, InodeSet] = {}  # directories, by the flags that wait for their files
 
     def make(self, entry: Entry, *, at: bytes | None = None) -> None:
         """Make a file of an entry. Raises as its contents do, the wording's errors, and StorageError.
@@ -97,9 +98,10 @@ class EntryWriter:
         for number, entry in self._later.items():
             with self.errors(entry), self._batch.change():
                 self._set_acls(number, entry)
-        for number, entry in self._flags.items():
-            with self.errors(entry), self._batch.change():
-                store(self._transaction, with_flags(self._changes.inode(number), entry.flags))
+        for flags, numbers in self._with_flags.items():
+            for number in numbers:
+                with self._batch.change():
+                    store(self._transaction, with_flags(self._changes.inode(number), flags))
         self._batch.commit()
 
     @property
@@ -160,8 +162,13 @@ class EntryWriter:
         kept = {name: value for name, value in had.items() if name not in _STORED_ACLS}
         store(self._transaction, self._with_all(inode, entry, kept), order=WriteOrder.LAST)
         self.flags_left_out += possible_flags(entry.kind, entry.flags) != entry.flags
-        if entry.flags:
-            self._flags[inode.number] = replace(entry, names=(), contents=(), xattrs={}, acls={})
+        if flags := possible_flags(entry.kind, entry.flags):
+            self._forget_flags(inode.number)
+            self._with_flags.setdefault(flags, InodeSet()).add(inode.number)
+
+    def _forget_flags(self, number: int) -> None:
+        for numbers in self._with_flags.values():
+            numbers.discard(number)
 
     def _new_directory(self, name: NewName, mode: int) -> StoredInode:
         """Make a directory, whose blocks and name are written with the next commit."""
@@ -217,7 +224,7 @@ class EntryWriter:
                 raise UnsafePathError("it would replace a directory that is not empty")
             found = self._changes.inode(found.number)
             self._names.remove_directory(found.number, *name)
-            self._flags.pop(found.number, None)
+            self._forget_flags(found.number)
         else:
             self._names.remove(*name)
         if found.kind in (layout.DIRECTORY, layout.SYMLINK):

@@ -36,8 +36,6 @@ from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Disk
 from pydiskimg.units import format_bytes
 
-_MOST_GROUPS = 512  # whose bitmaps are in memory
-
 
 def shrink_ext(disk: Disk, size: int | None = None) -> int:
     """Shrink the ext2, ext3 or ext4 at the start of disk to at most size bytes, or to its minimum; return its new size.
@@ -145,7 +143,7 @@ class _Emptying:
         self._in_turn(list(shared), lambda mover, block: mover.attributes(block, shared[block]))
         if Compat.RESIZE_INODE in fs.geometry.features:
             BlockMover(self._transaction, self._leaving).reserve()
-        self._begin_again()
+        self._transaction.commit()
         if found.leaving:
             Renumbering(self._transaction, self._new, found.leaving).run()
 
@@ -171,7 +169,7 @@ class _Emptying:
                     self._transaction.commit()
                 committed = index + 1
             if self._transaction.size >= self._transaction.room:
-                self._begin_again()
+                self._transaction.commit()
                 committed = index + 1
         self._transaction.commit()
 
@@ -182,10 +180,3 @@ class _Emptying:
         transaction.inodes.groups = self._new.groups
         keep_quota(transaction)
         return transaction
-
-    def _begin_again(self) -> None:
-        """Commit, and drop bitmaps from memory if there are many."""
-        self._transaction.commit()
-        if len(self._transaction.groups.states) > _MOST_GROUPS:
-            self._transaction.close()
-            self._transaction = self._begin()
