@@ -112,7 +112,7 @@ def copy(
     meter.begin(pieces(source, unit, zero_size=WHOLE), counts_zeros=writes_zeros)
     zero_size = CHUNK_SIZE if not sparse else WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
     try:
-        found = batches(pieces(source, unit, zero_size=zero_size))
+        found = batches(pieces(source, unit, zero_size=zero_size), skips_zeros=sparse and disk.reads_as_zero)
         work_on(found, copying.batch, meter=meter, workers=count)
     finally:
         spliced.close()

@@ -82,18 +82,20 @@ class PieceBatch:
         self.length += piece.length
 
 
-def batches(pieces: Iterator[Extent]) -> Iterator[PieceBatch]:
+def batches(pieces: Iterator[Extent], *, skips_zeros: bool = False) -> Iterator[PieceBatch]:
     """Yield the pieces in batches of at most CHUNK_SIZE bytes of data: a step for each small one would take long.
 
-    Zeros of more than that are a batch by themselves, so that they are zeroed beside the writing.
+    Zeros of more than that are a batch by themselves, so that they are zeroed beside the writing; skips_zeros says
+    that nothing is done for them.
     """
     batch, room = PieceBatch(), CHUNK_SIZE
     for piece in pieces:
-        if batch.length and (piece.length > room or batch.pieces == MOST_PIECES):
+        counts = piece.kind is Kind.DATA or not skips_zeros
+        if batch.length and ((counts and piece.length > room) or batch.pieces == MOST_PIECES):
             yield batch
             batch, room = PieceBatch(), CHUNK_SIZE
         batch.add(piece)
-        if piece.kind is Kind.DATA or piece.length > room:
+        if piece.kind is Kind.DATA or (counts and piece.length > room):
             room -= piece.length
     if batch.length:
         yield batch

@@ -34,8 +34,12 @@ def big_endian(numbers: array[int]) -> bytes:
 
 def nonzero(words: array[int]) -> Iterator[int]:
     """Yield the indices of the words that are not zero; runs of zeros are skipped as bytes."""
-    size = words.itemsize
-    marks = words.tobytes().translate(_NOT_ZERO)
+    return nonzero_in(words.tobytes(), words.itemsize)
+
+
+def nonzero_in(raw: bytes, size: int) -> Iterator[int]:
+    """Yield the indices of the words of size bytes in raw that are not zero."""
+    marks = raw.translate(_NOT_ZERO)
     at = marks.find(1)
     while at >= 0:
         yield at // size
