@@ -6,7 +6,10 @@ from __future__ import annotations
 from benchmarks.rows import Limit, Peer, Row
 
 # A disk that held something else: all of it is written or zeroed. Without the device's own cache, as after a reboot.
-DIRTY = "head -c $disk <(yes) > $disk_device; blockdev --flushbufs $disk_device"
+DIRTY = (
+    "dd if=<(yes) of=$disk_device bs=4M count=$disk oflag=direct iflag=fullblock,count_bytes status=none; "
+    "blockdev --flushbufs $disk_device"
+)
 ZERO = "blkdiscard $disk_device"
 NEW = "rm -f new"
 _ZEROED = "fallocate --punch-hole --offset 0 --length $disk $disk_device"

@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import Peer, Row
+from benchmarks.rows import Limit, Peer, Row
 
 # Of a short command ours may take three times as long: Python's own start is twice that of qemu-img.
 _START = 1 / 3
-_FRESH_CHAIN = "rm -f *.qcow2 new; cp $chain/* ."
+_FRESH_CHAIN = "rm -f *.qcow2 new copy; cp $chain/* ."
 _FRESH_SHORT = "cp $short/* ."
+_COPY = "dd if={} of=copy bs=1M oflag=append conv=notrunc,fsync status=none"
+_CHANGES = Limit("copying the changes", f"rm -f copy; {_COPY.format('top.qcow2')}")
+_ALL = Limit("copying both files", f"{_CHANGES.command}; {_COPY.format('base.qcow2')}")
 
 
-def _on_chain(name: str, what: str, words: str) -> Row:
+def _on_chain(name: str, what: str, words: str, limit: Limit | None = None) -> Row:
     return Row(
         f"chain-{name}",
         f"{what}: 1 GiB of changes over a backing file with 512 MiB",
         f"pydiskimg {words} --allow-references .",
         (Peer("qemu-img", f"qemu-img {words}", 1.2),),
+        limit,
         before=_FRESH_CHAIN,
     )
 
@@ -44,11 +48,11 @@ def _short(words: str, name: str = "") -> Row:
 
 
 ROWS = (
-    _on_chain("commit", "commit", "commit -q top.qcow2"),
+    _on_chain("commit", "commit", "commit -q top.qcow2", _CHANGES),
     _on_chain("rebase", "rebase onto another file", "rebase -q -b other.qcow2 -F qcow2 top.qcow2"),
     _on_chain("rebase-alone", "rebase onto none", "rebase -q -b '' top.qcow2"),
-    _on_chain("to-raw", "convert to raw", "convert -t writeback -O raw top.qcow2 new"),
-    _on_chain("to-qcow2", "convert to qcow2", "convert -t writeback -O qcow2 top.qcow2 new"),
+    _on_chain("to-raw", "convert to raw", "convert -t writeback -O raw top.qcow2 new", _ALL),
+    _on_chain("to-qcow2", "convert to qcow2", "convert -t writeback -O qcow2 top.qcow2 new", _ALL),
     *(
         _on_large(command, image, title, wanted)
         for image, title in (("empty_qcow2", "an empty image of 64 TiB"), ("scattered", "1 TiB, 1 % of it at random"))
