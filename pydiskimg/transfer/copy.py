@@ -79,7 +79,7 @@ def copy(
     Holes and zeros of the source become zero on the disk in the cheapest way that the disk has, or are skipped where it
     is known to read as zero. Runs of zeros inside data are treated alike; where data moves from a file to a device
     without being read (ADR 0023), only runs of 256 KiB or more are certain to be found. sparse=False writes
-    every byte; a qcow2 image still leaves holes for zeros at the ends of new clusters unless its keep_zeros() was called.
+    every byte; a qcow2 image leaves holes for zeros at the ends of new clusters unless its keep_zeros() was called.
 
     unit is a number of bytes, a power of two from 512 to 2 MiB: each write begins and ends at a multiple of it, or at
     the end of the source. Pass the disk's own unit for an image made of clusters. None means 4 KiB where the disk reads

@@ -164,13 +164,13 @@ class ZeroRuns:
         return both.to_bytes(len(first), "little")
 
     def _end_of_zeros(self, view: memoryview, index: int, end: int) -> int:
-        """The first unit from index on, at most end, that is not zero: compared one, two, four ... at a time."""
-        unit, count = self._unit, 1
+        """The first unit from index on, at most end, that is not zero: compared all at once, then one, two, four ..."""
+        unit, count = self._unit, min(end - index, self._most)
         while index < end:
             stop = min(index + count, end)
             part = view[index * unit : stop * unit]
-            # A bytearray on the left compares by memcmp, which leaves at the first byte that differs.
-            if (self._zeros if len(part) == len(self._zeros) else self._zeros[: len(part)]) == part:
+            # Compares by memcmp, which leaves at the first byte that differs, where == goes through a view's items.
+            if self._zeros.startswith(part):
                 index = stop
                 count = min(2 * count, self._most)
             elif count == 1:

@@ -17,7 +17,7 @@ from pydiskimg.protocols import read_bytes
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pydiskimg.extents import Extent
     from pydiskimg.images.qcow2.header import Header
@@ -107,18 +107,27 @@ class Mapping:
                 yield from runs_in_table(table, self.header, offset, inside, stop)
             offset = stop
 
-    def host_of(self, offset: int, length: int) -> int | None:
-        """Where [offset, offset + length) lies in the file, if all of it is data in a row under one L2 table."""
-        index, inside = divmod(offset, self.header.l2_span)
-        table = self.table(index)
-        if table is None:
-            return None
-        size = self.header.cluster_size
-        first, end = inside // size, -(-(inside + length) // size)
-        kinds = table.kinds[first:end]
-        if kinds != bytes((DATA,)) * (end - first) or table.end_of_neighbours(first, end, size) != end:
-            return None
-        return table.host(first) + inside % size
+    def hosts_of(self, ranges: Iterable[tuple[int, int]]) -> Iterator[int | None]:
+        """Yield where each range (offset, length) lies in the file, if all of it is data in a row under one L2 table.
+
+        None stands for one that is not. A table that serves several ranges in a row is looked up once.
+        """
+        size, span = self.header.cluster_size, self.header.l2_span
+        known, table = -1, None
+        for offset, length in ranges:
+            index, inside = divmod(offset, span)
+            if index != known:
+                known, table = index, self.table(index)
+            if table is None:
+                yield None
+                continue
+            first, end = inside // size, -(-(inside + length) // size)
+            if table.kinds[first:end].count(DATA) == end - first and (
+                end == first + 1 or table.end_of_neighbours(first, end, size) == end
+            ):
+                yield table.host(first) + inside % size
+            else:
+                yield None
 
     def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, L2Table | None]]:
         """Yield (start, end, table) for each part of [offset, offset + length) that one L2 table maps.

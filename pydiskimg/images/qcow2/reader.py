@@ -120,7 +120,7 @@ class Qcow2Source(ImageSource):
         host = guest = -1
         for offset, length in ranges:
             check_range(self, offset, length)
-            found = self.mapping.host_of(offset, length)
+        for (offset, length), found in zip(ranges, self.mapping.hosts_of(ranges), strict=True):
             if found is None or found != host + at - start:
                 if start < at:
                     self._reader.read_data(guest, host, buffer[start:at])
