@@ -12,7 +12,7 @@ from benchmarks.kept import keep, kept
 from benchmarks.options import HERE, bench, chosen, end_by_signals, parser
 from benchmarks.results import Result, lines, page
 from benchmarks.rows import Row
-from benchmarks.table import ROWS
+from benchmarks.table import DRAWN, ROWS
 
 _TITLE = "How many times as fast pydiskimg is"
 
@@ -40,13 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output is None and not arguments.names and not arguments.small:
         output = HERE  # a whole table replaces the one that is there
     if output:
+        drawn = [result for result in results if arguments.names or result.row.name in DRAWN]
         marks = {
             result.row.name: [
                 svg.Mark(one.peer, one.clock.median, one.clock.least, one.clock.most, one.wanted)
                 for one in result.comparisons
             ]
-            for result in results
-            if result.comparisons and result.row.times_as_many_rounds == 1  # short commands are mostly a start
+            for result in drawn
+            if result.comparisons
         }
         output.mkdir(parents=True, exist_ok=True)
         (output / "results.md").write_text(page(results, arguments.rounds, arguments.directory))

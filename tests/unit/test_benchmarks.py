@@ -16,7 +16,7 @@ from benchmarks.options import chosen
 from benchmarks.results import Result, lines
 from benchmarks.rows import Limit, Peer, Row
 from benchmarks.scale import FULL, SMALL
-from benchmarks.table import ROWS
+from benchmarks.table import DRAWN, ROWS
 from benchmarks.targets import TARGETS
 from benchmarks.turns import Taken
 
@@ -36,6 +36,11 @@ def test_what_a_row_names_is_declared(row: Row) -> None:
 def test_names_are_of_one_thing() -> None:
     assert not set(INPUTS) & set(TARGETS)
     assert not {*INPUTS, *TARGETS} & set(FULL.numbers)
+
+
+def test_what_is_drawn_is_in_the_table() -> None:
+    assert len(set(DRAWN)) == len(DRAWN)
+    assert set(DRAWN) <= set(ROWS)
 
 
 def test_small_inputs_are_smaller() -> None:
