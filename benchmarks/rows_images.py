@@ -13,7 +13,7 @@ DIRTY = (
 ZERO = "blkdiscard $disk_device"
 NEW = "rm -f new"
 _ZEROED = "fallocate --punch-hole --offset 0 --length $disk $disk_device"
-_WRITTEN = "dd if=$data of=$disk_device bs=1M conv=notrunc,fsync status=none"
+_WRITTEN = "dd if=$data of=$disk_device bs=1M oflag=direct conv=notrunc,fsync status=none"
 _INFLATED = "$python -I $inflate $zlib_clusters"
 _SAME = "qemu-img compare -q -f {0} -F {1} ${2} {3}"
 _BEST = "-W -m 8"
