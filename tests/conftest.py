@@ -140,7 +140,7 @@ def _guard_and_leak_check(request: pytest.FixtureRequest, tmp_path_factory: pyte
     assert {item for item in descriptors() - before[2] if "/proc" not in item} == set(), "descriptors left open"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tool() -> object:
     """Return a function that finds a program of the system and skips (fails in CI) when it is missing."""
 

@@ -174,7 +174,9 @@ def _check_positions(source: Source, header: GptHeader, sector_size: int) -> Non
     sectors = header.array_sectors(sector_size)
     last_sector = source.size // sector_size - 1
     in_front = 2 <= header.array <= header.first_usable - sectors
-    unfinished = header.array == last_sector - sectors and 2 + sectors <= header.first_usable
+    # Of a growing disk the backup is at its end, of one that is about to be cut where it will end.
+    at_the_end = header.array in (last_sector - sectors, min(header.alternate, last_sector) - sectors)
+    unfinished = at_the_end and header.is_unfinished and 2 + sectors <= header.first_usable
     if header.last_usable >= last_sector:
         raise damaged(source, f"usable sectors {header.first_usable} to {header.last_usable} of {last_sector + 1}")
     if not (in_front or unfinished):

@@ -8,9 +8,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -19,14 +16,13 @@ from pydiskimg.cli import main
 from pydiskimg.images.open import open_image
 from pydiskimg.images.references import allow_references
 from pydiskimg.protocols import read_bytes
+from tests.fixtures.interrupted_command import ATTEMPTS, SIGNALS, checked, duration, interrupted
 from tests.fixtures.qcow2_images import run
 
 pytestmark = pytest.mark.oracle
 
 MIB = 1 << 20
 SIZE = 64 * MIB
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-ATTEMPTS = int(os.environ.get("ATTEMPTS", "1"))  # for each signal
 
 COMMANDS = (
     "amend -o refcount_bits=64 image",
@@ -99,23 +95,6 @@ def leak(path: Path) -> None:
     path.write_bytes(data.ljust(2048 * 4096, b"\0") if free else data)
 
 
-def interrupted(words: list[str], after: float, number: signal.Signals) -> None:
-    """Run the command in a process of its own, which gets the signal after so many seconds, if it still runs."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), 1)
-                os.dup2(nowhere.fileno(), 2)
-            status = main(words)
-        finally:
-            os._exit(status)
-    time.sleep(after)
-    os.kill(child, number)
-    os.waitpid(child, 0)
-
-
 def shown(name: str) -> str:
     """A digest of what the disk shows, up to its first size."""
     with allow_references(".") as allowed, open_image(name, references=allowed) as image:
@@ -132,17 +111,6 @@ def fresh(made: Path) -> None:
     for name in ("image", "old", "leaky", "snapped", "base", "other"):
         shutil.copyfile(made / name, name)
     Path("new").unlink(missing_ok=True)
-
-
-def checked(name: str) -> int:
-    done = subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", name], capture_output=True, check=False)
-    return done.returncode
-
-
-def duration(words: list[str]) -> float:
-    begin = time.monotonic()
-    assert main(words) == 0
-    return time.monotonic() - begin
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,6 +11,7 @@ import pytest
 
 from pydiskimg.cli import main, shrink
 from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.errors import FileSystemError
 from pydiskimg.images.open import open_image
 from pydiskimg.images.resize import resize_image
 from pydiskimg.partitions.read import read_partition_table
@@ -130,9 +131,18 @@ def test_what_another_command_made_larger_before_the_cut_is_not_cut(
     assert disk.stat().st_size == SIZE
 
 
+def repaired(tool: Tool, path: Path, disk: MemoryDisk) -> None:
+    part = read_partition_table(disk)[-1]
+    path.write_bytes(disk.data[part.start : part.start + part.length])
+    run(tool("e2fsck"), "-p", path, expect=(0, 1))
+    disk.data[part.start : part.start + part.length] = path.read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["gpt"], indirect=True)
-def test_given_again_after_any_interruption_the_files_are_there(disk: Path) -> None:
-    """The size of the file system may be in its journal alone then, and the partition must not end before the other."""
+def test_given_again_after_any_interruption_the_files_are_there(disk: Path, tool: Tool) -> None:
+    """The size of the file system may be in its journal alone then, and the partition must not end before the other;
+    while the journal moves, e2fsck -p is asked for.
+    """
     before, memory = disk.read_bytes(), MemoryDisk(SIZE)
 
     def shrunk_after(writes: int) -> tuple[int, bool]:
@@ -142,7 +152,12 @@ def test_given_again_after_any_interruption_the_files_are_there(disk: Path) -> N
         try:
             shrink_last_volume(stopping)
         except StoppedError:
-            shrink_last_volume(memory)
+            try:
+                shrink_last_volume(memory)
+            except FileSystemError as error:
+                assert "marked as not clean" in str(error)  # noqa: PT017 - most do not raise it
+                repaired(tool, disk.with_name("part"), memory)
+                shrink_last_volume(memory)
             return writes, False
         return stopping.written, True
 
@@ -165,6 +180,8 @@ def test_an_interruption_of_the_last_writes_leaves_a_table_that_is_read(disk: Pa
         try:
             cut_table(StoppingDisk(memory, steps), shrunk.end)
         except StoppedError:
+            assert read_partition_table(memory, backup=False) == tables
+            cut_table(memory, shrunk.end)
             assert read_partition_table(memory, backup=False) == tables
         else:
             assert steps > 3

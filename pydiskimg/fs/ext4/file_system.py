@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.features import KNOWN_TO_BITMAPS, Features, Incompat, RoCompat
+from pydiskimg.fs.ext4.features import KNOWN_TO_BITMAPS, Compat, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.superblock import MAX_LOG_BLOCK_SIZE, Superblock, parse_superblock
 from pydiskimg.protocols import Source, read_bytes
@@ -108,6 +108,8 @@ def state_problem(fs: FileSystem) -> str | None:
     if fs.state & layout.ERROR_FS:
         return "the kernel has seen errors in it, and it was not checked since"
     if not fs.state & layout.VALID_FS:
+        if Compat.HAS_JOURNAL in fs.geometry.features:
+            return "it is marked as not clean, as after an interrupted change of its size"
         return "it was not unmounted cleanly and has no journal to recover from"
     if fs.state & layout.FAST_COMMIT_REPLAY:
         return "a replay of its fast commits was interrupted"

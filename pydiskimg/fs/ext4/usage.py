@@ -32,9 +32,10 @@ class ExtUsage:
     them; both are complete when ranges() is exhausted.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, is_ours: bool = False) -> None:
         """Read all but the bitmaps.
 
+        is_ours says that the caller has marked the file system as not clean, which otherwise forbids believing it.
         Raises NotBelievedError if the used space cannot be determined, and as reading source does.
         """
         self._size = source.size
@@ -45,7 +46,7 @@ class ExtUsage:
         elif recovered is not source:
             fs = fs.replaced(source=recovered)
         problem = state_problem(fs)
-        if problem is not None:
+        if problem is not None and not is_ours:
             raise fs.not_believed(problem)
         self.fs = fs
         self._metadata_ranges = metadata_ranges(fs)

@@ -92,17 +92,18 @@ class Transaction:
         now: int | None = None,
         check: Callable[[FileSystem], None] = check_changeable,
         protection: MountProtection | None = None,
+        is_ours: bool = False,
     ) -> None:
         """Nothing is written yet. now is the time of all commits, in nanoseconds since 1970; None: the present.
 
         check raises FileSystemError for file systems that cannot be changed. The caller releases protection; None: it
-        is held from the first write to close().
+        is held from the first write to close(). is_ours: the caller has marked the file system as not clean.
 
         Raises NotBelievedError if the file system is not sound, and as check and reading do.
         """
         self._disk = disk
         self._now = now
-        usage = ExtUsage(disk)
+        usage = ExtUsage(disk, is_ours=is_ours)
         self._before = before = usage.fs
         check(before)
         if isinstance(before.source, RecoveredSource):

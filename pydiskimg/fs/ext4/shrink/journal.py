@@ -4,7 +4,8 @@
     blocks allocated, by the journal ─> copied ─> its inode, in one write ─> old blocks freed, by the new journal
 
 The journal is empty at each step except within the two commits, and each commit uses the journal that is valid at that
-time. An interruption leaves at most allocated blocks without a file, which e2fsck -p frees.
+time. An interruption leaves at most allocated blocks without a file. From the first commit to the second the file
+system is marked as not clean: otherwise e2fsck -p would not look for such blocks, and shrinking again would keep them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydiskimg.units import MIB
 class Begin(Protocol):
     """Begins a transaction that allocates nothing beyond the new end."""
 
-    def __call__(self) -> Transaction: ...
+    def __call__(self, *, is_ours: bool = False) -> Transaction: ...
 
 
 def move_journal(disk: Disk, begin: Begin, leaving: LeavingBlocks) -> None:
@@ -38,6 +39,8 @@ def move_journal(disk: Disk, begin: Begin, leaving: LeavingBlocks) -> None:
     contents.pieces = [piece for piece, _ in mover.pieces(contents.pieces, moves)]
     moved, nodes = contents.mapped()
     moved = with_blocks(first, moved, contents.blocks)
+    state = first.fs.superblock.number("s_state")
+    first.set_superblock({"s_state": state & ~layout.VALID_FS})
     first.commit()
     first.close()
     writer = BlockWriter(disk, first.fs.geometry.block_size)
@@ -46,12 +49,12 @@ def move_journal(disk: Disk, begin: Begin, leaving: LeavingBlocks) -> None:
     writer.write_all(nodes)
     disk.flush()
     _put(disk, first, moved)
-    second = begin()
+    second = begin(is_ours=True)
     for old, _, count in moves:
         second.free(old, old + count)
     for node in old_nodes:
         second.free(*second.fs.geometry.cluster_of(node))
-    second.set_superblock({"s_jnl_blocks": _backup(second, moved)})
+    second.set_superblock({"s_jnl_blocks": _backup(second, moved), "s_state": state})
     second.commit()
     second.close()
 

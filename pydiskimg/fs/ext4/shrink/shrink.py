@@ -173,8 +173,8 @@ class _Emptying:
                 committed = index + 1
         self._transaction.commit()
 
-    def _begin(self) -> Transaction:
-        transaction = Transaction(self._disk, check=check_shrinkable, protection=self._protection)
+    def _begin(self, *, is_ours: bool = False) -> Transaction:
+        transaction = Transaction(self._disk, check=check_shrinkable, protection=self._protection, is_ours=is_ours)
         transaction.blocks.end = self._leaving.end
         transaction.blocks.kept_free = self._leaving.head
         transaction.inodes.groups = self._new.groups
