@@ -28,6 +28,7 @@ Therefore:
 - fs/probe/ imports the code that judges a file system when it finds a signature of it.
 - cli/__init__.py parses the common forms of these commands itself, by the same declarations that argparse gets.
 - --help prints cli/commands.py, the table of the subcommands; cli/command_line.py imports one when it is named.
+- The module of a subcommand imports at its top what declares its options, and in run() what its work needs.
 - Commands and verbs run the garbage collector less often, switch threads sooner, and end without finalising the
   interpreter (linux/stdio.py).
 """

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.options import add_format_option, add_progress_option
-from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.disks.new_file import new_file
-from pydiskimg.images.open import open_image
-from pydiskimg.linux.fileio import pwrite_all
-from pydiskimg.transfer.bmap import make_bmap
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
 
 _EXAMPLES = """\
 pydiskimg bmap -o disk.bmap disk.qcow2
@@ -40,6 +38,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the block map that the arguments ask for."""
+    from pydiskimg.cli.progress import progress  # imported here: they would slow --help down
+    from pydiskimg.images.open import open_image
+    from pydiskimg.transfer.bmap import make_bmap
+
     require_file_name(arguments.image)
     with (
         references(arguments) as policy,
@@ -50,5 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         sys.stdout.write(block_map.decode())
         return
+    from pydiskimg.disks.new_file import new_file
+    from pydiskimg.linux.fileio import pwrite_all
+
     with new_file(arguments.output) as (fd, name):
         pwrite_all(fd, 0, block_map, name=name)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
 from pydiskimg.cli.convert_target import told_when_incomplete
@@ -18,12 +17,14 @@ from pydiskimg.errors import ArchiveError, BootLoaderError, MountPointError
 from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.images import FORMATS
 from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 from pydiskimg.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from typing import Any
 
     from pydiskimg.files.entry import Entry
     from pydiskimg.files.writer import Wording

@@ -13,16 +13,14 @@ from pydiskimg.cli.options import (
     add_quiet_option,
     add_rate_option,
 )
-from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.transfer.commit import commit
 
 if TYPE_CHECKING:
     import argparse
     from typing import Any
+
 _EXAMPLES = """\
 pydiskimg commit --allow-references . top.qcow2
 pydiskimg commit -d -p --allow-references . top.qcow2
@@ -53,6 +51,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Commit the image in the arguments."""
+    from pydiskimg.cli.progress import progress  # imported here: they would slow --help down
+    from pydiskimg.transfer.commit import commit
+
     require_file_name(arguments.file)
     _require_qcow2(arguments.file)
     with (
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _require_qcow2(path: str) -> None:
     from pydiskimg.images import detect_image
+    from pydiskimg.images.raw import open_raw
 
     with open_raw(path) as file:
         if detect_image(file) != "qcow2":

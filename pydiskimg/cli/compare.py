@@ -19,7 +19,6 @@ from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
 from pydiskimg.protocols import Source
 from pydiskimg.startup import TYPE_CHECKING, TypeVar
-from pydiskimg.transfer.compare import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +134,8 @@ def _opened(arguments: Arguments) -> tuple[ImageSource, ImageSource]:
 
 
 def _compared(a: Source, b: Source, arguments: Arguments) -> Comparison:
+    from pydiskimg.transfer.compare import compare  # imported here: it would slow --help down
+
     if arguments.quiet or not arguments.progress:
         return compare(a, b, strict=arguments.strict)
     from pydiskimg.cli.progress import progress

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.options import add_progress_option
@@ -20,8 +18,12 @@ from pydiskimg.cli.tree_argument import (
     path_argument,
 )
 from pydiskimg.errors import StorageError
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
     from pydiskimg.files.directory import DirectoryReader
 _EXAMPLES = """\
 pydiskimg copy-in disk.qcow2 index.html icons/ /srv/www

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
     from pydiskimg.files.entry import Entry
     from pydiskimg.fs.ext4.tree import ExtTree
 
@@ -78,6 +79,8 @@ def _name(path: str) -> str:
 
 def _ours(entries: Iterator[Entry]) -> Iterator[Entry]:
     """Yield the entries that an ordinary user can make."""
+    from dataclasses import replace  # imported here: it would slow --help down
+
     uid, gid, left_out = os.geteuid(), os.getegid(), 0
     for entry in entries:
         if entry.kind in _DEVICES:

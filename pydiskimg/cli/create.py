@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from pydiskimg.cli.arguments import require_name, size_argument, without_protocol
@@ -11,16 +10,12 @@ from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_o
 from pydiskimg.cli.options import add_format_option, add_quiet_option
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.create import new_image, new_overlay
-from pydiskimg.images.qcow2.sizes import round_size
-from pydiskimg.images.raw import open_image_file, open_raw
-from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import LINE, is_address, printable, shown_name
 
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
-
 
 _DEVICE_IS_RAW = "it already is a raw disk, so there is nothing to make"
 _DEVICE_HAS_NO_BACKING = "an image with a backing file must be a file"
@@ -53,6 +48,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the image that the arguments describe."""
+    from pydiskimg.images.qcow2.sizes import round_size  # imported here: it would slow --help down
+
     options = image_options(arguments, empty=True)
     if arguments.backing is None:
         arguments.backing = options.backing_file
@@ -80,6 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
+    from pydiskimg.linux.blockdev import is_block_device
+
     problem = None
     if arguments.file.startswith("json:"):
         problem = "json: describes an image that exists; name a new one by its path"
@@ -114,6 +113,8 @@ def _backing_size(path: str, backing: str, format_name: str) -> int:
             f"{backing}: is the name of a protocol to QEMU, and only files and http:// or https:// addresses are "
             "opened; record it unopened with -u and SIZE"
         )
+    from pydiskimg.images.raw import open_raw
+
     name = os.path.join(os.path.dirname(path), backing)
     with open_raw(name) as file:
         if os.path.exists(path) and os.path.samefile(path, name):
@@ -123,6 +124,7 @@ def _backing_size(path: str, backing: str, format_name: str) -> int:
 
 
 def _size_at_address(backing: str, format_name: str) -> int:
+    from pydiskimg.images.raw import open_image_file
     from pydiskimg.web.address import parse_address
 
     if parse_address(backing).authorization:
@@ -136,6 +138,8 @@ def _size_at_address(backing: str, format_name: str) -> int:
 
 
 def _create(arguments: argparse.Namespace, options: ImageOptions, size: int) -> None:
+    from pydiskimg.images.create import new_image
+
     with new_image(
         arguments.file,
         size,
@@ -147,6 +151,8 @@ def _create(arguments: argparse.Namespace, options: ImageOptions, size: int) -> 
 
 
 def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: int) -> None:
+    from pydiskimg.images.create import new_overlay
+
     new_overlay(
         arguments.file,
         size,

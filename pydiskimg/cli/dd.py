@@ -6,20 +6,11 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.arguments import open_source, require_file_name, without_protocol
-from pydiskimg.cli.convert_target import refuse_own_file, written_disk
-from pydiskimg.cli.image_description import JSON, described_image
-from pydiskimg.cli.image_options import ImageOptions
 from pydiskimg.cli.options import add_force_share_option, add_format_option
 from pydiskimg.cli.output import tell
-from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.disks.fits import check_size_fits
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.images import FORMATS
-from pydiskimg.images.qcow2.sizes import round_size
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.transfer.copy import copy
-from pydiskimg.transfer.joined import JoinedSource
 from pydiskimg.units import parse_size
 
 if TYPE_CHECKING:
@@ -66,6 +57,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Copy the part in the operands."""
+    from pydiskimg.cli.convert_target import refuse_own_file, written_disk  # imported here: they would slow --help down
+    from pydiskimg.cli.image_options import ImageOptions
+    from pydiskimg.cli.progress import progress
+    from pydiskimg.disks.fits import check_size_fits
+    from pydiskimg.disks.region import SourceRegion
+    from pydiskimg.images.qcow2.sizes import round_size
+    from pydiskimg.transfer.copy import copy
+    from pydiskimg.transfer.joined import JoinedSource
+
     names, numbers = _operands(arguments, [arguments.operand, *arguments.more])
     output = without_protocol(names["of"])
     require_file_name(output)
@@ -84,6 +84,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _input(arguments: argparse.Namespace, name: str) -> str:
+    from pydiskimg.cli.image_description import JSON, described_image
+
     if not arguments.image_opts and not name.startswith(JSON):
         name = without_protocol(name)
         require_file_name(name)

@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from pydiskimg.cli.columns import add_columns_options, table_lines
 from pydiskimg.cli.file_facts import short_size
@@ -15,9 +11,16 @@ from pydiskimg.cli.options import add_human_readable_option, add_output_option
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
 from pydiskimg.errors import DiskImageError
-from pydiskimg.protocols import Source
-from pydiskimg.volumes.find import Volume
-from pydiskimg.volumes.space import FileSystemSpace, file_system_space
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pydiskimg.protocols import Source
+    from pydiskimg.volumes.find import Volume
+    from pydiskimg.volumes.space import FileSystemSpace
 
 _BLOCK = 1024
 _EXAMPLES = """\
@@ -44,13 +47,13 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-@dataclass(frozen=True, slots=True)
 class _Counted:
     """A file system of an image, and its space."""
 
-    path: str
-    volume: Volume
-    space: FileSystemSpace
+    def __init__(self, path: str, volume: Volume, space: FileSystemSpace) -> None:
+        self.path = path
+        self.volume = volume
+        self.space = space
 
     def facts(self) -> dict[str, object]:
         """Return the JSON object; sizes are bytes."""
@@ -113,6 +116,8 @@ def _counted(path: str, arguments: argparse.Namespace, problems: list[str]) -> I
 
 
 def _space(source: Source, volume: Volume) -> FileSystemSpace | None:
+    from pydiskimg.volumes.space import file_system_space  # imported here: it would slow --help down
+
     return file_system_space(volume.region(source), volume.content.type) if volume.content else None
 
 

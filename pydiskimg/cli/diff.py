@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import stat
-from collections.abc import Iterator
-from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.file_facts import file_facts, short_size, shown
@@ -14,9 +11,15 @@ from pydiskimg.cli.options import add_format_option, add_human_readable_option, 
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
-from pydiskimg.fs.ext4.tree.differences import FileDifference, tree_differences
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
-from pydiskimg.volumes.tree import open_tree
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pydiskimg.fs.ext4.tree.differences import FileDifference
 
 SAME, DIFFERENT, NOT_READ = 0, 1, 2
 _LETTERS = {stat.S_IFREG: "-", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
@@ -57,6 +60,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List the differences of the images in the arguments; return the exit status."""
+    from pydiskimg.fs.ext4.tree.differences import tree_differences  # imported here: they would slow --help down
+    from pydiskimg.volumes.tree import open_tree
+
     counted = _Counted()
     try:
         with references(arguments) as policy:

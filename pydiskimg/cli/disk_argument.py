@@ -3,25 +3,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from contextlib import contextmanager
 
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
 from pydiskimg.cli.options import partition_number
-from pydiskimg.disks.new_file import new_disk_file
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
-from pydiskimg.fs.probe import probe
-from pydiskimg.fs.signatures import table_trace, trace
 from pydiskimg.images import looks_like
-from pydiskimg.images.open_disk import open_disk
-from pydiskimg.partitions.read import read_partition_table
-from pydiskimg.protocols import Disk
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
+
+    from pydiskimg.disks.region import Region
+    from pydiskimg.protocols import Disk
 
 KEPT = (
     "A file system, RAID, volume, partition table or image is not overwritten without --force, even if it is damaged: "
@@ -58,9 +54,13 @@ def disk_argument(arguments: argparse.Namespace) -> Iterator[Disk]:
     if arguments.create is not None:
         if os.path.isfile(arguments.disk) and not arguments.force:
             raise OverwriteError(f"{arguments.disk}: already exists; use --force to replace it with a new file")
+        from pydiskimg.disks.new_file import new_disk_file  # imported here: it would slow --help down
+
         with new_disk_file(arguments.disk, arguments.create) as file:
             yield file
         return
+    from pydiskimg.images.open_disk import open_disk
+
     with open_disk(arguments.disk, writable=True) as disk:
         target = disk if arguments.partition is None else _partition(disk, arguments.partition)
         if not arguments.force:
@@ -70,6 +70,9 @@ def disk_argument(arguments: argparse.Namespace) -> Iterator[Disk]:
 
 
 def _partition(disk: Disk, number: int) -> Region:
+    from pydiskimg.disks.region import Region
+    from pydiskimg.partitions.read import read_partition_table
+
     partitions = read_partition_table(disk, sector_size=disk.sector_size)
     for partition in partitions:
         if partition.number == number:
@@ -92,6 +95,10 @@ def refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
 
 def _found(disk: Disk, *, whole_disk: bool) -> str | None:
     """Return a description of the contents; None if nothing is known."""
+    from pydiskimg.fs.probe import probe
+    from pydiskimg.fs.signatures import table_trace, trace
+    from pydiskimg.partitions.read import read_partition_table
+
     image = looks_like(disk) if whole_disk else None
     if image is not None:
         return f"holds {image}" if image.startswith(("a ", "the ")) else f"holds data {image}"

@@ -4,36 +4,51 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from pydiskimg.cli.columns import add_columns_options, table_lines
 from pydiskimg.cli.file_facts import short_size
 from pydiskimg.cli.options import add_human_readable_option, add_output_option
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
-from pydiskimg.fs.other_types import OTHER_FILE_SYSTEMS, member_type, other_type
-from pydiskimg.protocols import Source
-from pydiskimg.volumes.find import Volume
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pydiskimg.protocols import Source
+    from pydiskimg.volumes.find import Volume
 
 _UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
 class _Row:
     """A line: the object on the disk, and the facts about it."""
 
-    name: str
-    kind: str
-    size: int
-    partition: int | None = None
-    vfs: str | None = None
-    label: str | None = None
-    table_type: str | None = None
-    parent: str | None = None
-    uuid: str | None = None
-    start: int = 0
+    def __init__(  # noqa: PLR0913 - each fact is independent, and most are named
+        self,
+        name: str,
+        kind: str,
+        size: int,
+        partition: int | None = None,
+        *,
+        vfs: str | None = None,
+        label: str | None = None,
+        table_type: str | None = None,
+        parent: str | None = None,
+        uuid: str | None = None,
+        start: int = 0,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.size = size
+        self.partition = partition
+        self.vfs = vfs
+        self.label = label
+        self.table_type = table_type
+        self.parent = parent
+        self.uuid = uuid
+        self.start = start
 
     @property
     def facts(self) -> dict[str, object]:
@@ -146,6 +161,9 @@ def _rows(source: Source, volumes: list[Volume], arguments: argparse.Namespace) 
 
 
 def _contents(source: Source, volumes: list[Volume], *, is_all: bool) -> Iterator[_Row]:
+    # Imported here: they would slow --help down.
+    from pydiskimg.fs.other_types import OTHER_FILE_SYSTEMS, member_type, other_type
+
     for volume in volumes:
         content, part = volume.content, volume.partition
         region = volume.region(source)

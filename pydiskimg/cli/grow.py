@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING, Any
-
 from pydiskimg.cli.arguments import require_file_name
-from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show
 from pydiskimg.cli.references import references
 from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
     from pydiskimg.volumes.grow import VolumeGrowth
 
 _EXAMPLES = """\
@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _grown(arguments: argparse.Namespace) -> VolumeGrowth:
-    from pydiskimg.disks.descriptor import DescriptorDisk  # imported here: they would slow --help down
+    from pydiskimg.cli.interruption import after_interruption  # imported here: they would slow --help down
+    from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.images.open_disk import open_image_disk
     from pydiskimg.volumes.grow import grow_last_volume
 

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Iterator
-from typing import Any
 
 from pydiskimg.cli.arguments import open_source, require_file_name
 from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option
 from pydiskimg.cli.output import show
-from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.cli.snapshot_choice import chosen_snapshot
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.digest import ALGORITHMS, digest
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from typing import Any
 
 _EXAMPLES = """\
 pydiskimg hash disk.qcow2                    # as sha256sum prints it for disk.raw
@@ -58,6 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _checksums(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    from pydiskimg.cli.progress import progress  # imported here: it would slow --help down
+
     for path in arguments.images:
         require_file_name(path)
         with (
@@ -71,4 +74,8 @@ def _checksums(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 
 def _snapshot(path: str, arguments: argparse.Namespace) -> str | None:
-    return arguments.snapshot and chosen_snapshot(path, arguments.format, arguments.snapshot)
+    if arguments.snapshot is None:
+        return None
+    from pydiskimg.cli.snapshot_choice import chosen_snapshot
+
+    return chosen_snapshot(path, arguments.format, arguments.snapshot)

@@ -9,17 +9,19 @@ them, so the files that they name are opened; a json: name inside an image is re
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.image_options import split_options
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 JSON = "json:"
 _PROTOCOLS = ("file", "host_device")
@@ -105,6 +107,8 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def _json(text: str) -> dict[str, Any]:
+    import json  # imported here: most descriptions are options, and most images are named
+
     try:
         found = json.loads(_double_quoted(text.removeprefix(JSON)))
     except (ValueError, RecursionError) as error:

@@ -11,7 +11,6 @@ from pydiskimg.cli.columns import csv_field
 from pydiskimg.cli.file_facts import short_size, target_of
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
-from pydiskimg.transfer.digest import digest
 
 if TYPE_CHECKING:
     import argparse
@@ -94,6 +93,8 @@ def _fields(tree: ExtTree, path: str, status: os.stat_result, arguments: Argumen
         device, of_file = (f"{os.major(number)}:{os.minor(number)}" for number in (status.st_dev, status.st_rdev))
         fields += [device, str(status.st_ino), str(status.st_nlink), of_file, str(status.st_blocks)]
     if arguments.checksum:
+        from pydiskimg.transfer.digest import digest  # imported here: it imports hashlib
+
         is_file = kind == stat.S_IFREG
         fields.append(digest(tree.open(path), arguments.checksum) if is_file else "")
     return fields

@@ -10,8 +10,6 @@ from pydiskimg.cli.arguments import open_source, require_file_name, size_argumen
 from pydiskimg.cli.options import add_force_share_option, add_format_option, add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.map import IS_PRESENT, map_columns
-from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 
@@ -25,15 +23,6 @@ if TYPE_CHECKING:
 _MOST_KEPT = 1024
 _BETWEEN = ",\n"
 _CHARACTERS = 64 << 10  # printed at a time: larger amounts would be memory that the system allocates anew each time
-
-_WORDS = {"present": IS_PRESENT, "zero": IS_ZERO, "data": IS_DATA, "compressed": IS_COMPRESSED}
-# The flags of an entry as JSON, for all of them.
-_FLAGS = [
-    ", ".join(f'"{word}": {"true" if flags & flag else "false"}' for word, flag in _WORDS.items())
-    for flags in range(1 << 5)
-]
-
-_IS_STORED = bytes(flags & (IS_DATA | IS_ZERO) == IS_DATA for flags in range(256))
 _EXAMPLES = """\
 pydiskimg map disk.qcow2
 pydiskimg map --output json --start-offset 1M --max-length 64M disk.raw
@@ -65,6 +54,8 @@ def declare_common(parser: Parser) -> None:
 
 def run(arguments: Arguments) -> None:
     """Print the map of the image in the arguments."""
+    from pydiskimg.images.map import map_columns  # imported here: it would slow --help down
+
     require_file_name(arguments.file)
     with (
         references(arguments) as policy,
@@ -94,13 +85,22 @@ def _print(texts: Iterator[str]) -> None:
 
 def _json(found: Iterable[RowColumns], beginning: int) -> Iterator[str]:
     """Yield the rows; if there are none, one of no bytes at the beginning, as qemu-img does."""
-    between, rows = "[", _Kept(_json_row)
+    from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET
+
+    words = _flags_as_json()
+
+    def row(length: int, depth: int, flags: int) -> str:
+        # without its numbers, the start and the offset; the offset is not shown if there is none
+        offset = ', "offset": %d' if flags & HAS_OFFSET else "%.0s"
+        return f'{{ "start": %d, "length": {length}, "depth": {depth}, {words[flags]}{offset}}}'
+
+    between, rows = "[", _Kept(row)
     for starts, lengths, depths, flags, hosts in found:
         lines = _BETWEEN.join(map(rows.__getitem__, zip(lengths, depths, flags, strict=True)))
         yield between + lines % tuple(chain.from_iterable(zip(starts, hosts, strict=True)))
         between = _BETWEEN
     if between == "[":
-        yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {_FLAGS[0]}}}'
+        yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {words[0]}}}'
     yield "]\n"
 
 
@@ -118,13 +118,22 @@ class _Kept(dict):  # type: ignore[type-arg] # Any is not imported
         return made
 
 
-def _json_row(length: int, depth: int, flags: int) -> str:
-    """A row without its numbers, the start and the offset; the offset is not shown if there is none."""
-    offset = ', "offset": %d' if flags & HAS_OFFSET else "%.0s"
-    return f'{{ "start": %d, "length": {length}, "depth": {depth}, {_FLAGS[flags]}{offset}}}'
+def _flags_as_json() -> list[str]:
+    """The flags of a row as JSON, for each combination of them."""
+    from pydiskimg.images.map import IS_PRESENT
+    from pydiskimg.images.qcow2.host_offsets import IS_COMPRESSED, IS_DATA, IS_ZERO
+
+    words = {"present": IS_PRESENT, "zero": IS_ZERO, "data": IS_DATA, "compressed": IS_COMPRESSED}
+    return [
+        ", ".join(f'"{word}": {"true" if flags & flag else "false"}' for word, flag in words.items())
+        for flags in range(1 << 5)
+    ]
 
 
 def _table(found: Iterable[RowColumns], files: Sequence[str], name: str) -> Iterator[str]:
+    from pydiskimg.images.qcow2.host_offsets import IS_DATA, IS_ZERO
+
+    is_stored = bytes(flags & (IS_DATA | IS_ZERO) == IS_DATA for flags in range(256))
     yield f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
     shown = [printable(file).replace("%", "%%") for file in files]
 
@@ -133,15 +142,17 @@ def _table(found: Iterable[RowColumns], files: Sequence[str], name: str) -> Iter
 
     kept = _Kept(row)
     for columns in found:
-        some = _stored(columns, name)
+        some = _stored(columns, name, is_stored)
         starts, lengths, depths, _, hosts = some
         rows = map(kept.__getitem__, zip(lengths, depths, map(bool, starts), map(bool, hosts), strict=True))
         if starts:
             yield "".join(rows) % tuple(chain.from_iterable(zip(starts, hosts, strict=True)))
 
 
-def _stored(columns: RowColumns, name: str) -> RowColumns:
-    """The rows that are data and not zero."""
+def _stored(columns: RowColumns, name: str, is_stored: bytes) -> RowColumns:
+    """The rows that are data and not zero, which is_stored[flags] tells."""
+    from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA
+
     starts, lengths, depths, flags, hosts = columns
     if any(number & (IS_DATA | HAS_OFFSET) == IS_DATA for number in set(flags)):
         at, length = next(
@@ -150,7 +161,7 @@ def _stored(columns: RowColumns, name: str) -> RowColumns:
         raise UnsupportedImageError(
             f"{name}: guest bytes {at} to {at + length} are compressed, which this table cannot show; use --output json"
         )
-    wanted = bytes(flags).translate(_IS_STORED)
+    wanted = bytes(flags).translate(is_stored)
     starts, lengths, depths, flags, hosts = (list(compress(column, wanted)) for column in columns)
     return starts, lengths, depths, flags, hosts
 

@@ -9,7 +9,6 @@ from pydiskimg.cli.options import add_force_share_option, add_format_option, add
 from pydiskimg.cli.output import in_qemus_order, show
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
-from pydiskimg.images.measure import measure
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ def _bitmap_facts(source: ImageSource, cluster_size: int) -> dict[str, int]:
 
 
 def _facts(arguments: Arguments, options: ImageOptions, size: int, source: ImageSource | None) -> dict[str, int]:
+    from pydiskimg.images.measure import measure  # imported here: it would slow --help down
+
     measured = measure(
         size,
         format=arguments.output_format,

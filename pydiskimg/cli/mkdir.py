@@ -7,7 +7,6 @@ import argparse
 import errno
 import stat
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.tree_argument import (
     CHANGED,
@@ -16,8 +15,11 @@ from pydiskimg.cli.tree_argument import (
     check_directory,
     path_argument,
 )
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pydiskimg.fs.ext4.change.tree import ChangedTree
 
 _MODE = 0o755

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.options import add_output_option
 from pydiskimg.cli.output import show
 from pydiskimg.fs.probe.kind import EXT_TYPES
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
 
 _EXAMPLES = """\
 pydiskimg mkfs -t ext4 -L data --create 10G data.img

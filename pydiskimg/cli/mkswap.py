@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.options import add_output_option
 from pydiskimg.cli.output import show
-from pydiskimg.fs.swap import make_swap
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
 
 _EXAMPLES = """\
 pydiskimg mkswap --create 512M swap.img
@@ -30,6 +31,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the swap area that the arguments describe."""
+    from pydiskimg.fs.swap import make_swap  # imported here: it would slow --help down
+
     with disk_argument(arguments) as disk:
         made = make_swap(disk, label=arguments.label, uuid=arguments.uuid)
         name, size = disk.name, disk.size

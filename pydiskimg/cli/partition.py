@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from pydiskimg.cli.arguments import size_argument, uuid_argument
 from pydiskimg.cli.options import add_format_option, add_output_option, partition_number
 from pydiskimg.cli.references import add_references_option
 from pydiskimg.partitions.types import names_for
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # The function of each action, in partition_actions.
 _ACTIONS = {"list": "list_partitions", "create": "create", "add": "add", "delete": "delete", "set": "change"}

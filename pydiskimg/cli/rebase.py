@@ -13,11 +13,9 @@ from pydiskimg.cli.options import (
     add_progress_option,
     add_quiet_option,
 )
-from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.transfer.rebase import rebase, rename_backing
 
 if TYPE_CHECKING:
     import argparse
@@ -57,6 +55,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Rebase the image in the arguments."""
+    from pydiskimg.transfer.rebase import rebase, rename_backing  # imported here: they would slow --help down
+
     require_file_name(arguments.file)
     if arguments.unsafe:
         if arguments.backing and arguments.backing_format is None:
@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.backing_format in _UNSEEN_FORMATS:
         arguments.usage_error(f"-F {arguments.backing_format} goes with -u, which opens nothing; use -F raw")
+    from pydiskimg.cli.progress import progress
+
     with (
         references(arguments) as policy,
         progress(

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
 from pydiskimg.errors import StorageError
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
     from pydiskimg.fs.ext4.change.tree import ChangedTree
 _EXAMPLES = """\
 pydiskimg rm disk.qcow2 /etc/hostname
@@ -37,7 +38,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Remove the files in the arguments."""
-    from pydiskimg.files.tree import MissingPathError  # imported here, as the following: it would slow --help down
+    from contextlib import suppress  # imported here: they would slow --help down
+
+    from pydiskimg.files.tree import MissingPathError
 
     with changed_tree_argument(arguments) as tree:
         for path in arguments.paths:

@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING, Any
-
 from pydiskimg.cli.arguments import require_file_name, size_argument
-from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show
 from pydiskimg.cli.references import references
 from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
 from pydiskimg.errors import InUseError, UnsupportedImageError
-from pydiskimg.images.open import open_image
-from pydiskimg.images.open_disk import open_image_disk
-from pydiskimg.images.resize import resize_image
-from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.protocols import read_bytes
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.volumes.shrink import ShrunkVolume
 
@@ -49,7 +45,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Shrink the disk in the arguments."""
-    from pydiskimg.volumes.shrink import cut_table, shrink_last_volume, text_of  # imported here: they need libparted
+    from pydiskimg.cli.interruption import after_interruption  # imported here: they would slow --help down
+    from pydiskimg.images.open_disk import open_image_disk
+    from pydiskimg.linux.blockdev import is_block_device
+    from pydiskimg.volumes.shrink import cut_table, shrink_last_volume, text_of
 
     require_file_name(arguments.disk)
     if arguments.cut and is_block_device(arguments.disk):
@@ -70,7 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _cut(path: str, end: int, image_format: str, policy: AllowedDirectory | None) -> None:
     """Let the image end there, unless another program, which may have it between two locks, needs more of it now."""
-    from pydiskimg.volumes.described_end import LOOK_AT, described_end  # imported here: --help needs none of it
+    from pydiskimg.images.open import open_image
+    from pydiskimg.images.resize import resize_image
+    from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
     def size(old: int) -> int:
         with open_image(path, format=image_format, references=policy) as source:

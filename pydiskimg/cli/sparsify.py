@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_file_name
-from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.output import show, tell
-from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
 
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from typing import Any
+
     from pydiskimg.volumes.sparsify import Sparsified
 
 _EXAMPLES = """\
@@ -47,7 +47,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Sparsify the image in the arguments."""
-    from pydiskimg.volumes.sparsify import sparsify  # imported here: it would slow --help down
+    from pydiskimg.cli.interruption import after_interruption  # imported here: they would slow --help down
+    from pydiskimg.cli.progress import progress
+    from pydiskimg.volumes.sparsify import sparsify
 
     require_file_name(arguments.file)
     with (

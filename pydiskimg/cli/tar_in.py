@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from contextlib import ExitStack
-from typing import Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.options import add_progress_option
@@ -20,6 +18,11 @@ from pydiskimg.cli.tree_argument import (
     check_directory,
     path_argument,
 )
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
 
 _EXAMPLES = """\
 pydiskimg tar-in disk.qcow2 site.tar.gz /srv/www

@@ -9,7 +9,6 @@ from pydiskimg.cli.arguments import open_source, require_file_name
 from pydiskimg.cli.options import add_format_option, add_output_option, add_quiet_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.volumes.find import Volume, find_volumes
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.protocols import ImageSource
+    from pydiskimg.volumes.find import Volume
 
 
 def add_volumes_arguments(parser: argparse.ArgumentParser, **operands: Any) -> None:
@@ -43,6 +43,8 @@ def volumes_argument(
 
     unclear is called with a sentence on each volume whose contents are unclear.
     """
+    from pydiskimg.volumes.find import find_volumes  # imported here: it would slow --help down
+
     require_file_name(image)
     with (
         references(arguments) as policy,

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from pydiskimg.cli.options import add_format_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.references import add_references_option
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
 
 _EXAMPLES = """\
 pydiskimg write image.raw.xz /dev/sdX

@@ -3,25 +3,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 
 from pydiskimg.extents import Kind
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
-from pydiskimg.transfer.meter import Meter
-from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
-from pydiskimg.transfer.pieces import CHUNK_SIZE, pieces
 
 if TYPE_CHECKING:
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Progress, Source
+    from pydiskimg.transfer.ordered import Buffers
 
 ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "sha3-256")
 """The algorithms of digest(): the names of coreutils and openssl."""
 
 _READERS = 1  # reading is then some pieces ahead; the hash itself cannot be divided
-_ZEROS = bytes(CHUNK_SIZE)
 
 
 def digest(source: Source, algorithm: str = "sha256", *, progress: Progress | None = None) -> str:
@@ -32,14 +28,22 @@ def digest(source: Source, algorithm: str = "sha256", *, progress: Progress | No
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{printable(algorithm)} is not a checksum that is known; expected {', '.join(ALGORITHMS)}")
+    import hashlib  # imported here: the --help of hash needs nothing but ALGORITHMS
+
+    from pydiskimg.transfer.meter import Meter
+    from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
+    from pydiskimg.transfer.pieces import CHUNK_SIZE, pieces
+
+    zeros = b""
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     meter = Meter(progress, source.size)
     buffers = Buffers(items_at_once(_READERS), CHUNK_SIZE)
     for piece, buffer in ordered(pieces(source, 1), partial(_read, source, buffers), workers=_READERS):
         if buffer is None:
+            zeros = zeros or bytes(CHUNK_SIZE)
             for at in range(0, piece.length, CHUNK_SIZE):
                 length = min(CHUNK_SIZE, piece.length - at)
-                hasher.update(_ZEROS[:length])
+                hasher.update(zeros[:length])
                 meter.advance(length)
         else:
             hasher.update(buffer[: piece.length])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pydiskimg.cli import main, shrink
+from pydiskimg.cli import main
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
 from pydiskimg.images.open import open_image
@@ -125,7 +125,7 @@ def test_what_another_command_made_larger_before_the_cut_is_not_cut(
         assert main(["grow", "-q", str(disk)]) == 0
         return resize_image(*words, **how)
 
-    monkeypatch.setattr(shrink, "resize_image", between)
+    monkeypatch.setattr("pydiskimg.images.resize.resize_image", between)
     assert main(["shrink", "--cut", str(disk)]) == 1
     assert "was changed meanwhile" in capsys.readouterr().err
     assert disk.stat().st_size == SIZE

@@ -233,7 +233,7 @@ def test_too_little_memory_is_a_sentence(run: Run, qcow2: Path, monkeypatch: pyt
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("pydiskimg.cli.compare.compare", no_memory)
+    monkeypatch.setattr("pydiskimg.transfer.compare.compare", no_memory)
     status, out, err = run("compare", "t", "t")
     assert (status, out, err.count("\n")) == (4, "", 1)
     assert "there is not enough memory" in err

@@ -137,6 +137,21 @@ SUBCOMMANDS = {f"pydiskimg.cli.{name.replace('-', '_')}" for name in COMMANDS}
 LISTED = {"pydiskimg.cli.file_facts", "pydiskimg.cli.output", "pydiskimg.text"}  # beyond what cat needs
 PARTITIONED = {"encodings.utf_16_le", "pydiskimg.partitions.layout", "pydiskimg.partitions.read", "zlib"}
 
+# What only the work of a command needs, with all that is in it.
+WORK = {
+    *("ctypes", "dataclasses", "hashlib", "inspect", "json", "logging", "mmap", "threading", "typing", "uuid", "xml"),
+    *(f"pydiskimg.{room}" for room in ("boot", "disks", "files", "fs", "host", "partitions", "system", "transfer")),
+    *("pydiskimg.volumes", "pydiskimg.web", "pydiskimg.images.qcow2"),
+}
+# The modules with what --help lists: types of file systems and partitions, kinds of checksums.
+_FS_TYPES = {"pydiskimg.fs", "pydiskimg.fs.probe", "pydiskimg.fs.probe.kind"}
+LISTS = {
+    "build": _FS_TYPES,
+    "mkfs": _FS_TYPES,
+    "hash": {"pydiskimg.transfer", "pydiskimg.transfer.digest"},
+    "partition": {"pydiskimg.partitions", "pydiskimg.partitions.types"},
+}
+
 TELL = """import os, sys
 before = set(sys.modules)
 from pydiskimg.cli import main
@@ -234,6 +249,20 @@ def test_help_imports_no_subcommand_that_is_not_named(words: list[str]) -> None:
     ours = {name for name in imported(*words) if name.startswith("pydiskimg.cli.")}
     named = {f"pydiskimg.cli.{word}" for word in words if not word.startswith("-")}
     assert ours & SUBCOMMANDS == named
+
+
+@pytest.fixture(scope="module")
+def of_argparse() -> set[str]:
+    """The modules that argparse imports to print a help; they are more since Python 3.14."""
+    code = "import sys; from argparse import ArgumentParser; ArgumentParser().format_help(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_that_the_work_needs(command: str, of_argparse: set[str]) -> None:
+    modules = imported(command, "--help") - of_argparse - LISTS.get(command, set())
+    assert not {name for name in modules if any(f"{name}.".startswith(f"{work}.") for work in WORK)}
 
 
 def test_the_package_alone_imports_next_to_nothing() -> None:
