@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COLUMNS = 80  # without a terminal
+_MOST_COLUMNS = 100  # the eye does not find the next line of a longer one
 _USAGE = "usage: pydiskimg [-h] [--version] COMMAND ..."
 _OPTIONS = {
     "-h, --help": "show this help and exit; also: pydiskimg help COMMAND",
@@ -23,7 +24,7 @@ _OPTIONS = {
 
 
 def help_width() -> int:
-    """Return the width of help: COLUMNS or the terminal's width, minus argparse's margin."""
+    """Return the width of help: COLUMNS or the terminal's width, minus argparse's margin, and at most 100."""
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isascii() and columns.isdecimal() and len(columns) < 9 else 0
     if not width:
@@ -31,7 +32,7 @@ def help_width() -> int:
             width = os.get_terminal_size(1).columns
         except OSError:
             width = 0
-    return (width or _COLUMNS) - 2
+    return min(width or _COLUMNS, _MOST_COLUMNS) - 2
 
 
 def wrapped(text: str, width: int) -> list[str]:
