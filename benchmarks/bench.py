@@ -83,5 +83,6 @@ class Bench:
         if not Path("/dev/kvm").exists():
             virtual["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        ours = {"python": sys.executable, "inflate": str(Path(__file__).with_name("inflate.py"))}
+        here = Path(__file__)
+        ours = {name: str(here.with_name(f"{name}.py")) for name in ("inflate", "deflate")} | {"python": sys.executable}
         return {**inherited, "PATH": PATH, "LC_ALL": "C.UTF-8", **ours, **virtual}

@@ -14,6 +14,7 @@ ZERO = "blkdiscard $disk_device"
 NEW = "rm -f new"
 _ZEROED = "fallocate --punch-hole --offset 0 --length $disk $disk_device"
 _WRITTEN = "dd if=$data of=$disk_device bs=1M oflag=direct conv=notrunc,fsync status=none"
+_COPIED = Limit("copying the data", "dd if=$data of=new bs=1M conv=fsync status=none")
 _INFLATED = "$python -I $inflate $zlib_clusters"
 _SAME = "qemu-img compare -q -f {0} -F {1} ${2} {3}"
 _BEST = "-W -m 8"
@@ -66,28 +67,34 @@ def _onto_zero(source: str, wanted: float, *more: Peer, limit: Limit | None) -> 
     )
 
 
-def _into_file(source: str, wanted: float | None, *more: Peer) -> Row:
+def _into_file(source: str, wanted: float | None, *more: Peer, limit: Limit | None = None) -> Row:
     form = "raw" if source == "raw" else "qcow2"
     return Row(
         f"{source}-to-file",
         f"{_TITLES[source]} into a new raw file",
         f"pydiskimg convert -f {form} ${source} new",
         (Peer("qemu-img", f"qemu-img convert {_INTO_FILE} -f {form} -O raw ${source} new", wanted), *more),
+        limit,
         before=NEW,
         check=_SAME.format(form, "raw", source, "new"),
     )
 
 
-def _to_qcow2(name: str, title: str, source: str, options: str, wanted: float) -> Row:
+def _to_qcow2(name: str, title: str, source: str, options: str, wanted: float, limit: Limit | None = None) -> Row:
     words = f"{options} -f raw -O qcow2 ${source} new"
     return Row(
         name,
         title,
         f"pydiskimg convert {words}",
         (Peer("qemu-img", f"qemu-img convert {_INTO_FILE} {words}", wanted),),
+        limit,
         before=NEW,
         check=f"qemu-img check -q new; {_SAME.format('raw', 'qcow2', source, 'new')}",
     )
+
+
+def _compressed(kind: str) -> Limit:
+    return Limit("compressing alone", f"$python -I $deflate {kind} $data", 1.25)
 
 
 def _through_pipes(name: str, options: str) -> tuple[Row, Row]:
@@ -160,12 +167,12 @@ ROWS = (
     _onto_zero("zstd", 1.4, limit=None),
     _onto_zero("plain", 1.2, limit=Limit("writing the data", _WRITTEN, 1.25)),
     _onto_zero("raw", 1.2, *_SPARSE_WRITERS, limit=Limit("writing the data", _WRITTEN, 1.25)),
-    _into_file("zlib", 1.6),
+    _into_file("zlib", 1.6, limit=Limit("inflating alone", _INFLATED, 1.25)),
     _into_file("zstd", 1.4),
-    _into_file("plain", 1.0),
-    _into_file("raw", 1.0, *_COPIES),
-    _to_qcow2("compress-zlib", "raw to qcow2 (zlib)", "raw", "-c", 12.0),
-    _to_qcow2("compress-zstd", "raw to qcow2 (zstd)", "raw", "-c -o compression_type=zstd", 1.4),
+    _into_file("plain", 1.0, limit=_COPIED),
+    _into_file("raw", 1.0, *_COPIES, limit=_COPIED),
+    _to_qcow2("compress-zlib", "raw to qcow2 (zlib)", "raw", "-c", 12.0, _compressed("zlib")),
+    _to_qcow2("compress-zstd", "raw to qcow2 (zstd)", "raw", "-c -o compression_type=zstd", 1.4, _compressed("zstd")),
     _to_qcow2("raw-to-qcow2", "raw to qcow2, not compressed", "raw", "", 1.0),
     *_through_pipes("uncompressed", ""),
     *_through_pipes("zlib", "-c"),

@@ -20,7 +20,7 @@ from benchmarks.table import DRAWN, ROWS
 from benchmarks.targets import TARGETS
 from benchmarks.turns import Taken
 
-KNOWN = {*INPUTS, *TARGETS, *FULL.numbers, "python", "inflate", "temporary"}
+KNOWN = {*INPUTS, *TARGETS, *FULL.numbers, "python", "inflate", "deflate", "temporary"}
 ASSIGNED = re.compile(r"\b([a-z]+)=\$")
 ROW = Row("row", "what", "true", (Peer("peer", "true", 2.0), Peer("other", "true")), Limit("limit", "true", 1.25))
 
