@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docs/adr: one heading style, one number each, and an index that names all of them."""
+"""docs/adr: one heading style, one number each, and an index by room that names all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def test_each_has_its_number_in_its_heading() -> None:
     assert len({name[:4] for name in headings}) == len(headings)
 
 
-def test_the_index_names_them_in_order() -> None:
+def test_the_index_lists_each_once_below_a_room() -> None:
     rows = [f"- [{path.name[:4]}]({path.name}): {path.read_text().splitlines()[0][8:]}" for path in RECORDS]
-    listed = [line for line in (ROOT / "docs/adr/README.md").read_text().splitlines() if line.startswith("- [")]
-    assert sorted(listed) == rows
+    head, *rooms = (ROOT / "docs/adr/README.md").read_text().split("\n## ")
+    assert "\n- [" not in head
+    listed = [[line for line in room.splitlines() if line.startswith("- [")] for room in rooms]
+    assert listed == [sorted(room) for room in listed]
+    assert sorted(line for room in listed for line in room) == rows
