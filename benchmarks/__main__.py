@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = [measured(made, ROWS[name].without(arguments.without), go_on=arguments.go_on) for name in names]
     output = arguments.output
     if output is None and not arguments.names and not arguments.small:
-        output = HERE  # a whole table replaces the one that is there
+        output = HERE  # a whole table replaces the old one
     if output:
         drawn = [result for result in results if arguments.names or result.row.name in DRAWN]
         marks = {
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measured(made: Bench, row: Row, *, go_on: bool) -> Result:
-    """Measure a row, keep what it took, and print its lines as soon as they are known.
+    """Measure a row, keep its measurements, and print its lines as soon as they are known.
 
     With go_on, a row that was measured before is not measured again.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Measuring a row: its inputs are made, each turn is prepared, ours is judged once, and then turns are taken."""
+"""Measure a row: make its inputs, prepare each turn, judge our result once, and then take turns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = re.compile(r"\$\{?([a-z][a-z0-9_]*)")
 
 @dataclass(frozen=True)
 class Bench:
-    """Where inputs are kept, where targets are made, and how large all is."""
+    """Where inputs are kept, where targets are made, and how large they are."""
 
     kept: Path
     directory: Path
@@ -37,7 +37,7 @@ class Bench:
     rounds: int
 
     def measure(self, row: Row) -> dict[str, list[Taken]]:
-        """Return what ours, the limit and each available peer took in each round, with the name of each."""
+        """Return the measurements of our command, the limit and each available peer in each round, by name."""
         with ExitStack() as stack:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=self.directory)))
             where = Surroundings(work, self.environment(row.commands, work, stack))
@@ -45,14 +45,14 @@ class Bench:
             if row.limit:
                 commands[LIMIT] = row.limit.command
             contenders = {name: where.turn(row.before, command) for name, command in commands.items()}
-            for name, run in contenders.items():  # what is read is in memory from here on
+            for name, run in contenders.items():  # the inputs are in memory from here on
                 run()
                 if name == OURS and row.check:
                     where.run(row.check)
             return in_turns(contenders, rounds=self.rounds * row.times_as_many_rounds)
 
     def environment(self, commands: tuple[str, ...], work: Path, stack: ExitStack) -> Mapping[str, str]:
-        """Make what the commands name, and return the environment that they run in; targets go with the stack."""
+        """Make all that the commands name, and return the environment that they run in; targets end with the stack."""
         values = dict(self.programs)
         for name in dict.fromkeys(name for command in commands for name in NAME.findall(command)):
             if name in INPUTS:
@@ -65,7 +65,7 @@ class Bench:
         return values
 
     def input(self, name: str) -> Path:
-        """Return an input, made unless it is there already."""
+        """Return an input, which is made unless it exists."""
         path = self.kept / name
         if not path.exists():
             print(f"making {path}", file=sys.stderr, flush=True)
@@ -78,7 +78,7 @@ class Bench:
 
     @cached_property
     def programs(self) -> Mapping[str, str]:
-        """The installed command before all others: from a checkout, Python may have to compile what it runs."""
+        """The installed command before all others: from a checkout, Python may have to compile the modules first."""
         virtual = {"LIBGUESTFS_BACKEND": "direct"}
         if not Path("/dev/kvm").exists():
             virtual["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"

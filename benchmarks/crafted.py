@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""qcow2 images taken apart and put together byte by byte: what no program makes."""
+"""qcow2 images taken apart and put together byte by byte, as no program makes them."""
 
 from __future__ import annotations
 

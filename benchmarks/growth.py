@@ -31,7 +31,7 @@ _LINEAR = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What grows: its sizes, what makes the input of a size, and commands, which name the file $input and $size."""
+    """One thing that grows: its sizes, the maker of the input of a size, and commands, which name $input and $size."""
 
     title: str
     unit: str
@@ -41,7 +41,7 @@ class Series:
     curves: Mapping[str, str]
     shown: Callable[[float], str]
     before: str = "rm -f new"
-    # Workers share the processor time, and take less of the clock.
+    # Workers share the processor time, and take less elapsed time.
     by_clock: bool = False
 
 
@@ -157,7 +157,7 @@ SERIES: dict[str, Series] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a size took: medians of the seconds, the most memory."""
+    """The measurements of a size: medians of the seconds, the most memory."""
 
     size: int
     processor: float
@@ -166,7 +166,7 @@ class Step:
 
 
 def exponent(steps: Sequence[Step]) -> float:
-    """Return what the size is raised to in the last step of processor time: 1 is linear."""
+    """Return the exponent by which processor time grows with the size in the last step: 1 is linear."""
     before, last = steps[-2:]
     return math.log(last.processor / before.processor) / math.log(last.size / before.size)
 
@@ -197,7 +197,7 @@ def _of_size(made: Bench, series: Series, size: int, small: bool) -> dict[str, l
 
 
 def lines(series: Series, curves: Mapping[str, Sequence[Step]]) -> Iterator[str]:
-    """Yield a table: the seconds of processor and clock, and MiB, of each command and size."""
+    """Yield a table: processor time and elapsed time (seconds) and memory (MiB) of each command and size."""
     sizes = [step.size for step in next(iter(curves.values()))]
     yield f"| {series.unit} | {' | '.join(series.shown(size) for size in sizes)} | exponent |"
     yield "| --- " * (len(sizes) + 2) + "|"

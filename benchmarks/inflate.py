@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Inflating and nothing else: what every way of reading a compressed image or tarball takes at the least.
+"""Inflate and do nothing else: the least time in which a compressed image or tarball can be read.
 
     python -I benchmarks/inflate.py FILE
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is measured with: made once by other programs than ours, as far as there are any, and kept below .bench/."""
+"""The inputs of measurements: made once, by other programs than ours where these exist, and kept below .bench/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fixtures.bootable_debian import DEBIAN_12, bootable_debian, packed
 
 
 class Making(Protocol):
-    """What makers of inputs and targets know of the bench."""
+    """The part of the bench that makers of inputs and targets use."""
 
     @property
     def kept(self) -> Path: ...
@@ -75,7 +75,7 @@ def xfs(path: Path, making: Making) -> None:
 
 @_input
 def data(path: Path, making: Making) -> None:
-    """What raw stores, without its holes: what can do nothing but copy copies this."""
+    """The data that raw stores, without its holes: plain copies copy this."""
     source = making.input("raw")
     with source.open("rb") as reader, path.open("wb") as writer:
         for start, length in _stored(reader.fileno()):
@@ -86,7 +86,7 @@ def data(path: Path, making: Making) -> None:
 
 @_input
 def zlib_clusters(path: Path, making: Making) -> None:
-    """The compressed clusters of $zlib, each after its length: what benchmarks.inflate inflates."""
+    """The compressed clusters of $zlib, each after its length: the input of benchmarks.inflate."""
     clusters_of(making.input("zlib"), path)
 
 
@@ -144,7 +144,7 @@ def scattered(path: Path, making: Making) -> None:
 
 @_input
 def chain(path: Path, making: Making) -> None:
-    """base and other differ in what they hold and top does not hold; alone stands on none and has snapshots."""
+    """base and other differ in data that top does not hold; alone has snapshots and no backing file."""
     path.mkdir()
     changes = making.scale.changes // MIB
     for name, first in (("base", 0), ("other", changes // 4), ("alone", 0)):
@@ -174,7 +174,7 @@ def short(path: Path, _making: Making) -> None:
 
 @_input
 def debian(path: Path, making: Making) -> None:
-    """A whole Debian with its kernel as a tarball with gzip, which needs root; the small one is some files of here."""
+    """A whole Debian with its kernel as a tarball with gzip, which needs root; the small one has files from here."""
     if making.scale.name == "full":
         path.hardlink_to(packed(bootable_debian(making.kept / "systems", DEBIAN_12)))
     else:
@@ -271,12 +271,12 @@ def _fill(image: Path, first: int, count: int) -> None:
 
 
 def _stored(fd: int) -> Iterator[tuple[int, int]]:
-    """Yield start and length of what a file stores."""
+    """Yield start and length of each range of data that a file stores."""
     end, size = 0, os.fstat(fd).st_size
     while end < size:
         try:
             start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError:  # there is no more
+        except OSError:  # no more data
             return
         end = os.lseek(fd, start, os.SEEK_HOLE)
         yield start, end - start

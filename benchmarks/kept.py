@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What rows took, kept beside the inputs: a table that takes hours need not be measured at one go."""
+"""The measurements of rows, kept beside the inputs: a table that takes hours need not be measured at one go."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.turns import Taken
 
 
 def keep(directory: Path, result: Result) -> None:
-    """Write what a row took, with its commands, to measured/ in the directory."""
+    """Write the measurements of a row, with its commands, to measured/ in the directory."""
     path = _path(directory, result.row)
     path.parent.mkdir(parents=True, exist_ok=True)
     taken = {name: [asdict(one) for one in some] for name, some in result.taken.items()}
@@ -21,7 +21,7 @@ def keep(directory: Path, result: Result) -> None:
 
 
 def kept(directory: Path, row: Row) -> Result | None:
-    """Return what the row took before; None for one that was not measured, or whose commands were other ones."""
+    """Return the earlier measurements of the row; None if it was not measured, or its commands have changed."""
     try:
         found = json.loads(_path(directory, row).read_text())
     except FileNotFoundError:

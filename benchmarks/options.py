@@ -45,7 +45,7 @@ def parser(description: str, names: str, rounds: int) -> argparse.ArgumentParser
 
 
 def chosen(names: Iterable[str], patterns: list[str]) -> list[str]:
-    """Return the names that match any of the patterns, all without one; SystemExit for one that matches none."""
+    """Return the names that match any of the patterns, or all without a pattern; SystemExit if one matches no name."""
     known = list(names)
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
@@ -54,7 +54,7 @@ def chosen(names: Iterable[str], patterns: list[str]) -> list[str]:
 
 
 def end_by_signals() -> None:
-    """Let SIGTERM end the program as an interrupt does: loop devices and mounts go."""
+    """Let SIGTERM end the program as an interrupt does: loop devices and mounts are removed."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 

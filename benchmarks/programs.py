@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs of the system, as inputs and targets need them."""
+"""Run programs of the system for inputs and targets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the table was measured to be: ratios, and the page that shows them with the machine."""
+"""The results of the table: ratios, and the page that shows them with the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEAD = (f"| {_COLUMNS.replace(', ', ' | ')} |", "| --- " * 10 + "|")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Ours beside one peer, or beside the limit alone where there is no peer (theirs is None then)."""
+    """Our command beside one peer, or beside the limit alone if there is no peer (theirs is None then)."""
 
     row: Row
     peer: str
@@ -35,13 +35,13 @@ class Comparison:
 
     @property
     def reached(self) -> bool:
-        """A target is reached by the clock: only there do all of a way's processes and threads count."""
+        """Elapsed time decides if a target is reached: only in it do all processes and threads of a command count."""
         return self.wanted is None or self.clock.median >= self.wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row with what each contender took."""
+    """A row with the measurements of each contender."""
 
     row: Row
     taken: Mapping[str, Sequence[Taken]]
@@ -69,7 +69,7 @@ class Result:
 
     @property
     def of_limit(self) -> float | None:
-        """How many times as long as the limit ours takes."""
+        """How many times as long as the limit our command takes."""
         if LIMIT not in self.taken:
             return None
         return _seconds(self.ours) / _seconds(self.taken[LIMIT])
@@ -133,7 +133,7 @@ def _limit(row: Row) -> str:
 
 
 def machine(directory: Path) -> tuple[str, ...]:
-    """Describe this machine, and the versions of what was measured."""
+    """Describe this machine, and the versions of the programs that were measured."""
     processor = _first("/proc/cpuinfo", "model name")
     memory = int(_first("/proc/meminfo", "MemTotal").split()[0]) << 10
     kernel = os.uname()

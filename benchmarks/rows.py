@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a row of the table is declared with.
+"""The declaration of a row of the table.
 
 Commands are those of a shell. $NAME is an input, a target or a number of the bench (inputs.py, targets.py), which is
 made when a command names it.
@@ -29,9 +29,9 @@ def installed(*needed: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another way to the same result; wanted: how many times as fast ours is to be.
+    """Another command for the same result; wanted: how many times as fast ours is to be.
 
-    The command is measured where its first word is installed, and with needs, all of these.
+    The command is measured if its first word and all of needs are installed.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What no way can do without; allowed: how many times as long ours may take."""
+    """The work that no command can avoid; allowed: how many times as long ours may take."""
 
     name: str
     command: str
@@ -56,7 +56,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison. before prepares every turn, check judges what ours has made; neither is measured.
+    """One comparison. before prepares every turn, check judges the result of ours; neither is measured.
 
     A short command takes several times as many rounds.
     """
@@ -77,7 +77,7 @@ class Row:
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """All commands, of the peers those that are available."""
+        """All commands, except those of peers that are not available."""
         limit = (self.limit.command,) if self.limit else ()
         theirs = (peer.command for peer in self.peers if peer.available)
         return (self.before, self.ours, self.check, *limit, *theirs)

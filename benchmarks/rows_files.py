@@ -8,8 +8,8 @@ from benchmarks.programs import mke2fs_takes_tarballs
 from benchmarks.rows import Limit, Peer, Row
 
 _TAR = " ".join(TAR)
-# As our own programs begin. -I: the installed modules, which are compiled, as the other programs are. A third argument
-# is the number of bytes for each inode.
+# It begins as our own programs do. -I: the installed modules, which are compiled, as the other programs are. argv[3] is
+# the number of bytes for each inode.
 POPULATE = (
     "import sys; from pydiskimg import open_disk, open_tar, populate\n"
     "from pydiskimg.linux.stdio import begin_process; begin_process()\n"
@@ -89,7 +89,7 @@ def _make(size: str, kind: str, block: str = "") -> Row:
 
 
 def _tar_out(system: str, title: str) -> Row:
-    # Told apart from /dev/null, for which GNU tar reads no file.
+    # Through cat, since GNU tar reads no file if its output is /dev/null.
     packed = f"tar -C $point {_TAR} --format=pax -S -cf - . | cat > /dev/null"
     return Row(
         f"tar-out-{system.removesuffix('_ext4')}",
@@ -114,7 +114,7 @@ def _extract(archive: str, title: str) -> Row:
 
 _VIRT = ("virt-make-fs", "virt-tar-out", "/boot/vmlinuz*")
 _DUMPED = (
-    "mke2fs -q -F -t ext4 new; mount -o loop new $point; {}; umount $point"  # making and mounting takes both the same
+    "mke2fs -q -F -t ext4 new; mount -o loop new $point; {}; umount $point"  # both make and mount equally fast
 )
 
 ROWS = (

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The verbs of the OS definition against the ways of ganeti-instance-image 0.7, without what its scripts do besides.
+"""The verbs of the OS definition against the commands of ganeti-instance-image 0.7, without its scripts' other work.
 
-The old ways' temporary files are in $temporary, and go in their time.
+The temporary files of the old commands are in $temporary, and removing them is part of their time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NIC = (
 
 
 def _verb(verb: str, node: str, device: str, more: str = "NIC_COUNT=0") -> str:
-    """A call as Ganeti makes it, of what is installed."""
+    """A call of the installed verb, as Ganeti makes it."""
     return (
         "env -i PATH=$PATH LC_ALL=C OS_API_VERSION=20 OS_NAME=image INSTANCE_NAME=inst1.example.org HYPERVISOR=kvm "
         f"INSTANCE_BE_maxmem=128 INSTANCE_HV_kernel_path= DISK_COUNT=1 DISK_0_PATH={device} DISK_0_ACCESS=rw {more} "

@@ -18,7 +18,7 @@ _COPIED = Limit("copying the data", "dd if=$data of=new bs=1M conv=fsync status=
 _INFLATED = "$python -I $inflate $zlib_clusters"
 _SAME = "qemu-img compare -q -f {0} -F {1} ${2} {3}"
 _BEST = "-W -m 8"
-# As ours, it flushes then: without -t, it leaves a new file to the kernel.
+# With -t it flushes at the end, as ours does; without, it leaves a new file to the kernel.
 _INTO_FILE = f"{_BEST} -t writeback"
 
 
@@ -127,7 +127,7 @@ def _through_pipes(name: str, options: str) -> tuple[Row, Row]:
 
 
 def _fragmented(name: str, extents: str, title: str, cluster: str, raw: str = "") -> tuple[Row, Row]:
-    """Of the input extents_qcow2, with clusters of that size, and of extents_raw or the one that is named."""
+    """Rows of the input extents_qcow2, with clusters of that size, and of extents_raw or the one that is named."""
     raw = raw or f"{extents}_raw"
     return (
         _to_qcow2(

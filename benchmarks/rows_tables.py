@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What works on the tables of images: chains, very large images, and short commands, which are mostly a start."""
+"""Commands that work on the tables of images: chains, very large images, and short commands, mostly a start."""
 
 from __future__ import annotations
 
 from benchmarks.rows import Limit, Peer, Row
 
-# Of a short command ours may take three times as long: Python's own start is twice that of qemu-img.
+# Our short commands may take three times as long: Python's own start is twice that of qemu-img.
 _START = 1 / 3
 _FRESH_CHAIN = "rm -f *.qcow2 new copy; cp $chain/* ."
 _FRESH_SHORT = "cp $short/* ."

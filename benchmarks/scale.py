@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How large the inputs are: those of the table, and those that take seconds, with which the harness is tried."""
+"""How large the inputs are: those of the table, and small ones that take seconds, for trying the harness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydiskimg.units import GIB, MIB, TIB
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Bytes, apart from counts; the commands of rows may name each."""
+    """Sizes in bytes, and counts; the commands of rows may name each."""
 
     name: str
     disk: int = 4 * GIB

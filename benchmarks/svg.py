@@ -115,7 +115,7 @@ def _ratio_lines(title: str, marks: Mapping[str, Sequence[Mark]], axis: Axis, bo
 
 
 def _mark(mark: Mark, axis: Axis, y: float, *, first: bool) -> Iterator[str]:
-    """Draw a mark; first: of the fastest peer, whose spread and name are shown."""
+    """Draw a mark; first: it is that of the fastest peer, whose spread and name are shown."""
     told = f"{mark.name}: {mark.ratio:.2f} times, rounds {mark.least:.2f} to {mark.most:.2f}"
     style = "reached" if mark.reached else "missed"
     if mark.wanted and axis.low <= mark.wanted <= axis.high:
@@ -130,7 +130,7 @@ def _mark(mark: Mark, axis: Axis, y: float, *, first: bool) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one size took."""
+    """The measurements of one size."""
 
     size: float
     seconds: float
@@ -143,7 +143,7 @@ _PANEL, _HEIGHT = 330, 250
 def growth(
     title: str, unit: str, curves: Mapping[str, Sequence[Point]], shown: Callable[[float], str], time: str
 ) -> str:
-    """Draw time (what it is of: seconds ...) and memory of each curve against its sizes; dashed lines are linear."""
+    """Draw time (the title of its axis) and memory of each curve against its sizes; dashed lines are linear."""
     return _document(2 * _PANEL + 150, _HEIGHT + 110, _growth(title, unit, curves, shown, time))
 
 
@@ -193,7 +193,7 @@ def _curve(path: Sequence[tuple[float, float]], style: str) -> Iterator[str]:
 
 
 def _linear(some: Sequence[Point], value: Callable[[Point], float], across: Axis, up: Axis) -> Iterator[str]:
-    """Draw what is linear and meets the curve at its end, as far as it is in the panel."""
+    """Draw the linear curve that meets this one at its end, as far as it is in the panel."""
     last = some[-1]
     least = max(some[0].size, last.size * up.low / value(last))
     begin = value(last) * least / last.size

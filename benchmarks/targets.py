@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What commands write to and what else goes with a row: loop devices, mount points, a node's settings. Needs root."""
+"""The targets of commands, and their surroundings: loop devices, mount points, a node's settings. Needs root."""
 
 from __future__ import annotations
 

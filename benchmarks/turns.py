@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Measuring in turns: A B A B ..., since machines are shared and noisy; the clock, the processor and the memory."""
+"""Measure elapsed time, processor time and memory in turns, A B A B ..., since machines are shared and noisy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a process held before it became another program counts as the other one's peak, so a small process starts each
-# command. It uses the clock by itself: its own start is not measured.
+# The memory of a process before execve(2) counts to the peak of the new program, so a small process starts each
+# command. That process reads the clock itself, so that its own start is not measured.
 _STARTER = """
 import os, sys, time
 quiet = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
@@ -25,7 +25,7 @@ seconds = time.perf_counter() - start
 print(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
 sys.exit(os.waitstatus_to_exitcode(status) != 0)
 """
-# The starter's own memory is the least that is told of any command.
+# No command's peak is reported as less than the starter's own memory.
 LEAST_MEMORY = 10 << 20
 _SHELL = ("bash", "-e", "-u", "-o", "pipefail", "-c")
 _FOR_A_SHELL = frozenset("|;&<>(){}*?~`\"'\n")
@@ -33,9 +33,9 @@ _FOR_A_SHELL = frozenset("|;&<>(){}*?~`\"'\n")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one run took: seconds, seconds of processor time, bytes of memory.
+    """The measurements of one run: seconds, seconds of processor time, bytes of memory.
 
-    Processor time is that of all processes, memory the peak of the process that held most. The kernel's threads, which
+    Processor time is that of all processes, memory the peak of the largest process. The kernel's threads, which
     read and write for loop devices, count to neither.
     """
 
@@ -52,7 +52,7 @@ class Surroundings:
     environment: Mapping[str, str]
 
     def turn(self, before: str, command: str) -> Callable[[], Taken]:
-        """Return a call that runs what prepares a turn, and then measures the command."""
+        """Return a call that prepares a turn, and then measures the command."""
 
         def run() -> Taken:
             if before:
@@ -62,13 +62,13 @@ class Surroundings:
         return run
 
     def measure(self, command: str) -> Taken:
-        """Run a command that must succeed and return what it took."""
+        """Run a command that must succeed and return its measurements."""
         program = [sys.executable, "-I", "-S", "-c", _STARTER, *_words(command)]
         seconds, processor, memory = self._run(program, command).split()
         return Taken(float(seconds), float(processor), int(memory))
 
     def run(self, command: str) -> str:
-        """Run a command that must succeed, and return what it prints."""
+        """Run a command that must succeed, and return its output."""
         return self._run(_words(command), command)
 
     def _run(self, program: Sequence[str], command: str) -> str:
@@ -82,7 +82,7 @@ class Surroundings:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            start_new_session=True,  # no terminal either, which dump and restore would ask questions
+            start_new_session=True,  # nor a terminal, on which dump and restore would ask questions
         ) as process:
             try:
                 out, err = process.communicate()
@@ -95,14 +95,14 @@ class Surroundings:
 
 
 def _words(command: str) -> list[str]:
-    """Return the program and arguments of a command; of a shell, whose start takes time, only where it needs one."""
+    """Return the program and arguments of a command, with a shell, whose start takes time, only if it needs one."""
     if "$" in command or _FOR_A_SHELL & set(command):
         return [*_SHELL, command]
     return shlex.split(command)
 
 
 def in_turns(contenders: Mapping[str, Callable[[], Taken]], *, rounds: int) -> dict[str, list[Taken]]:
-    """Run each contender once in each round, and return what each took in each round."""
+    """Run each contender once in each round, and return its measurements."""
     taken: dict[str, list[Taken]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -112,7 +112,7 @@ def in_turns(contenders: Mapping[str, Callable[[], Taken]], *, rounds: int) -> d
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as fast one contender is as another: by the medians, and in its least and best round."""
+    """How many times as fast one contender is as another: by the medians, and in its worst and best round."""
 
     median: float
     least: float
@@ -120,6 +120,6 @@ class Ratio:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Compare what two contenders took in the same rounds; noise that lasts longer than a round meets both."""
+    """Compare two contenders' measurements of the same rounds; noise that lasts longer than a round affects both."""
     by_round = [b / a for a, b in zip(ours, theirs, strict=True)]
     return Ratio(statistics.median(theirs) / statistics.median(ours), min(by_round), max(by_round))

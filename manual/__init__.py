@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Man pages and completion, written from the declarations that --help is printed from; building alone needs this."""
+"""Man pages and completion, from the same declarations as --help; only building needs this package."""

@@ -11,7 +11,7 @@ import sys
 
 
 def main(what: str, *words: str) -> None:
-    """Write what is asked for."""
+    """Write the requested files."""
     if what == "settings":
         from ganeti_os.settings.settings import Paths  # only here: a wheel is built without it
         from manual.settings_page import settings_page

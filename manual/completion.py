@@ -14,7 +14,7 @@ from pydiskimg.cli.commands import COMMANDS
 FILES = {"bash": "pydiskimg", "zsh": "_pydiskimg", "fish": "pydiskimg.fish"}
 """The name that each shell looks for."""
 
-# What values are, by the name that --help has for them; all others are typed.
+# The kinds of values, by their names in --help; all others are typed.
 _PATHS = {
     **dict.fromkeys(("FILE", "FILE1", "FILE2", "IMAGE", "IMAGE1", "IMAGE2", "DISK", "DEVICE", "SRC"), shtab.FILE),
     **dict.fromkeys(("[SRC2 ...] DST", "BACKING", "BASE", "SOURCE", "TARBALL", "LOCAL"), shtab.FILE),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg(1), and a page for each subcommand, from the parsers that understand it."""
+"""pydiskimg(1), and a page for each subcommand, from the parsers of the command line."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _command(command: str) -> str:
 
 
 def _action(parser: CommandParser) -> str:
-    """Return what is said of an action of a subcommand."""
+    """Return the description of an action of a subcommand."""
     name = parser.prog.rpartition(" ")[2]
     body = f".SS {literal(name)}\n{prose(parser.description or '')}{_entries([*_operands(parser), *_options(parser)])}"
     return body + ".PP\nExamples:\n.PP\n" + example(parser.examples.splitlines())
@@ -118,7 +118,7 @@ def _tag(action: argparse.Action) -> str:
 
 
 def _value(action: argparse.Action) -> str:
-    """Return what follows the option: a name for the value, or its choices."""
+    """Return the text after the option: a name for the value, or its choices."""
     if action.nargs == 0:
         return ""
     if action.metavar is None and action.choices is not None:

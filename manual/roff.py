@@ -45,17 +45,17 @@ def section(title: str, body: str) -> str:
 
 
 def entry(tag: str, text: str) -> str:
-    """Return what is explained, and the text that explains it, farther to the right."""
+    """Return a tag, and the text that explains it, farther to the right."""
     return f".TP\n{tag}\n{prose(text)}"
 
 
 def example(lines: Iterable[str]) -> str:
-    """Return lines as they are."""
+    """Return lines that are shown as they are."""
     return ".EX\n" + "".join(f"{literal(line)}\n" for line in lines) + ".EE\n"
 
 
 def words(text: Iterable[str]) -> str:
-    """Return words that are formatted already, in lines."""
+    """Return formatted words in lines."""
     return "".join(f"{_at_start(line)}\n" for line in wrapped(" ".join(text), _WIDTH))
 
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Builds the Debian packages of the checkout that this lies in: deb.sh DIRECTORY, which gets the packages and is emptied
+# Builds the Debian packages of this checkout: deb.sh DIRECTORY, which gets the packages and is emptied
 # before. Wheels of known hashes are fetched first: debian/building.txt has those that building needs, debian/bundled.txt
 # those for pydiskimg-bundled, which is made on a Debian that has no python3-isal.
 set -euo pipefail
@@ -14,7 +14,7 @@ version=$(dpkg-parsechangelog -l "$checkout/debian/changelog" -S Version)
 source=$target/source/pydiskimg-$version
 mkdir -p "$source"
 
-# The files of the project, without what was built in it; a source distribution has no other files.
+# The files of the project, without build results; a source distribution has no other files.
 cd "$checkout"
 if [ -e .git ]; then git ls-files -z --cached --others --exclude-standard; else find . -type f -print0; fi |
   tar --create --null --files-from=- | tar --extract --directory="$source"

@@ -109,7 +109,7 @@ class Source(Addressable, Protocol):
         return self.extents()
 
     def kind_columns(self) -> Iterator[KindColumn] | None:
-        """Return the kinds of extents() as columns, which cover the source in order; None without a way of its own."""
+        """Return the kinds of extents() as columns, which cover the source in order; None if extents() is as fast."""
         return None
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]], buffer: memoryview) -> None:

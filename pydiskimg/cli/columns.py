@@ -27,9 +27,9 @@ def add_columns_options(parser: argparse.ArgumentParser) -> None:
 def table_lines(
     titles: Sequence[str], rows: Sequence[Row], arguments: Arguments, *, to_the_right: bool = False
 ) -> Iterator[str]:
-    """Yield the rows, with their titles first, as the arguments of add_columns_options() ask for; None is nothing.
+    """Yield the rows after their titles, in the form that add_columns_options() declares; None is an empty field.
 
-    to_the_right: all columns but the first end below each other, as numbers do.
+    to_the_right: all columns but the first are aligned to the right, as numbers are.
     """
     titles = [] if arguments.no_title else titles
     return _csv(titles, rows) if arguments.csv else _columns(titles, rows, to_the_right=to_the_right)

@@ -135,7 +135,7 @@ def _new(
 
 @contextmanager
 def told_when_incomplete(path: str, target: AbstractContextManager[Disk], *, at_all: bool) -> Iterator[Disk]:
-    """Give the target; an error's text says that path is not complete, if at_all and the target was opened."""
+    """Give the target; if at_all, the text of an error after it was opened says that path is not complete."""
     begun = False
     try:
         with target as disk:

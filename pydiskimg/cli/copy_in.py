@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_different(sources: list[str], names: list[bytes]) -> None:
-    """Raise StorageError for a source that would replace what another one has put there; directories are joined."""
+    """Raise StorageError for a source that would replace a file of another one; directories are joined."""
     seen: dict[bytes, str] = {}
     for source, name in zip(sources, names, strict=True):
         if name and name in seen and not (_is_directory(source) and _is_directory(seen[name])):

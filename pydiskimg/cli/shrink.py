@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _cut(path: str, end: int, image_format: str, policy: AllowedDirectory | None) -> None:
-    """Let the image end there, unless another program, which may have it between two locks, needs more of it now."""
+    """Let the image end at end, unless a program that changed it between our two locks needs more of it now."""
     from pydiskimg.images.open import open_image
     from pydiskimg.images.resize import resize_image
     from pydiskimg.volumes.described_end import LOOK_AT, described_end

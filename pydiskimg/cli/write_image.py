@@ -75,7 +75,7 @@ def write_image(arguments: argparse.Namespace) -> None:
 
 
 class _Passes:
-    """One progress of the writing, and of later bytes that are checked by a block map then."""
+    """One progress for the writing and the later check of bytes by a block map."""
 
     def __init__(self, progress: Progress | None, later: int) -> None:
         self._progress = progress
@@ -104,7 +104,7 @@ def _written(arguments: argparse.Namespace, source: Source | None, disk: Disk, c
 
 
 def _opened(stack: ExitStack, arguments: argparse.Namespace, policy: AllowedDirectory | None) -> Source | None:
-    """Return the image, or None for a compressed one; raises UnsupportedImageError for what is not an image."""
+    """Return the image, or None for a compressed one; raises UnsupportedImageError for a file that is not an image."""
     with open_raw(arguments.image) as file:
         contents = file_contents(file) if arguments.format is None else None
         refuse_own_file(file, arguments.device, named=[arguments.image])
@@ -112,7 +112,7 @@ def _opened(stack: ExitStack, arguments: argparse.Namespace, policy: AllowedDire
             raise UnsupportedImageError(f"{file.name}: is empty; nothing was written")
     if contents is not None and contents.sort is Sort.COMPRESSED:
         return None
-    # Opening an image that is not read says what to do with it.
+    # For an image format that is not read, the error of open_image() says what to do.
     if contents is not None and contents.sort not in (Sort.QCOW2, Sort.IMAGE):
         raise UnsupportedImageError(
             f"{arguments.image}: is {contents.what}, not a disk image; -f raw writes it as it is; nothing was written"
@@ -123,7 +123,7 @@ def _opened(stack: ExitStack, arguments: argparse.Namespace, policy: AllowedDire
 
 
 def _check_sizes(block_map: BlockMap, source: Source | None, disk: Disk) -> None:
-    """Raise DoesNotFitError or UnsupportedImageError where the map is for another size."""
+    """Raise DoesNotFitError or UnsupportedImageError if the map is for another size."""
     size = block_map.image_size
     if source is not None and size != source.size:
         raise UnsupportedImageError(f"{source.name}: has {source.size} bytes, and its block map is for {size}")

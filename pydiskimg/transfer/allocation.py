@@ -28,9 +28,9 @@ def columns_of(extents: Iterable[Extent]) -> Iterator[KindColumn]:
 
 
 def side_by_side(a: Iterator[KindColumn], b: Iterator[KindColumn], unit: int) -> Iterator[tuple[int, int, Kind, Kind]]:
-    """Yield (start, length, kind in a, kind in b) of the stretches on which neither changes; neighbours may be alike.
+    """Yield (start, length, kind in a, kind in b) of the ranges in which neither changes; neighbours may be alike.
 
-    Where both are alike and change within unit bytes (a power of two), as many may come as DATA, when any of them is.
+    If both are alike and change within unit bytes (a power of two), the whole unit may be DATA if any of its bytes is.
     """
     one, other = next(a, None), next(b, None)
     while one is not None and other is not None:
@@ -45,7 +45,7 @@ def side_by_side(a: Iterator[KindColumn], b: Iterator[KindColumn], unit: int) ->
 def _one_by_one(
     a: Iterator[KindColumn], b: Iterator[KindColumn], one: KindColumn, other: KindColumn
 ) -> Iterator[tuple[int, int, Kind, Kind]]:
-    """Yield stretches, from one and other on, until a column of both ends at the same byte."""
+    """Yield ranges, from one and other on, until a column of both ends at the same byte."""
     mine, theirs = _runs(one), _runs(other)
     run, their_run = next(mine), next(theirs)
     position = run[0]

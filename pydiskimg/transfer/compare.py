@@ -152,7 +152,7 @@ class _Comparing:
 
 
 def _kinds(source: Source, size: int) -> Iterator[Extent]:
-    """The extents of source, small ones not told apart, continued with a HOLE up to size."""
+    """The extents of source, small ones joined, continued with a HOLE up to size."""
     yield from checked_extents(source, _UNIT)
     if source.size < size:
         yield Extent(source.size, size - source.size, Kind.HOLE)

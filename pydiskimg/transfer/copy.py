@@ -37,7 +37,7 @@ MIN_UNIT = 512
 # decompressing, more than 4 compete for the processor (measured with two: docs/adr/0008).
 MIN_WORKERS = 6
 MIN_WORKERS_DECOMPRESSING = 4
-# Writes to a file take turns, and more threads take the interpreter from each other.
+# Writes to a file take turns, and more threads wait for the interpreter.
 MIN_WORKERS_TO_FILE = 3
 
 
@@ -152,7 +152,7 @@ class _Copying:
         self._skipped = 0
 
     def batch(self, batch: PieceBatch, buffer: memoryview) -> None:
-        """Copy what is data and zero the rest; buffer has room for all data."""
+        """Copy the data and zero the rest; buffer has room for all data."""
         zeros = [(piece.start, piece.length) for piece in batch.zeros]
         ranges = [(piece.start, piece.length) for piece in batch.data if not self._spliced.copy(piece)]
         to_write: list[tuple[int, int, int]] = []

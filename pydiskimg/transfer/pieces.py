@@ -73,7 +73,7 @@ class PieceBatch:
 
     @property
     def pieces(self) -> int:
-        """How many there are."""
+        """The number of pieces."""
         return len(self.data) + len(self.zeros)
 
     def add(self, piece: Extent) -> None:
@@ -85,7 +85,7 @@ class PieceBatch:
 def batches(pieces: Iterator[Extent], *, skips_zeros: bool = False) -> Iterator[PieceBatch]:
     """Yield the pieces in batches of at most CHUNK_SIZE bytes of data: a step for each small one would take long.
 
-    Zeros of more than that are a batch by themselves, so that they are zeroed beside the writing; skips_zeros says
+    Zeros of more than that are a batch by themselves, so that another thread zeroes them; skips_zeros says
     that nothing is done for them.
     """
     batch, room = PieceBatch(), CHUNK_SIZE

@@ -107,7 +107,7 @@ class L2Table:
 
 
 def _used_entries(raw: bytes) -> list[int]:
-    """Return the indices of the entries that are not zero: all where they are few, and otherwise more than _FEW."""
+    """Return the indices of the entries that are not zero: all if they are few, and otherwise more than _FEW."""
     used: list[int] = []
     for start in range(0, len(raw), _PIECE):
         piece = raw[start : start + _PIECE]

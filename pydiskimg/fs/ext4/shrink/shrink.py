@@ -99,7 +99,7 @@ def _in_steps(disk: Disk, shapes: list[Geometry], size: int | None, protection: 
 
 
 def _replay(disk: Disk, protection: MountProtection) -> None:
-    """Let the disk have the size that is returned: it may be in the journal alone, after an interruption."""
+    """Replay a journal that needs recovery: after an interruption the new size may be in the journal alone."""
     fs = ExtUsage(disk).fs
     if isinstance(fs.source, RecoveredSource):
         fs.source.check_copies()

@@ -13,14 +13,14 @@ from pydiskimg.units import KIB
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Fewer zeros are sooner written than made a hole; beyond them, zeros are left out in whole pages.
+# Writing fewer zeros is faster than making a hole; more of them are left out in whole pages.
 _WORTH = 16 * KIB
 _PAGE = 4 * KIB
 _ZEROS = bytearray(_WORTH)
 
 
 def parts_to_write(view: memoryview, cluster_size: int) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) of the parts of view to be written; what is left out is zero, at the ends of clusters.
+    """Yield [start, end) of the parts of view to be written; the bytes left out are zeros at the ends of clusters.
 
     view is whole clusters of cluster_size bytes.
     """
@@ -47,7 +47,7 @@ def parts_to_write(view: memoryview, cluster_size: int) -> Iterator[tuple[int, i
 
 
 def _after_zeros(view: memoryview, low: int, high: int) -> int:
-    """Where the zeros end that [low, high) of view begins with; low where they are too few."""
+    """The end of the zeros with which [low, high) of view begins; low if they are too few."""
     start = low
     for step in (_WORTH, _PAGE):
         while low + step <= high and _ZEROS[:step] == view[low : low + step]:
@@ -58,7 +58,7 @@ def _after_zeros(view: memoryview, low: int, high: int) -> int:
 
 
 def _before_zeros(view: memoryview, low: int, high: int) -> int:
-    """Where the zeros begin that [low, high) of view ends with; high where they are too few."""
+    """The beginning of the zeros with which [low, high) of view ends; high if they are too few."""
     end = high
     for step in (_WORTH, _PAGE):
         while low + step <= high and _ZEROS[:step] == view[high - step : high]:

@@ -95,7 +95,7 @@ class ClusterWriter:
             self._write_whole(cluster, view)
 
     def write_new(self, ranges: Sequence[tuple[int, int, int]], data: memoryview) -> list[tuple[int, int, int]]:
-        """Write those ranges, as Disk.write_ranges() has them, that are whole clusters and not mapped yet, together.
+        """Write together the ranges (as for Disk.write_ranges()) that are whole clusters and not mapped yet.
 
         Returns the others, which are not written.
         """
@@ -125,7 +125,7 @@ class ClusterWriter:
         with self._lock:
             self._make_room()
             first, given, is_blank = self._map.allocate(parts[0][0], count)
-        if given < count:  # there is no room for all of them in a row
+        if given < count:  # no contiguous room for all of them
             with self._lock:
                 self._map.release(first, given)
             for cluster, start, end in parts:

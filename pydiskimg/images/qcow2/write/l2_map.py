@@ -63,7 +63,7 @@ class GuestMap:
         self.words = L2Words(header)
         self._header = header
         self._data_file = data_file
-        self._blank_from = store.size if store.grows else _NOWHERE  # what is given out for the first time is zero there
+        self._blank_from = store.size if store.grows else _NOWHERE  # from here on, new clusters read as zero
         self._bits = header.cluster_bits
         self.cluster_size = header.cluster_size
         self.entries_per_table = header.l2_entries
