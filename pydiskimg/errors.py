@@ -14,7 +14,7 @@ import os
 class DiskImageError(Exception):
     """Base class of every error that bad input, a full disk or a refused system call can cause.
 
-    Its text is one line that is safe for a terminal or a log, whatever names of files, images and guests are in it.
+    Its text is one line that is safe for a terminal or a log, even with hostile names of files, images and guests.
     tells_what_is_left is True where the text ends with what was written: nothing, or part of it. The class itself is
     raised where callers have no reason to tell causes apart.
 

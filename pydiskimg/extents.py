@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Kind:
     """What the bytes of an extent are: Kind.DATA, Kind.ZERO or Kind.HOLE, three objects compared by identity.
 
-    DATA is stored and must be read. ZERO is stored as zero: it reads as zero whatever the backing file holds. A HOLE is
+    DATA is stored and must be read. ZERO is stored as zero: it reads as zero, also over backing data. A HOLE is
     not stored: it reads as zero, or as the backing file where there is one.
 
     >>> from pydiskimg import Kind, new_image, open_image

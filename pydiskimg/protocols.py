@@ -23,7 +23,7 @@ FileRange: TypeAlias = "tuple[int, int, int]"
 
 
 class Progress(Protocol):
-    """A function that is told how far an operation is, with (done, total) in bytes.
+    """A function that gets the progress of an operation: (done, total) in bytes.
 
     It is called from one thread at a time; done never decreases and reaches total at the end. An exception that it
     raises ends the operation.

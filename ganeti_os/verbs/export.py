@@ -26,7 +26,7 @@ _STANDARD_OUTPUT = 1
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Write the request's device to standard output, without the space that its file systems have free.
 
-    The disk is raw, whatever its first bytes are: a guest wrote them. No create, import or rename of this package
+    The disk is raw; its first bytes do not count: a guest wrote them. No create, import or rename of this package
     writes to it meanwhile; a virtual machine may.
     """
     assert request.device is not None

@@ -150,7 +150,7 @@ def _fields(row: _Row, arguments: argparse.Namespace) -> dict[str, str | int | N
 
 
 def _rows(source: Source, volumes: list[Volume], arguments: argparse.Namespace) -> Iterator[_Row]:
-    """Yield what the options name, in the order in which virt-filesystems does."""
+    """Yield the kinds that the options name, in the order of virt-filesystems."""
     if _has_contents(arguments):
         yield from _contents(source, volumes, is_all=arguments.extra or arguments.all)
     numbered = [volume for volume in volumes if volume.partition.number]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg hash: print a checksum of the bytes that a guest sees, whatever the format of the image."""
+"""pydiskimg hash: print a checksum of the bytes that a guest sees, the same for every format of the image."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a command that a signal ends says of what it leaves, apart from signals.py, which starts quickly."""
+"""The text on the files that an interrupted command leaves, apart from signals.py, which starts quickly."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def after_interruption(left: str) -> Iterator[None]:
-    """Let a signal that ends what is done in the with block be told with a text on what is left then."""
+    """Add a text on the remaining files to the message of a signal that ends the with block."""
     try:
         yield
     except KeyboardInterrupt as error:
-        if len(error.args) > 1:  # what is inside knows more
+        if len(error.args) > 1:  # the inner block knows more
             raise
         raise KeyboardInterrupt(error.args[0] if error.args else signal.SIGINT, left) from None

@@ -94,7 +94,7 @@ def _number(path: str) -> int | None:
     for directory in _DIRECTORIES:
         number = path.removeprefix(directory)
         if number != path and number.isdecimal():
-            return int(number) if len(number) < 10 else -1  # which is not open either
+            return int(number) if len(number) < 10 else -1  # and is not open, either
     return _STANDARD.get(path)
 
 

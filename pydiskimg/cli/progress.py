@@ -26,7 +26,7 @@ def progress(title: str, *, shown: bool, as_qemu_img: bool = False) -> Iterator[
         with _percentages() as callback:
             yield callback
     else:
-        from pydiskimg.cli.progress_report import reported  # only here: what shows nothing starts without it
+        from pydiskimg.cli.progress_report import reported  # only here: a command without progress starts without it
 
         with reported(title, write=lambda text: _write(sys.stderr, text)) as callback:
             yield callback

@@ -22,7 +22,7 @@ _DRAW_SECONDS = 0.1
 _PACE_SECONDS = 10.0  # what the rate is of
 _LEAST_BAR, _LONGEST_BAR = 10, 40
 _LEAST_TITLE = 8
-_LONGEST_WAIT = 100 * 3600  # seconds; what takes longer has stopped
+_LONGEST_WAIT = 100 * 3600  # seconds; an operation that takes longer has stopped
 
 _Write: TypeAlias = "Callable[[str], None]"
 _Clock: TypeAlias = "Callable[[], float]"
@@ -68,7 +68,7 @@ class _Pace:
         return int((done - before) / (now - begin)) if now > begin else 0
 
     def fields(self, done: int, total: int) -> list[str]:
-        """Return how much is done, the rate and the time that is left; "" for what is not known."""
+        """Return how much is done, the rate and the remaining time; "" for each that is not known."""
         rate = self.rate
         left = (total - done) / rate if rate and total else _LONGEST_WAIT
         return [
@@ -79,7 +79,7 @@ class _Pace:
 
 
 class _Report:
-    """What is shown of one progress; its methods are called by one thread at a time."""
+    """The line of one progress; its methods are called by one thread at a time."""
 
     def __init__(self, title: str, write: _Write, clock: _Clock, every: float) -> None:
         self._title = title
@@ -126,7 +126,7 @@ class _Line(_Report):
         width = _width() - 1  # the cursor stays in the line
         percent = f"{min(100, 100 * done // total):3d}%" if total else ""
         amount, rate, left = self._pace.fields(done, total)
-        # The order in which they are shown, and how much each is wanted where there is no room for all.
+        # The order of the fields in the line, and which of them stay if there is no room for all.
         fields = {"percent": percent, "amount": amount, "rate": rate, "left": left}
         shown: set[str] = set()
         for name in ("percent", "left", "amount", "rate"):

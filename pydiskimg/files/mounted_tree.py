@@ -62,7 +62,7 @@ class MountedTree:
 
     Every path is resolved by the kernel as if the directory were "/" (openat2 with RESOLVE_IN_ROOT), without the magic
     links of /proc. FIFOs, sockets and devices are never opened. Names that are not UTF-8 are Python's surrogate
-    escapes, whatever the locale.
+    escapes, in every locale.
     """
 
     def __init__(self, root_fd: int, name: str) -> None:
@@ -97,7 +97,7 @@ class MountedTree:
     def write(
         self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
     ) -> None:
-        """Replace the contents of a regular file in place, or make one of exactly this mode (whatever the umask).
+        """Replace the contents of a regular file in place, or make one of exactly this mode (for any umask).
 
         A new file gets the extended attributes. An existing file keeps owner, mode and attributes. If it has several
         names, this name gets a copy of its own, as replace() makes it, so that the contents under the other names stay.

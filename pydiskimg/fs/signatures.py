@@ -32,7 +32,7 @@ def trace(source: Source) -> str | None:
     """Return what source may hold, or have held, and the byte offset of its signature; None if nothing is known.
 
     A signature at any of its format's offsets is enough; the structure that it begins may be damaged. table_trace()
-    finds partition tables. About 1 MiB is read, whatever the size of the disk. Raises StorageError as reading does.
+    finds partition tables. About 1 MiB is read, for any size of the disk. Raises StorageError as reading does.
     """
     return _described(_first_known(source))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The kernel itself refuses loop devices that stand on each other in a circle.
 MAX_DEPTH = 32
 _TO_THE_END = 1 << 64
-_SECTOR_SIZE = 512  # the unit of /sys, whatever the device's sector size is
+_SECTOR_SIZE = 512  # the unit of /sys, for every sector size of the device
 
 
 class _Range:

@@ -198,7 +198,7 @@ def stated_backing_format(header: Header, name: str) -> str | None:
         return None
     if (stated := os.fsdecode(header.backing_format)) in FORMATS:
         return stated
-    if stated == "file":  # the protocol of files, by which QEMU reads what is raw
+    if stated == "file":  # the protocol of files, by which QEMU reads raw images
         return "raw"
     raise UnsupportedImageError(
         f"{name}: says that the format of its backing file {quoted(header.backing_file or b'')} is "

@@ -36,7 +36,7 @@ def open_image(
     files, an external data file). With None no such file is opened. It is needed only until this function returns.
     snapshot is the id or name of an internal snapshot of a qcow2 image, to be opened in place of the current disk.
 
-    Reading takes no locks and honours none: an image that is being written is read in whatever state it is in, which
+    Reading takes no locks and honours none: an image that is being written is read in its present state, which
     can give old data or an error. The qcow2 format is that of QEMU's docs/interop/qcow2.
 
     Raises StorageError when a path cannot be opened, FetchError for an address, UnsupportedImageError

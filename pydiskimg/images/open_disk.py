@@ -85,7 +85,7 @@ def open_image_disk(
     format: str | None = None,  # noqa: A002  qemu-img's word
     references: AllowedDirectory | None = None,
 ) -> OpenDisk[Any]:
-    """Open the disk in an image for writing, whatever its format; the result is as for open_disk().
+    """Open the disk in an image for writing, in any format; the result is as for open_disk().
 
     format None detects the format by the first bytes, with the limits that open_image() describes; references and
     errors are those of open_disk().

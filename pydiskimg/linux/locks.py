@@ -4,10 +4,10 @@
         100                        200
     -----+--+--+--+-----------------+--+--+--+-----
          |  |  |  resize            |  |  |  resize
-         |  |  write what is there  |  |  write what is there
+         |  |  write same contents  |  |  write same contents
          |  write                   |  write
          consistent reading         consistent reading
-         held by who does it        held by who tolerates no other that does
+         held for own operations    held for operations that are not tolerated
 
 All are read locks, so that several programs can hold the same ones. A program that opens an image locks the bytes for
 its own operations and for those that it does not tolerate, and then checks the opposite bytes for locks of others. The

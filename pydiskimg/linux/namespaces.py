@@ -24,7 +24,7 @@ def mount_namespace() -> str:
 
 
 def in_user_namespace() -> bool:
-    """True in a user namespace other than the first: there the kernel mounts no disk, whatever the privileges."""
+    """True in a user namespace other than the first: there the kernel mounts no disk, with any privileges."""
     try:
         return os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE
     except FileNotFoundError:  # a kernel without user namespaces

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""openat2(2): open a path without leaving a directory, whatever symlinks the path has."""
+"""openat2(2): open a path without leaving a directory, even if symlinks in the path lead out of it."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def plan_partition_table(
 
 
 def _laid_out(disk_size: int, label: str, wanted: Sequence[NewPartition]) -> tuple[PlannedPartition, ...]:
-    # The backup GPT takes the last 33 sectors: 1 MiB holds them whatever the sector size.
+    # The backup GPT takes the last 33 sectors: 1 MiB holds them for every sector size.
     end = disk_size // ALIGNMENT * ALIGNMENT - (ALIGNMENT if label == "gpt" else 0)
     needed = ALIGNMENT + sum(_rounded(partition.length or ALIGNMENT) for partition in wanted)
     if needed > end:
@@ -240,7 +240,7 @@ def _libparted() -> tuple[Any, tuple[type[Exception], ...]]:
     """Return the module parted and the exceptions to expect of it. Raises PartitionError if it is not installed."""
     try:
         import _ped
-        import parted  # only here: whatever makes no table works without libparted
+        import parted  # only here: code that makes no table works without libparted
     except ImportError as error:
         raise PartitionError(
             f"a new partition table needs pyparted, which cannot be imported ({error}); install Debian's package "

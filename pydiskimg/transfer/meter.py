@@ -37,7 +37,7 @@ class Meter:
     def begin(self, pieces: Iterable[Extent], *, counts_zeros: bool = False) -> None:
         """Begin a pass over pieces, of which counts_zeros says whether those of ZERO count; HOLE never does.
 
-        Without a progress callback the pieces are not looked at.
+        Without a progress callback the pieces are not read.
         """
         if self._progress is not None:
             self.expect(_counted(pieces, zeros=counts_zeros) + _counted(self._later, zeros=True))
@@ -45,7 +45,7 @@ class Meter:
         self._counts_zeros = counts_zeros
 
     def expect(self, length: int) -> None:
-        """Let length bytes be what is left to do."""
+        """Set the remaining number of bytes to length."""
         self._total = self._done + length
 
     def advance(self, length: int) -> None:

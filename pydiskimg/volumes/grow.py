@@ -106,7 +106,7 @@ def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
     btrfs are mounted for it, which needs root and a block device or raw file; may_mount=False leaves them alone. Where
     the last partition holds swap, LVM, LUKS or nothing known, nothing changes and the result says so.
 
-    What is refused is refused before the first write. A process that is killed leaves a good disk with the old or the
+    Refusals come before the first write. A process that is killed leaves a good disk with the old or the
     new table; an ext2 then needs `e2fsck -p`. The disk stays the caller's.
 
     Raises PartitionError for a table that is damaged or hostile, FileSystemError for a file system that is damaged or

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Find addresses as whole words of a file, whatever its format, and whether they are in a comment."""
+"""Find addresses as whole words of a file of any format, and whether they are in a comment."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class ArchiveInput:
 
 
 def inflate(fd: int, name: str) -> Generator[Inflated, None, None]:
-    """Yield the contents of the file, inflated, in blocks of at most a few MiB; from its start, whatever its cursor.
+    """Yield the contents of the file, inflated, in blocks of at most a few MiB; from its start, not from its cursor.
 
     A file that is not compressed is yielded unchanged. Raises ArchiveError when the compressed data end early or
     contradict their checksum, StorageError when the file cannot be read.
@@ -214,7 +214,7 @@ class Ahead:
                     if self._closing:
                         break
                     self._queue.put(block)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the consumer must get it, or waits for ever
+        except BaseException as error:  # noqa: BLE001 - the consumer must get each error, or waits for ever
             last = error
         self._queue.put(last)
 

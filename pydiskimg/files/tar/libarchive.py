@@ -91,7 +91,7 @@ def _filters_in_library() -> list[Any]:
 
 
 def inflate_any(file: ArchiveInput) -> Generator[Inflated, None, None]:
-    """Yield the rest of a file, inflated, whatever its compression. Raises ArchiveError for an unknown one."""
+    """Yield the rest of a file, inflated, from any compression. Raises ArchiveError for an unknown one."""
     archive, feed = _read_new(), _Feed(file)
     try:
         for enable in _filters_in_library():

@@ -19,7 +19,7 @@ from pydiskimg.startup import TYPE_CHECKING, ValueObject, cached_property
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-PAGE_SIZE = 4096  # sizes are rounded down to it, whatever the block size
+PAGE_SIZE = 4096  # sizes are rounded down to it, for every block size
 SPARE_BLOCKS = 50  # a last group that has fewer blocks than this beyond its own metadata is dropped
 
 

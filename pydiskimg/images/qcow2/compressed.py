@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Decompress a cluster: raw deflate ("zlib" in QEMU's words) or zstd.
 
-The result is never longer than a cluster, whatever the input: reading stops there, as specified. All of the libraries
+The result is never longer than a cluster, for any input: reading stops there, as specified. All of the libraries
 release the interpreter lock while they work.
 """
 

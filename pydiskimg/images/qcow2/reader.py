@@ -102,7 +102,7 @@ class Qcow2Source(ImageSource):
     def kind_columns(self) -> Iterator[KindColumn] | None:
         if self.backing is not None:
             return None
-        from pydiskimg.images.qcow2.mapping_extents import mapping_columns  # only here: rarely asked for
+        from pydiskimg.images.qcow2.mapping_extents import mapping_columns  # only here: rarely needed
 
         return mapping_columns(self.mapping)
 

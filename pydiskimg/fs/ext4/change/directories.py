@@ -34,7 +34,7 @@ from pydiskimg.fs.ext4.tree.files import RefusedError
 _DOTDOT = b".."
 FEW_NAMES = 64  # names that are changed one by one, in their blocks
 _BLOCKS_AT_ONCE = 16
-LARGE_DIRECTORY = 1 << 20  # bytes of a directory from which names are changed in their blocks, whatever their number
+LARGE_DIRECTORY = 1 << 20  # bytes of a directory from which any number of names is changed in their blocks
 
 
 class ChangedDirectory:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Add names to a directory's tree of hashes: a full leaf or table is split in two.
 
-Only a few blocks change, whatever the size of the directory. They change together, through a journal: otherwise names
+Only a few blocks change, for any size of the directory. They change together, through a journal: otherwise names
 would be in two leaves for a moment.
 """
 

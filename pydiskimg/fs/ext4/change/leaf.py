@@ -105,7 +105,7 @@ class Leaf:
         return False
 
     def remove(self, name: bytes) -> bool:
-        """Take an entry away; False where there is none."""
+        """Remove an entry; False if there is no such entry."""
         self._no_room = 0, 0
         before: Slot | None = None
         for slot in self.slots():
@@ -137,7 +137,7 @@ class Leaf:
         return found
 
     def point(self, name: bytes, inode: int, file_type: int) -> bool:
-        """Make an entry one of another inode; False where there is none."""
+        """Point an entry to another inode; False if there is no such entry."""
         slot = self.find(name)
         if slot is not None:
             self._put(slot.offset, inode=inode, file_type=file_type)

@@ -69,7 +69,7 @@ class Names:
         return self._directory(directory).is_empty()
 
     def put(self, directory: int, name: bytes, inode: StoredInode) -> None:
-        """Have a name stand for inode, whatever it stood for before."""
+        """Have a name, old or new, stand for inode."""
         if not 0 < len(name) <= layout.NAME_MAX:
             text = f"would have a name of {len(name)} bytes (1 to {layout.NAME_MAX} are possible)"
             raise RefusedError(text, errno.ENAMETOOLONG)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Before the first change, finish what a crash left to be deleted or truncated, as the kernel does when it mounts."""
+"""Before the first change, delete or truncate the inodes that a crash left, as the kernel does when it mounts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is read and not changed: file systems with some features, or with fields for features that they do not have."""
+"""File systems that are read but not changed: with some features, or with fields for features that they lack."""
 
 from __future__ import annotations
 

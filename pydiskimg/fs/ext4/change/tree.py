@@ -221,7 +221,7 @@ class ChangedTree(ExtTree, Tree):
         such as for compression, are inherited from the directory. An entry replaces an existing file of its path, but a
         directory is kept; if the entry is a directory, a symlink to a directory counts as that directory. Symlinks of
         the guest are followed as in the guest; symlinks of entries never lead out of directory. Contents are written as
-        they arrive, whatever their size.
+        they arrive, for any size.
 
         Many entries are committed some at a time, and all of them when the call returns: an interruption or error may
         leave the first of them, each complete; a directory may lack the flags and the ACL with names, which it gets
@@ -405,7 +405,7 @@ class ChangedTree(ExtTree, Tree):
             self.files = ExtFiles(transaction.fs)
 
     def _release_orphans(self) -> None:
-        """Finish what a crash has left, before the first change."""
+        """Delete or truncate the inodes that a crash left, before the first change."""
         if not self._has_orphans:
             return
         with self._errors("/"):

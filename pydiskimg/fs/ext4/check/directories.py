@@ -52,7 +52,7 @@ class DirectoryChecker:
             tree.finish()
 
     def _inode(self, number: int) -> StoredInode:
-        """Return an inode, whatever its checksum: a wrong one was reported."""
+        """Return an inode, also with a wrong checksum, which was reported."""
         group, index = group_of_inode(self._fs, number)
         size = self._fs.geometry.inode_size
         block, offset = divmod(index * size, self._fs.geometry.block_size)

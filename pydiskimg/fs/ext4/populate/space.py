@@ -34,7 +34,7 @@ class Space:
         self._at = self._end = 0
 
     def allocate(self, goal: int, length: int) -> Run:  # noqa: ARG002 - an Allocator's
-        """Allocate at least one and at most length blocks: the next ones, whatever the goal. Raises FullError."""
+        """Allocate at least one and at most length blocks: the next ones, for any goal. Raises FullError."""
         if self._at == self._end:
             self._at, self._end = self._next_run()
         start, self._at = self._at, min(self._end, self._at + length)

@@ -50,7 +50,7 @@ class ExtTree(ReadableTree):
 
     Paths are absolute in the guest ("/etc/fstab"); "..", absolute and relative symbolic links never lead out of the
     tree, and a path ends with StorageError (ELOOP) after 40 of them. Names that are not UTF-8 have Python's surrogate
-    escapes, whatever the locale. The journal is applied in memory. The tree must not be used after close(), and the
+    escapes, in every locale. The journal is applied in memory. The tree must not be used after close(), and the
     disk must not change while it is open.
 
     A path that does not exist raises StorageError that is also FileNotFoundError; damage raises StorageError (EUCLEAN),

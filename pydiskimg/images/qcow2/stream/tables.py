@@ -2,7 +2,7 @@
 """The beginning of a streamed qcow2: header and tables, read before the first byte of data.
 
 The refcount table and the L1 table show whether all tables come first: with the header, they and the tables that they
-name must fill the file from its start without a gap. Nothing else is read, whatever a header claims.
+name must fill the file from its start without a gap. Nothing else is read, even if a header claims more.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class L2Words:
         return self.step > 1 or not entry & layout.L2_ZERO
 
     def has_host_offset(self, entry: int) -> bool:
-        """True if the entry has the location of the cluster, in whatever form."""
+        """True if the entry has the location of the cluster, in any form."""
         return bool(entry & (self._host_mask | layout.L2_COMPRESSED))
 
     def table(self, words: array[int]) -> L2Table:

@@ -90,7 +90,7 @@ class Refcounts:
         return bool(self._releases)
 
     def protect(self, cluster: int, count: int = 1) -> None:
-        """Never allocate these clusters, whatever their counts: they contain tables of the image, one each."""
+        """Never allocate these clusters, even if their counts are zero: they contain tables of the image, one each."""
         shared = self.metadata.first_of(cluster, count)
         if shared is not None:
             raise self._corrupt(f"two tables of the image are at 0x{shared << self._cluster_bits:x}")
@@ -432,7 +432,7 @@ class Refcounts:
 
 
 class MetadataClusters:
-    """The clusters of an image's own tables: a guest's data are never written there, whatever an entry says.
+    """The clusters of an image's own tables: a guest's data are never written there, even if an entry says so.
 
     It has one bit for each. Clusters from MOST_METADATA_CLUSTERS on are not recorded.
     """
