@@ -113,9 +113,7 @@ def _extract(archive: str, title: str) -> Row:
 
 
 _VIRT = ("virt-make-fs", "virt-tar-out", "/boot/vmlinuz*")
-_DUMPED = (
-    "mke2fs -q -F -t ext4 new; mount -o loop new $point; {}; umount $point"  # both make and mount equally fast
-)
+_DUMPED = "mke2fs -q -F -t ext4 new; mount -o loop new $point; {}; umount $point"  # both make and mount equally fast
 
 ROWS = (
     _populate("debian", "a whole Debian", "system"),
