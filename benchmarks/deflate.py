@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compressing and nothing else: what every way of making a compressed image takes at the least.
+"""Compress and do nothing else: the least time in which a compressed image can be made.
 
     python -I benchmarks/deflate.py zlib|zstd FILE
 
