@@ -37,16 +37,17 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
 
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Give (descriptor, name) of an empty file that appears under path, durable, when the context is left.
+    """Give (descriptor, path) of an empty file that appears under path, durable, when the context is left.
 
     The context closes the descriptor. Replacing and errors are as for new_disk_file().
     """
-    name = resolved_new_name(os.fspath(path))
+    name = os.fspath(path)
+    target = resolved_new_name(name)  # name is the one in messages
     with ExitStack() as stack:
         try:
-            old = stack.enter_context(_replaceable(name))
-            directory = stack.enter_context(_directory(os.path.dirname(name)))
-            refuse_among_devices(directory, name)
+            old = stack.enter_context(_replaceable(target, name))
+            directory = stack.enter_context(_directory(os.path.dirname(target)))
+            refuse_among_devices(directory, target)
             file = stack.enter_context(unnamed_file(directory, mode=0o666))
         except OSError as error:
             raise _named(error, name) from error
@@ -58,7 +59,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
                         os.fchown(file.fd, *owner)
                 os.fchmod(file.fd, stat.S_IMODE(old.st_mode))
             _flush(file.fd, name)
-            file.publish(os.path.basename(name))
+            file.publish(os.path.basename(target))
         except StorageError:
             raise
         except OSError as error:
@@ -73,10 +74,13 @@ def _flush(fd: int, name: str) -> None:
 
 
 @contextmanager
-def _replaceable(name: str) -> Iterator[os.stat_result | None]:
-    """Give the status of the file to be replaced, None if there is none; no process uses it meanwhile."""
+def _replaceable(path: str, name: str) -> Iterator[os.stat_result | None]:
+    """Give the status of the file to be replaced, None if there is none; no process uses it meanwhile.
+
+    name is shown in messages.
+    """
     try:
-        status = os.stat(name)
+        status = os.stat(path)
     except FileNotFoundError:
         yield None
         return
@@ -86,7 +90,7 @@ def _replaceable(name: str) -> Iterator[os.stat_result | None]:
             errno=errno.EEXIST,
             filename=name,
         )
-    fd = _opened_to_lock(name)
+    fd = _opened_to_lock(path)
     try:
         if fd is not None:
             _claim(fd, name)
@@ -96,11 +100,11 @@ def _replaceable(name: str) -> Iterator[os.stat_result | None]:
             os.close(fd)
 
 
-def _opened_to_lock(name: str) -> int | None:
+def _opened_to_lock(path: str) -> int | None:
     """Open the old file, for writing if possible: NFS requires that for locks; None if it may not even be read."""
     for access in (os.O_RDWR, os.O_RDONLY):
         with suppress(OSError):
-            return os.open(name, access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            return os.open(path, access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     return None
 
 

@@ -121,6 +121,16 @@ def test_create_replaces_no_file_unasked(run: Run, tmp_path: Path, command: str)
     assert (tmp_path / "t").stat().st_size == 16 << 20
 
 
+@pytest.mark.parametrize("command", ["mkfs", "mkswap"])
+def test_a_new_file_has_the_name_that_was_given(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "link").symlink_to("t")
+    for name in ("t", "./t", "link", str(tmp_path / "t")):
+        status, out, _ = run(command, "--create", "16M", "--force", name)
+        assert (status, out.partition(":")[0]) == (0, name)
+    status, _, err = run(command, "--create", "4k", "new")
+    assert (status, err.startswith("pydiskimg: new: ")) == (1, True), err
+
+
 def test_wrong_usage_of_check_is_not_corruption(run: Run, qcow2: Path) -> None:
     assert run("check", "--nonsense", "t")[0] == 1
     assert run("check")[0] == 1
