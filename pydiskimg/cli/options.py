@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from pydiskimg.cli import Parser
 
-CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
-"""The values that qemu-img accepts for -t and -T."""
+CACHE_MODES = ("none", "off", "writeback", "writethrough", "directsync", "unsafe")
+"""The values that qemu-img accepts for -t and -T; off is an older word for none."""
 _DIGITS = 9  # in the number of a partition
 
 

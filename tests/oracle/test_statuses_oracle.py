@@ -122,6 +122,19 @@ WRONG = (
     "compare base absent",
 )
 
+CACHES = ("none", "off", "writeback", "writethrough", "directsync", "unsafe", "on", "OFF", "NONE")
+CACHED = (
+    "convert -t MODE base new",
+    "convert -T MODE base new",
+    "compare -T MODE base base",
+    "check -T MODE base",
+    "commit -t MODE top",
+    "rebase -t MODE -b NONE top",
+    "rebase -T MODE -b NONE top",
+    "rebase -u -T MODE -b NONE top",
+    "amend -t MODE -o compat=v3 base",
+)
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -186,6 +199,15 @@ def test_wrong_usage(statuses: object, line: str) -> None:
     assert callable(statuses)
     ours, theirs = statuses(line)
     assert ours == theirs
+
+
+@pytest.mark.parametrize("mode", CACHES)
+def test_cache_modes(statuses: object, mode: str) -> None:
+    """The same ones are accepted by each option of each command; NONE is an empty word here."""
+    assert callable(statuses)
+    for line in CACHED:
+        ours, theirs = statuses(line.replace("MODE", mode))
+        assert ours == theirs, line
 
 
 def test_wrong_usage_of_compare_does_not_say_that_images_differ(statuses: object) -> None:
