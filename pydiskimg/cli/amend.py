@@ -10,6 +10,7 @@ from pydiskimg.cli.image_options import READERS, options_type, split_options
 from pydiskimg.cli.options import add_cache_option, add_format_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
@@ -71,7 +72,7 @@ def add_parser(subparsers: Any) -> None:
     add_cache_option(parser, "-t")
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE", help="qcow2 image")
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(run=run, usage_error=parser.error, opens_described_data_file=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -85,6 +86,10 @@ def run(arguments: argparse.Namespace) -> None:
             amendment = parse_amendment(text, amendment)
     except ValueError as error:
         arguments.usage_error(f"argument -o: {error}")
+    if amendment.size is not None and getattr(arguments, "has_described_files", False):
+        raise UnsupportedImageError(
+            f"{arguments.file}: a new size is for an image with the files that it names itself; describe no others"
+        )
     shown = arguments.progress and not arguments.quiet
     with (
         references(arguments) as policy,

@@ -68,7 +68,7 @@ def declare_common(parser: Parser) -> None:
     )
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE", help="image file or block device")
-    parser.set_defaults(reads_parts=True)
+    parser.set_defaults(reads_parts=True, opens_described_data_file=True)
 
 
 def run(arguments: Arguments) -> int:
@@ -92,7 +92,7 @@ def run(arguments: Arguments) -> int:
     for text in result.details:
         tell(f"{file.name}: {text}")
     if not arguments.quiet:
-        facts = _facts(result, getattr(arguments.file, "text", file.name), row.name)
+        facts = _facts(result, getattr(arguments, "file_as_given", None) or file.name, row.name)
         facts |= {name: count for name, count in fixed.items() if count}
         show(in_qemus_order(facts), _lines(result), arguments.output)
     return _status(result)

@@ -55,7 +55,7 @@ class DescribedRegion(SourceRegion, ImageBytes):
 def resolve_descriptions(arguments: argparse.Namespace) -> None:
     """Replace descriptions of images by objects, or by a path and format if the subcommand accepts only these.
 
-    A leading "file:" is removed from paths.
+    A leading "file:" is removed from paths; file_as_given keeps the word that was given for the first image.
 
     Raises UnsupportedImageError for an invalid description, or one that the subcommand does not support.
     """
@@ -65,11 +65,16 @@ def resolve_descriptions(arguments: argparse.Namespace) -> None:
         words.append(_described_target(arguments, names[-1]))
         arguments.source, arguments.destination, *arguments.more = words
         return
+    arguments.file_as_given = getattr(arguments, "file", None)
     for name, form in (("file", "format"), ("other_file", "other_format")):
         if (word := getattr(arguments, name, None)) is None:
             continue
         found = _described(arguments, word, form)
         if isinstance(found, ImageDescription) and not getattr(arguments, "reads_descriptions", False):
+            is_opened = getattr(arguments, "opens_described_data_file", None)
+            if is_opened is not None and found.has_other_files:
+                _set_aside_data_file(found, is_opened=is_opened)
+                arguments.has_described_files = True
             if not found.is_whole and getattr(arguments, "reads_parts", False) and not found.has_other_files:
                 setattr(arguments, name, found)
                 setattr(arguments, form, found.image_format)
@@ -82,6 +87,20 @@ def resolve_descriptions(arguments: argparse.Namespace) -> None:
             setattr(arguments, form, found.image_format or getattr(arguments, form, None))
             found = str(found)
         setattr(arguments, name, found)
+
+
+def _set_aside_data_file(image: ImageDescription, *, is_opened: bool) -> None:
+    """Remove from a description what the subcommand does not read: the data file, and that there is no backing file.
+
+    is_opened: the data file must exist, and the image must have one, as for qemu-img.
+    """
+    if image.backing is False:
+        image.backing = None
+    if image.data_file is not None and is_opened:
+        open_described(image.data_file, references=None, snapshot=None).close()
+        with open_described_file(image) as file:
+            _check_data_file(file, has_one=read_header(file).has_data_file, is_described=True)
+    image.data_file = None
 
 
 def _described(arguments: argparse.Namespace, word: str, form: str) -> str:
@@ -171,6 +190,11 @@ def _length(file: Source, image: ImageDescription) -> int:
     return length
 
 
+def _check_data_file(file: ImageBytes, *, has_one: bool, is_described: bool) -> None:
+    if has_one != is_described:
+        raise UnsupportedImageError(f"{file.name}: data-file is for an image that has one, and is then required")
+
+
 def _with_other_files(
     file: ImageBytes,
     image: ImageDescription,
@@ -180,8 +204,7 @@ def _with_other_files(
 ) -> ImageSource:
     """Open a qcow2 image with the files of the description instead of those that it names."""
     header = read_header(file)
-    if header.has_data_file != (image.data_file is not None):
-        raise UnsupportedImageError(f"{file.name}: data-file is for an image that has one, and is then required")
+    _check_data_file(file, has_one=header.has_data_file, is_described=image.data_file is not None)
     if header.backing_file is None and image.backing is not None and image.backing is not False:
         raise UnsupportedImageError(f"{file.name}: has no backing file to be replaced")
     if header.backing_file is not None and image.backing is None:

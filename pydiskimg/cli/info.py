@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     declare_common(parser)
     parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
     add_references_option(parser)
-    parser.set_defaults(run=run, reads_parts=True)
+    parser.set_defaults(run=run, reads_parts=True, opens_described_data_file=False)
 
 
 def declare_common(parser: Parser) -> None:

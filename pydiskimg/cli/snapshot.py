@@ -56,7 +56,7 @@ def _declare(parser: Parser, actions: Parser) -> None:
     add_force_share_option(parser, "accepted with -l, which takes no lock")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE", help="image file or block device")
-    parser.set_defaults(usage_error=parser.error, reads_parts=True)
+    parser.set_defaults(usage_error=parser.error, reads_parts=True, opens_described_data_file=True)
 
 
 def run(arguments: Arguments) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.references import allow_references
-from tests.fixtures.both_programs import by_pydiskimg
+from tests.fixtures.both_programs import by_pydiskimg, by_qemu_img
 from tests.fixtures.qcow2_images import run
 from tests.fixtures.used_by_qemu import in_qemu
 
@@ -203,3 +203,55 @@ def test_a_data_file_in_use(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     with in_qemu(here / "own.data", "raw"):
         assert main(["resize", "--allow-references", ".", "own.qcow2", "2M"]) == 1
     assert "in use" in capsys.readouterr().err
+
+
+DESCRIBED = "driver=qcow2,file.filename=own.qcow2,data-file.filename=moved.data"
+ON_A_DESCRIBED = (
+    ["info", "--image-opts", DESCRIBED],
+    ["info", "--output=json", "--image-opts", DESCRIBED],
+    ["info", "--image-opts", "file.filename=own.qcow2,data-file.driver=raw,data-file.file.filename=absent"],
+    ["info", "--image-opts", "file.filename=plain.qcow2,data-file.filename=moved.data"],
+    ["info", 'json:{"driver": "qcow2", "file": {"filename": "own.qcow2"}, "data-file": {"filename": "moved.data"}}'],
+    ["info", 'json:{"driver": "qcow2", "file": {"filename": "top.qcow2"}, "backing": null}'],
+    ["info", "--image-opts", "file.filename=top.qcow2,backing.driver=qcow2,backing.file.filename=plain.qcow2"],
+    ["check", "--image-opts", DESCRIBED],
+    ["check", "--output=json", "--image-opts", DESCRIBED],
+    ["check", "--output=json", "file:plain.qcow2"],
+    ["check", "--output=json", "--image-opts", "driver=qcow2,file.filename=plain.qcow2"],
+    ["snapshot", "-l", "--image-opts", DESCRIBED],
+    ["amend", "-o", "lazy_refcounts=on", "--image-opts", DESCRIBED],
+    ["amend", "-o", "lazy_refcounts=on", 'json:{"driver": "qcow2", "file.filename": "top.qcow2", "backing": null}'],
+    ["amend", "-o", "compat=0.10", "--image-opts", DESCRIBED],
+    *(
+        [*command, "--image-opts", f"file.filename={image},data-file.filename={data_file}"]
+        for command in (["check"], ["snapshot", "-l"], ["amend", "-o", "lazy_refcounts=on"])
+        for image, data_file in (("own.qcow2", "absent"), ("plain.qcow2", "moved.data"))
+    ),
+    ["amend", "-o", "data_file=moved.data", "--image-opts", DESCRIBED],
+    ["info", "own.qcow2"],
+    ["check", "own.qcow2"],
+    ["amend", "-o", "data_file=", "--image-opts", DESCRIBED],
+    ["info", "own.qcow2"],
+    ["info", "--image-opts", DESCRIBED],
+    ["amend", "-o", "data_file=moved.data", "--image-opts", DESCRIBED],
+    ["info", "own.qcow2"],
+)
+
+
+def test_a_described_data_file(here: Path) -> None:
+    """It stands for the one that the image names, which has moved: where no data is read, and amend gives its name."""
+    told = []
+    for program in (by_qemu_img, by_pydiskimg):
+        for path in here.iterdir():
+            path.unlink()
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=own.data", "own.qcow2", "1M")
+        run("qemu-img", "create", "-q", "-f", "qcow2", "plain.qcow2", "1M")
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "plain.qcow2", "-F", "qcow2", "top.qcow2")
+        (here / "own.data").rename("moved.data")
+        told.append([(words, *program(*words)[:2]) for words in ON_A_DESCRIBED])
+    for theirs, ours in zip(*told, strict=True):
+        assert ours == theirs
+    before = (here / "own.qcow2").read_bytes(), (here / "moved.data").read_bytes()
+    said = by_pydiskimg("amend", "-o", "size=2M", "--image-opts", DESCRIBED)
+    assert (said.status, "with the files that it names itself" in said.err) == (1, True)
+    assert before == ((here / "own.qcow2").read_bytes(), (here / "moved.data").read_bytes())

@@ -61,9 +61,7 @@ def require_downgradable(
     if problem is None and any(snapshot.disk_size != size for snapshot, _ in snapshot_entries(store, header)):
         problem = "snapshots whose disk has another size; delete them first"
     if problem is not None:
-        raise UnsupportedImageError(
-            f"{store.name}: version 2 (0.10) does not support this image's {problem}; nothing was changed"
-        )
+        raise UnsupportedImageError(f"{store.name}: version 2 (0.10) does not support {problem}; nothing was changed")
 
 
 def _only_in_version_3(header: Header, refcount_bits: int | None) -> list[tuple[bool, str]]:
