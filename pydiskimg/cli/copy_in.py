@@ -37,8 +37,9 @@ def add_parser(subparsers: Any) -> None:
         description="Copy local files and directories, with everything in them, into the existing directory REMOTEDIR "
         "of IMAGE. Owners, modes, times, links, devices, holes, extended attributes and ACLs are those of the "
         "originals, even if an ordinary user copies. A file of the same name in REMOTEDIR is replaced; a "
-        "directory gets the new files in addition to its own. IMAGE itself and its backing files cannot be "
-        f"copied. {CHANGED}",
+        "directory gets the new files in addition to its own. Directories LOCAL of one name are joined, in the order "
+        "given: where two of them have the same file, the later one is kept, as by virt-copy-in. IMAGE itself and its "
+        f"backing files cannot be copied. {CHANGED}",
         examples=_EXAMPLES,
     )
     add_progress_option(parser, " on standard error")

@@ -36,8 +36,9 @@ def add_parser(subparsers: Any) -> None:
         "tar-in",
         description="Unpack TARBALL, compressed or not, into the existing directory REMOTEDIR of IMAGE. Numeric "
         "owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs are restored as packed, even "
-        "if an ordinary user unpacks. A file of the same name is replaced; a directory gets the new files in "
-        f"addition to its own. TARBALL cannot be IMAGE itself or one of its backing files. {CHANGED}",
+        "if an ordinary user unpacks. A file of the same name is replaced, also by a later one of TARBALL; a "
+        "directory gets the new files in addition to its own. TARBALL cannot be IMAGE itself or one of its backing "
+        f"files. {CHANGED}",
         examples=_EXAMPLES,
     )
     add_progress_option(parser, " on standard error; not of pipes")

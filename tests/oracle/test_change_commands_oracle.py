@@ -191,13 +191,39 @@ def test_copy_in_of_two_files_of_one_name(image: Path, tmp_path: Path, call: Run
         (tmp_path / number / "d").mkdir(parents=True)
         (tmp_path / number / "file").write_text(number)
         (tmp_path / number / "d" / number).write_text(number)
+        (tmp_path / number / "d" / "both").write_text(number)
     status, text = call("copy-in", image, tmp_path / "1" / "file", tmp_path / "2" / "file", "/")
     assert status == 1
     assert f"{tmp_path}/2/file: has the same name as {tmp_path}/1/file" in text
     assert call("copy-in", image, tmp_path / "1" / "d", tmp_path / "2" / "d", "/") == (0, "")
     with open_tree(image) as tree:
         assert "file" not in tree.list("/")
-        assert tree.list("/d") == ["1", "2"]
+        assert tree.list("/d") == ["1", "2", "both"]
+        assert tree.read("/d/both") == b"2", "the later one is kept, as by virt-copy-in"
+    assert call("copy-in", image, tmp_path / "2" / "d", tmp_path / "1" / "d", "/") == (0, "")
+    with open_tree(image) as tree:
+        assert tree.read("/d/both") == b"1"
+
+
+def test_the_help_says_which_file_of_two_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in (
+        ("copy-in", "where two of them have the same file, the later one is kept"),
+        ("tar-in", "is replaced, also by a later one of TARBALL"),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_tar_in_of_two_files_of_one_name(image: Path, tmp_path: Path, call: Run) -> None:
+    with tarfile.open(tmp_path / "two.tar", "w") as tar:
+        for contents in (b"early", b"late"):
+            member = tarfile.TarInfo("file")
+            member.size = len(contents)
+            tar.addfile(member, io.BytesIO(contents))
+    assert call("tar-in", image, tmp_path / "two.tar", "/") == (0, "")
+    with open_tree(image) as tree:
+        assert tree.read("/file") == b"late"
 
 
 def test_modes_that_are_none(call: Run) -> None:
