@@ -75,6 +75,34 @@ def test_strict_looks_at_allocation(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert verdicts(capsys, empty, allocated) == (0, None, 0, None)
 
 
+def test_strict_does_not_ask_how_data_and_zeros_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What differs on purpose, as docs/commands.md says: our exit status and qemu-img's."""
+    made = {}
+    for name, commands in (
+        ("data", ["write -P 7 0 1M"]),
+        ("compressed", ["write -c -P 7 0 1M"]),
+        ("zeros", ["write -z 0 1M"]),
+        ("zeros with clusters", ["write 0 1M", "write -z 0 1M"]),
+        ("nothing", []),
+    ):
+        made[name] = str(tmp_path / name)
+        run("qemu-img", "create", "-q", "-f", "qcow2", made[name], "1M")
+        for command in commands:
+            run("qemu-io", "-f", "qcow2", "-c", command, made[name])
+    made["hole"] = str(tmp_path / "hole")
+    Path(made["hole"]).touch()
+    run("truncate", "-s", "1M", made["hole"])
+    for one, other, expected in (
+        ("data", "compressed", (0, 1)),
+        ("zeros", "zeros with clusters", (0, 1)),
+        ("nothing", "hole", (0, 1)),
+        ("zeros with clusters", "hole", (1, 0)),
+        ("zeros", "hole", (1, 1)),
+        ("zeros", "nothing", (1, 1)),
+    ):
+        assert verdicts(capsys, "-s", made[one], made[other])[::2] == expected, (one, other)
+
+
 def test_images_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = tmp_path / "there"
     there.write_bytes(bytes(512))
