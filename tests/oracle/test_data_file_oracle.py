@@ -255,3 +255,12 @@ def test_a_described_data_file(here: Path) -> None:
     said = by_pydiskimg("amend", "-o", "size=2M", "--image-opts", DESCRIBED)
     assert (said.status, "with the files that it names itself" in said.err) == (1, True)
     assert before == ((here / "own.qcow2").read_bytes(), (here / "moved.data").read_bytes())
+
+
+def test_what_needs_no_data_file(here: Path) -> None:
+    """Our exit status and qemu-img's, as docs/commands.md has them; without the file, and without its name."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=gone", "own.qcow2", "1M")
+    (here / "gone").unlink()
+    for name in ("absent", ""):
+        for words in (["check"], ["snapshot", "-l"], ["amend", "-o", f"data_file={name}"]):
+            assert [program(*words, "own.qcow2").status for program in (by_pydiskimg, by_qemu_img)] == [0, 1], words
