@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output is None and not arguments.names and not arguments.small:
         output = HERE  # a whole table replaces the old one
     if output:
-        drawn = [result for result in results if arguments.names or result.row.name in DRAWN]
+        drawn = [result for result in results if result.row.name in DRAWN] or results
         marks = {
             result.row.name: [
                 svg.Mark(one.peer, one.clock.median, one.clock.least, one.clock.most, one.wanted)

@@ -12,7 +12,7 @@ version = release = pydiskimg.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 
 # The source is the checkout, so that a link reads the same on GitHub and here.
-include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**.md", "benchmarks/*.md"]
 root_doc = "docs/index"
 
 html_theme = "furo"
