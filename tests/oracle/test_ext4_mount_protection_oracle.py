@@ -191,8 +191,11 @@ def test_interrupted(tmp_path: Path, tool: Tool, contents: Path) -> None:
         except StoppedError:
             found.add(protection(disk)["mmp_seq"])
             put_sequence(disk, MMP_CLEAN)
-            with open_changed_tree(disk) as tree:
-                tree.chmod("/lost+found", 0o700)
+            try:
+                with open_changed_tree(disk) as tree:
+                    tree.chmod("/lost+found", 0o700)
+            except FileSystemError as error:  # while the journal moved
+                assert "change of its size was interrupted" in str(error)  # noqa: PT017 - most do not raise it
             without_feature(disk)
             path.write_bytes(disk.data)
             run(tool("e2fsck"), "-fp", path, expect=(0, 1))

@@ -73,6 +73,7 @@ def by_qemu_nbd(path: Path, tool: Tool) -> Iterator[None]:
     with subprocess.Popen([tool("qemu-nbd"), "-f", "qcow2", "-t", "-k", str(socket), str(path)]) as process:
         try:
             wait_until(socket.exists, process)
+            wait_until(lambda: by_qemu_img("info", path).status != 0, process)  # it listens before it has the lock
             yield
         finally:
             process.terminate()

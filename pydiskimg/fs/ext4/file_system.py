@@ -109,7 +109,7 @@ def state_problem(fs: FileSystem) -> str | None:
         return "the kernel has seen errors in it, and it was not checked since"
     if not fs.state & layout.VALID_FS:
         if Compat.HAS_JOURNAL in fs.geometry.features:
-            return "it is marked as not clean, as after an interrupted change of its size"
+            return "it was not unmounted cleanly, or a change of its size was interrupted"
         return "it was not unmounted cleanly and has no journal to recover from"
     if fs.state & layout.FAST_COMMIT_REPLAY:
         return "a replay of its fast commits was interrupted"

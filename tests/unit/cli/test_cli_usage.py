@@ -435,8 +435,8 @@ def test_what_is_wrong_is_said_in_the_words_of_the_command(
     assert PYTHON.search(err) is None
 
 
-@pytest.mark.parametrize(("columns", "width"), [("60", 58), ("200", 198), ("0", 78), ("wide", 78)])
-def test_help_is_as_wide_as_argparse_would_have_it(
+@pytest.mark.parametrize(("columns", "width"), [("60", 58), ("200", 98), ("0", 78), ("wide", 78)])
+def test_help_is_as_wide_as_the_terminal_up_to_100_columns(
     run: Run, monkeypatch: pytest.MonkeyPatch, columns: str, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
