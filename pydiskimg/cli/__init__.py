@@ -141,6 +141,11 @@ def _common_form(command: str) -> CommonForm | None:
     return module.declare_common, module.run
 
 
+def is_negative_size(word: str) -> bool:
+    """True for a word such as -1G: where it is the last one, it is an operand, as it is for qemu-img resize."""
+    return word[:1] == "-" and word[1:2].isdecimal()
+
+
 class UncommonError(Exception):
     """The words are rare or wrong, so that argparse must handle them."""
 
@@ -181,11 +186,11 @@ class QuickParser:
         """Return the result of argparse; raise UncommonError for words that are not of a common form."""
         found = QuickArguments(self._values)
         operands: list[str] = []
-        rest = iter(words)
-        for word in rest:
+        rest, last = enumerate(words), len(words) - 1
+        for number, word in rest:
             if word.startswith(("json:", "file:")):  # describes an image, or names it by a protocol
                 self.error(word)
-            if word == "-" or not word.startswith("-"):
+            if word == "-" or not word.startswith("-") or (number == last and is_negative_size(word)):
                 operands.append(word)
                 continue
             if operands and "nargs" in self._operands[-1][1]:  # argparse decides which operands these are
@@ -193,7 +198,7 @@ class QuickParser:
             name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
             dest, how = self._options.get(name) or self.error(name)
             if "action" not in how:
-                value = value if equals else next(rest, "")
+                value = value if equals else next(rest, (0, ""))[1]
                 if value.startswith("-") and value != "-" and not equals:  # an option instead of a value
                     self.error(value)
                 setattr(found, dest, self._value(how, value))

@@ -7,7 +7,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from pydiskimg.cli import print_version
+from pydiskimg.cli import is_negative_size, print_version
 from pydiskimg.cli.commands import COMMANDS
 from pydiskimg.cli.help_text import example_lines, help_width, left_out_text, overview, wrapped
 from pydiskimg.cli.virt_words import in_our_words
@@ -84,8 +84,8 @@ def _wrong_usage(command: str) -> int:
 
 
 def _with_size_last(words: Sequence[str]) -> Sequence[str]:
-    """Return words so that a last one such as -1G is an operand for argparse, as it is for qemu-img resize."""
-    if len(words) > 1 and words[-1][:1] == "-" and words[-1][1:2].isdecimal() and "--" not in words:
+    """Return words so that argparse takes a last one such as -1G as an operand."""
+    if len(words) > 1 and is_negative_size(words[-1]) and "--" not in words:
         return [*words[:-1], "--", words[-1]]
     return words
 

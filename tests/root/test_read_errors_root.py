@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.units import KIB, MIB
-from tests.conftest import need
 from tests.fixtures.both_programs import Said, by_pydiskimg, by_qemu_img
 from tests.fixtures.growing import loop
-from tests.fixtures.programs import Tool, run
-from tests.fixtures.read_errors import PAGE, failing_file
+from tests.fixtures.programs import run
+from tests.fixtures.read_errors import PAGE
 
 pytestmark = pytest.mark.root
 
@@ -24,15 +22,6 @@ SIZE = 4 * MIB
 REST = 32 * KIB
 LOST = (49152, 2 * MIB + 8192, 2 * MIB + 8192 + PAGE)  # the last two are one run of two pages
 RUNS = ((49152, PAGE), (2 * MIB + 8192, 2 * PAGE))
-
-
-@pytest.fixture
-def failing(tool: Tool) -> Iterator[Callable[..., Path]]:
-    """Give a function that makes a failing file of a file."""
-    need(os.access("/dev/fuse", os.R_OK | os.W_OK), "needs /dev/fuse")
-    daemon = tool("qemu-storage-daemon")
-    with ExitStack() as opened:
-        yield lambda path, *offsets: opened.enter_context(failing_file(path, offsets, daemon=daemon))
 
 
 @pytest.fixture

@@ -4,20 +4,16 @@ read, and what changes a disk leaves its files."""
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.volumes.tree import open_tree
-from tests.conftest import need
 from tests.fixtures.both_programs import by_pydiskimg
 from tests.fixtures.ext_files import made_ext, sized
 from tests.fixtures.programs import Tool, run
-from tests.fixtures.read_errors import failing_file
 
 pytestmark = pytest.mark.root
 
@@ -67,15 +63,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, tool: Tool) -> tuple[Path, in
         file.write(part.read_bytes())
     block = int(run(tool("debugfs"), "-R", "bmap /file 0", part).split()[0])
     return disk, START + block * 4096
-
-
-@pytest.fixture
-def failing(tool: Tool) -> Iterator[Callable[..., Path]]:
-    """Give a function that makes a failing file of a file."""
-    need(os.access("/dev/fuse", os.R_OK | os.W_OK), "needs /dev/fuse")
-    daemon = tool("qemu-storage-daemon")
-    with ExitStack() as opened:
-        yield lambda path, *offsets: opened.enter_context(failing_file(path, offsets, daemon=daemon))
 
 
 @pytest.mark.parametrize("lost", [TABLE, SUPERBLOCK, CONTENTS])

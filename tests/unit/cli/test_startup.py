@@ -229,6 +229,13 @@ def test_a_disk_that_grows_by_its_header_imports_no_tables(tmp_path: Path) -> No
     assert imported("resize", "-q", str(path), "+1M") <= INFO | QCOW2 | CHANGE | RESIZE
 
 
+def test_a_difference_below_zero_needs_no_argparse(tmp_path: Path) -> None:
+    path = tmp_path / "image.qcow2"
+    with new_image(path, 2 * MIB, format="qcow2"):
+        pass
+    assert not {"argparse", "re", "enum"} & imported("resize", "-q", "--shrink", str(path), "-1M")
+
+
 @pytest.mark.parametrize("words", [["check", "{}"], ["compare", "{}", "{}"]])
 def test_longer_commands_import_nothing_that_is_slow(full_image: str, words: list[str]) -> None:
     modules = imported(*(word.format(full_image) for word in words))
