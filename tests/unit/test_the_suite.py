@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 from tests.fixtures.chroots import ROOT
@@ -78,3 +79,9 @@ def test_the_processor_time_of_a_process() -> None:
     while time.process_time() - start < 0.05:
         pass
     assert processor_seconds(os.getpid()) > before
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Pytest imports a test file by its name alone, and stops at the second one of a name."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
