@@ -25,6 +25,17 @@ def _on_chain(name: str, what: str, words: str, limit: Limit | None = None) -> R
     )
 
 
+def _sharing(name: str, what: str, words: str, *others: Peer) -> Row:
+    """On a file system whose files can share blocks."""
+    return Row(
+        f"chain-{name}",
+        f"{what} on XFS: 1 GiB of changes over a backing file with 512 MiB",
+        f"pydiskimg {words} --allow-references $reflinks",
+        others or (Peer("qemu-img", f"qemu-img {words}", 1.2),),
+        before="rm -f $reflinks/*; cp $chain/* $reflinks; sync",
+    )
+
+
 def _on_large(command: str, image: str, title: str, wanted: float) -> Row:
     words = f"{command} --output=json ${image}"
     return Row(
@@ -53,6 +64,14 @@ ROWS = (
     _on_chain("rebase-alone", "rebase onto none", "rebase -q -b '' top.qcow2"),
     _on_chain("to-raw", "convert to raw", "convert -t writeback -O raw top.qcow2 new", _ALL),
     _on_chain("to-qcow2", "convert to qcow2", "convert -t writeback -O qcow2 top.qcow2 new", _ALL),
+    _sharing("commit-xfs", "commit", "commit -q $reflinks/top.qcow2"),
+    _sharing(
+        "to-raw-xfs",
+        "convert -C to raw",
+        "convert -C -O raw $reflinks/top.qcow2 $reflinks/new",
+        Peer("qemu-img", "qemu-img convert -O raw $reflinks/top.qcow2 $reflinks/new", 1.2),
+        Peer("qemu-img -C", "qemu-img convert -C -O raw $reflinks/top.qcow2 $reflinks/new", _START),
+    ),
     *(
         _on_large(command, image, title, wanted)
         for image, title, check in (

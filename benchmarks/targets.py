@@ -10,7 +10,8 @@ from pathlib import Path
 
 from benchmarks.guest_disk import BOOT, ROOT_START
 from benchmarks.inputs import Making
-from benchmarks.programs import attached
+from benchmarks.programs import attached, mounted, run
+from pydiskimg.units import GIB
 from tests.fixtures.node import Node
 
 Target = Callable[[Path, Making], AbstractContextManager[str]]
@@ -88,4 +89,14 @@ def point(work: Path, _making: Making) -> Iterator[str]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-TARGETS["point"] = point
+@contextmanager
+def reflinks(work: Path, making: Making) -> Iterator[str]:
+    """A mounted XFS, whose files can share blocks."""
+    disk = work / "reflinks.img"
+    if not disk.exists():
+        run("mkfs.xfs", "-q", str(_new_file(disk, making.scale.numbers["disk"] + GIB)))
+    with mounted(disk, work / "mounted") as directory:
+        yield str(directory)
+
+
+TARGETS |= {"point": point, "reflinks": reflinks}

@@ -226,6 +226,14 @@ class Disk(Source, Protocol):
         for offset, start, end in ranges:
             self.write(offset, data[start:end])
 
+    def share(self, offset: int, ranges: Sequence[FileRange]) -> bool:  # noqa: ARG002 - a default
+        """Let the bytes from offset on have the blocks that hold ranges in other files, which stay as they are.
+
+        Return False where the disk or its file system cannot do that: some of the bytes may be shared, and the caller
+        writes all of them. offset and ranges are multiples of 4 KiB. Errors as for write().
+        """
+        return False
+
     def zero(self, offset: int, length: int) -> None:
         """Make [offset, offset + length) read as zero, by the cheapest way the disk has. Errors as for write()."""
 
@@ -271,6 +279,10 @@ class Store(Addressable, Protocol):
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of data at offset; a file grows as needed. Raises StorageError, also beyond the end of a device."""
+
+    def share(self, offset: int, ranges: Sequence[FileRange]) -> bool:  # noqa: ARG002 - a default
+        """Let the bytes from offset on have the blocks of ranges, as Disk.share(); a file grows as needed."""
+        return False
 
     def extend(self, size: int) -> None:
         """Let the store have size bytes at least; new ones are zero. Errors as for write()."""

@@ -286,6 +286,7 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
             progress=callback,
             verify=arguments.verify,
             sparse=arguments.sparse_unit != 0,
+            share=bool(arguments.offload),
         )
 
 

@@ -29,7 +29,12 @@ _REFUSED = {
 
 def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of convert that the common form does not have."""
-    parser.add_argument("-C", dest="offload", action="store_true", help="accepted: the kernel copies where it can")
+    parser.add_argument(
+        "-C",
+        dest="offload",
+        action="store_true",
+        help="share blocks with SRC where it and DST are files in one XFS or btrfs; zeros in its data stay stored",
+    )
     parser.add_argument(
         "--target-is-zero",
         dest="is_zero",

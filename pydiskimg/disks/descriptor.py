@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.disks.zeroing import Rung, ZeroLadder
     from pydiskimg.extents import Extent
-    from pydiskimg.protocols import Buffer, WritableBuffer
+    from pydiskimg.protocols import Buffer, FileRange, WritableBuffer
 
 
 class BorrowedDescriptor:
@@ -53,6 +53,21 @@ class BorrowedDescriptor:
         except OSError as error:
             self._flush_error = error
             raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
+
+    def share_blocks(self, offset: int, ranges: Sequence[FileRange]) -> bool:
+        """Let the file have the blocks of ranges from offset on; False if the system refuses one of them."""
+        from pydiskimg.linux.reflink import share_blocks
+
+        try:
+            for source, position, length in ranges:
+                share_blocks(self.fd, offset, source, position, length)
+                offset += length
+        except OSError as error:
+            from logging import getLogger  # takes long to import, and is rarely needed
+
+            getLogger(__name__).info("%s: data is copied, as its blocks cannot be shared: %s", self.name, error)
+            return False
+        return True
 
     def drop_cache(self) -> None:
         """Make the next reads come from the device if the system can do that; call flush() first."""

@@ -8,6 +8,7 @@ from _thread import allocate_lock
 
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.linux.fileio import grow_file
+from pydiskimg.protocols import check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.disks.zeroing import Rung
     from pydiskimg.extents import Extent
-    from pydiskimg.protocols import Buffer
+    from pydiskimg.protocols import Buffer, FileRange
 
 
 SECTOR_SIZE = 512
@@ -42,6 +43,10 @@ class FileDisk(DescriptorDisk):
         # The kernel lets one thread at a time write to a file; others would wait for it and keep a processor busy.
         with self._writing:
             super().write(offset, data)
+
+    def share(self, offset: int, ranges: Sequence[FileRange]) -> bool:
+        check_range(self, offset, sum(length for _, _, length in ranges))
+        return self.share_blocks(offset, ranges)
 
     def rungs(self) -> Sequence[Rung]:
         from functools import partial

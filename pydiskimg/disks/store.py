@@ -11,7 +11,13 @@ from pydiskimg.disks.descriptor import BorrowedDescriptor, DescriptorDisk
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import grow_file, pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydiskimg.protocols import FileRange
 
 
 class GrowingFile(BorrowedDescriptor, Store):
@@ -33,6 +39,12 @@ class GrowingFile(BorrowedDescriptor, Store):
         with self._lock:  # see FileDisk.write()
             pwrite_all(self.fd, offset, data, name=self.name)
             self.size = max(self.size, offset + len(data))
+
+    def share(self, offset: int, ranges: Sequence[FileRange]) -> bool:
+        with self._lock:
+            is_done = self.share_blocks(offset, ranges)
+            self.size = max(self.size, os.fstat(self.fd).st_size)
+        return is_done
 
     def extend(self, size: int) -> None:
         with self._lock:

@@ -28,6 +28,7 @@ from pydiskimg.images.resize import resize_image
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import CHUNK_SIZE, ZERO_CHUNK_SIZE, cut
+from pydiskimg.transfer.share import Sharing
 from pydiskimg.transfer.workers import work_on, worker_count
 
 if TYPE_CHECKING:
@@ -93,10 +94,13 @@ class _Committing:
     def __init__(self, source: Source, disk: Disk) -> None:
         self._source = source
         self._disk = disk
+        self._shared = Sharing(source, disk)
 
     def piece(self, piece: Extent, buffer: memoryview) -> None:
         if piece.kind is not Kind.DATA:
             self._disk.zero(piece.start, piece.length)
+            return
+        if self._shared.copy(piece):
             return
         view = buffer[: piece.length]
         self._source.read_into(piece.start, view)

@@ -26,8 +26,10 @@ from pydiskimg.units import KIB
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pydiskimg.extents import Extent
     from pydiskimg.protocols import Disk, Progress, Source
     from pydiskimg.transfer.pieces import PieceBatch
+    from pydiskimg.transfer.share import Sharing
 
 # If skipping is free, zeros are searched page by page; otherwise a run of them must be worth a command.
 FREE_UNIT = 4 * KIB
@@ -73,6 +75,7 @@ def copy(
     progress: Progress | None = None,
     verify: bool = False,
     sparse: bool = True,
+    share: bool = False,
 ) -> Copied:
     """Make the first source.size bytes of disk equal to source; durable on return.
 
@@ -80,6 +83,9 @@ def copy(
     is known to read as zero. Runs of zeros inside data are treated alike; where data moves from a file to a device
     without being read (ADR 0023), only runs of 256 KiB or more are certain to be found. sparse=False writes
     every byte; a qcow2 image leaves holes for zeros at the ends of new clusters unless its keep_zeros() was called.
+
+    share lets the disk have the blocks of the source's files instead of a copy, where both are in one file system that
+    can do that (XFS, btrfs); zeros are not searched in data that is shared. Without sparse it has no effect.
 
     unit is a number of bytes, a power of two from 512 to 2 MiB: each write begins and ends at a multiple of it, or at
     the end of the source. Pass the disk's own unit for an image made of clusters. None means 4 KiB where the disk reads
@@ -106,6 +112,10 @@ def copy(
     count = worker_count(workers, least=_least_workers(source, disk))
     spliced = Splicing(source, disk)
     copying = (_Copying if sparse else _Filling)(source, disk, unit, spliced)
+    if share:
+        from pydiskimg.transfer.share import Sharing  # imported here: most copies share nothing
+
+        copying.shared = Sharing(source, disk)
     if verify:
         from pydiskimg.transfer.verify import read_back, to_read_back  # imported here: most copies are not verified
     meter = Meter(progress, later=to_read_back(source, disk, unit) if verify else ())
@@ -145,6 +155,7 @@ class _Copying:
         self._source = source
         self._disk = disk
         self._spliced = spliced
+        self.shared: Sharing | None = None
         self._zero_runs = ZeroRuns(unit)
         self._lock = threading.Lock()
         self._written = 0
@@ -154,7 +165,7 @@ class _Copying:
     def batch(self, batch: PieceBatch, buffer: memoryview) -> None:
         """Copy the data and zero the rest; buffer has room for all data."""
         zeros = [(piece.start, piece.length) for piece in batch.zeros]
-        ranges = [(piece.start, piece.length) for piece in batch.data if not self._spliced.copy(piece)]
+        ranges = [(piece.start, piece.length) for piece in batch.data if not self._moved(piece)]
         to_write: list[tuple[int, int, int]] = []
         with buffer[: sum(length for _, length in ranges)] as view:
             self._source.read_ranges(ranges, view)
@@ -172,6 +183,10 @@ class _Copying:
                 self._skipped += zeroed
             else:
                 self._zeroed += zeroed
+
+    def _moved(self, piece: Extent) -> bool:
+        """Share or splice a piece of data; False if it must be read and written."""
+        return (self.shared is not None and self.shared.copy(piece)) or self._spliced.copy(piece)
 
     def _zero(self, ranges: list[tuple[int, int]]) -> None:
         if not self._disk.reads_as_zero:

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,31 @@ class DiskMachine(RuleBasedStateMachine):
         new = (b"%d " % seed) * length if plain else random.Random(seed).randbytes(length)
         self.disk.write(start, new[:length])
         self.data[start : start + length] = new[:length]
+
+    @rule(where=ranges, pieces=st.integers(1, 5), shared=st.sampled_from((0, 1, 2, 1 << 30)), seed=st.integers(0, 1000))
+    def share(self, where: tuple[int, int], pieces: int, shared: int, seed: int) -> None:
+        """Whole clusters from pieces of a file, in disorder; a refusal, which may come half-way, has them written."""
+        start, length = self.range((where[0] // CLUSTER * CLUSTER, where[1] // CLUSTER * CLUSTER))
+        new = random.Random(seed).randbytes(length)
+        cuts = sorted({0, length, *(number * length // pieces // CLUSTER * CLUSTER for number in range(pieces))})
+        parts = [new[low:high] for low, high in pairwise(cuts)]
+        fd = os.memfd_create("shared")
+        try:
+            ranges: list[tuple[int, int, int]] = []
+            for part in reversed(parts):
+                ranges.insert(0, (fd, os.lseek(fd, 0, os.SEEK_CUR), len(part)))
+                os.write(fd, part)
+            self.store.most_shared = shared
+            is_done = self.disk.share(start, ranges)
+        finally:
+            os.close(fd)
+        if self.compress:
+            assert not is_done
+        elif shared > len(self.data) // CLUSTER:
+            assert is_done
+        if not is_done:
+            self.disk.write(start, new)
+        self.data[start : start + length] = new
 
     @rule(where=st.lists(ranges, min_size=1, max_size=12), seed=st.integers(0, 1000))
     def write_ranges(self, where: list[tuple[int, int]], seed: int) -> None:

@@ -7,6 +7,7 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.write.blank import parts_to_write
 from pydiskimg.images.qcow2.write.packing import joined, runs_of, starts_of
 from pydiskimg.images.qcow2.write.range_lock import RangeLock
+from pydiskimg.images.qcow2.write.shared import NotSharedError
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.write.l2_map import GuestMap
     from pydiskimg.images.qcow2.write.packing import Packing
+    from pydiskimg.images.qcow2.write.shared import Contents
     from pydiskimg.protocols import Disk, Source, Store
 
 
@@ -92,7 +94,7 @@ class ClusterWriter:
             self._write_partial(last, 0, view[at:])
             view = view[:at]
         if len(view):
-            self._write_whole(cluster, view)
+            self.write_whole(cluster, view)
 
     def write_new(self, ranges: Sequence[tuple[int, int, int]], data: memoryview) -> list[tuple[int, int, int]]:
         """Write together the ranges (as for Disk.write_ranges()) that are whole clusters and not mapped yet.
@@ -181,8 +183,8 @@ class ClusterWriter:
         else:
             self._write_standard(cluster, memoryview(whole))
 
-    def _write_whole(self, cluster: int, view: memoryview) -> None:
-        """Write whole clusters of one table."""
+    def write_whole(self, cluster: int, view: Contents) -> None:
+        """Write whole clusters of one table. Raises NotSharedError for bytes in files whose blocks cannot be shared."""
         size, in_place = self._cluster_size, self._words.is_in_place
         count = len(view) // size
         with self._lock:
@@ -196,7 +198,7 @@ class ClusterWriter:
             if in_place(entries[start]):
                 while end < count and entries[end] == entries[end - 1] + size:
                     end += 1
-                self._data.write(entries[start] & layout.ENTRY_OFFSET, view[start * size : end * size])
+                self._overwrite(entries[start] & layout.ENTRY_OFFSET, view[start * size : end * size])
             elif not entries[start]:
                 while end < count and not entries[end]:
                     end += 1
@@ -217,14 +219,21 @@ class ClusterWriter:
         self.read(cluster, entries, cluster * self._cluster_size, memoryview(whole)[: self._known(cluster)])
         return whole
 
-    def _write_new(self, cluster: int, view: memoryview) -> None:
+    def _overwrite(self, host: int, view: Contents) -> None:
+        """Write to clusters that the image already has."""
+        if isinstance(view, memoryview):
+            self._data.write(host, view)
+        elif not self._store.share(host, view.ranges):
+            raise NotSharedError
+
+    def _write_new(self, cluster: int, view: Contents) -> None:
         """Write clusters that are not mapped yet."""
-        if self._compress is None:
+        if self._compress is None or not isinstance(view, memoryview):
             self._write_standard(cluster, view)
         else:
             self._write_compressed(self._compress, cluster, view)
 
-    def _write_standard(self, cluster: int, view: memoryview) -> None:
+    def _write_standard(self, cluster: int, view: Contents) -> None:
         """Write clusters to new host offsets."""
         size = self._cluster_size
         while len(view):
@@ -244,8 +253,11 @@ class ClusterWriter:
             self._make_room()
             return self._map.allocate(cluster, most)
 
-    def _write_allocated(self, host: int, view: memoryview, *, is_blank: bool) -> None:
+    def _write_allocated(self, host: int, view: Contents, *, is_blank: bool) -> None:
         """Write to new clusters; where they are blank, the zeros at both ends of each stay a hole in the file."""
+        if not isinstance(view, memoryview):
+            self._overwrite(host, view)
+            return
         if not is_blank or self.keeps_zeros:
             self._write_data(host, view)
             return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.write.bitmaps import RecordedBitmaps
     from pydiskimg.images.qcow2.write.clusters import ClusterWriter
     from pydiskimg.images.qcow2.write.data_file import DataFile
-    from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
+    from pydiskimg.protocols import Buffer, FileRange, Source, Store, WritableBuffer
 
 _SMALLEST_UNIT = 4 << 10  # zeros are not searched in less
 
@@ -174,6 +174,26 @@ class Qcow2Disk(Disk):
             for offset, start, end in others:
                 for cluster, count, at, stop in self._by_table(offset, end - start):
                     clusters.write(cluster, count, at, data[start + at - offset : start + stop - offset])
+
+    def share(self, offset: int, ranges: Sequence[FileRange]) -> bool:
+        from pydiskimg.images.qcow2.write.shared import BytesInFiles, NotSharedError
+
+        self._require_open(writing=True)
+        contents = BytesInFiles(ranges)
+        check_range(self, offset, len(contents))
+        is_whole = not (offset | len(contents)) % self.cluster_size
+        if not is_whole or self._compress is not None or self.data_file is not None:
+            return False
+        self._record(offset, len(contents))
+        clusters = self._clusters
+        with clusters.ranges.writing(offset, offset + len(contents)):
+            self._begin()
+            try:
+                for cluster, _, start, end in self._by_table(offset, len(contents)):
+                    clusters.write_whole(cluster, contents[start - offset : end - offset])
+            except NotSharedError:
+                return False
+        return True
 
     def zero(self, offset: int, length: int) -> None:
         self._require_open(writing=True)

@@ -6,6 +6,12 @@ from __future__ import annotations
 import threading
 
 from pydiskimg.protocols import Buffer, Store, WritableBuffer
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydiskimg.protocols import FileRange
 
 
 class UnpublishedStore(Store):
@@ -47,6 +53,9 @@ class UnpublishedStore(Store):
                 self._head[offset : offset + split] = view[:split]
         if split < len(view):
             self._store.write(offset + split, view[split:])
+
+    def share(self, offset: int, ranges: Sequence[FileRange]) -> bool:
+        return not self._split(offset, 1) and self._store.share(offset, ranges)
 
     def extend(self, size: int) -> None:
         self._store.extend(size)

@@ -18,6 +18,8 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+    from pydiskimg.images.qcow2.write.shared import Contents
+
 
 class SubclusterWriter(ClusterWriter):
     """Writes to an image with extended L2 entries, as ClusterWriter does."""
@@ -79,7 +81,7 @@ class SubclusterWriter(ClusterWriter):
         data[inside - low : inside - low + len(view)] = view
         return data
 
-    def _write_whole(self, cluster: int, view: memoryview) -> None:
+    def write_whole(self, cluster: int, view: Contents) -> None:
         size = self._cluster_size
         count = len(view) // size
         with self._lock:
@@ -97,7 +99,7 @@ class SubclusterWriter(ClusterWriter):
                 end += 1
             piece = view[start * size : end * size]
             if part[0]:
-                self._data.write(entries[start] & layout.ENTRY_OFFSET, piece)
+                self._overwrite(entries[start] & layout.ENTRY_OFFSET, piece)
                 self._store_all(cluster + start, entries[start:end], bitmaps[start:end])
             elif part[1]:
                 self._write_standard(cluster + start, piece)
