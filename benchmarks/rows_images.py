@@ -212,7 +212,7 @@ ROWS = (
         "xfs-to-zero-device",
         "a raw disk with XFS onto a block device that reads as zero",
         "pydiskimg convert -n --target-is-zero -f raw $xfs $disk_device",
-        (Peer("xfs_copy -d", "xfs_copy -d $xfs $disk_device; sync $disk_device", 1.0),),
+        (Peer("xfs_copy -d", "xfs_copy -d -L copy.log $xfs $disk_device; sync $disk_device", 1.0),),
         before=ZERO,
     ),
     Row(
