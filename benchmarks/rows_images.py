@@ -213,7 +213,7 @@ ROWS = (
         "a raw disk with XFS onto a block device that reads as zero",
         "pydiskimg convert -n --target-is-zero -f raw $xfs $disk_device",
         (Peer("xfs_copy -d", "xfs_copy -d -L copy.log $xfs $disk_device; sync $disk_device", 1.0),),
-        before=ZERO,
+        before=f"rm -f copy.log; {ZERO}",
     ),
     Row(
         "write",
