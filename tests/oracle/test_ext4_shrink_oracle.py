@@ -256,6 +256,7 @@ def test_metadata_that_flex_bg_has_put_after_the_end(tmp_path: Path, tool: Tool,
 WITH_VALUES = {
     "journal": "-O ea_inode",
     "quota": "-O ea_inode,quota,project -E quotatype=usrquota:grpquota:prjquota",
+    "quota and an orphan file": "-O ea_inode,quota,orphan_file -E quotatype=usrquota:grpquota",
     "neither": "-O ea_inode,inline_data,^has_journal,^metadata_csum",
 }
 
@@ -279,6 +280,35 @@ def test_values_that_get_other_numbers(tmp_path: Path, tool: Tool, kind: str) ->
     value = files["/33/file"].attributes["user.large"]
     run(tool("debugfs"), "-R", f"ea_get -f {tmp_path}/value /33/file user.large", path)
     assert (tmp_path / "value").read_bytes() == value
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_a_value_whose_number_is_before_its_owners(
+    tmp_path: Path, tool: Tool, *, is_before: bool, is_moved: bool
+) -> None:
+    """Inodes move in the order of their numbers, and the usage of an owner is counted while its value is elsewhere."""
+    disk = MemoryDisk(10 * MIB)
+    options = "-t ext4 -b 1024 -g 1024 -N 160 -O ea_inode,quota -E quotatype=usrquota:grpquota"
+    disk.data[:] = made_ext(tool, tmp_path / "image", options, disk.size).read_bytes()
+    with open_changed_tree(disk) as tree:
+        for number in range(140):
+            tree.write(f"/{number}", b"")
+        numbers = {tree.stat(f"/{number}").st_ino: f"/{number}" for number in range(140)}
+        last = max(numbers)
+        owner = last - 3 if is_moved else 20
+        tree.remove(numbers[last - (5 if is_before else 1)])
+    with open_changed_tree(disk) as tree:
+        tree.set_attribute(numbers[owner], "user.large", b"v" * 3000)
+    with open_changed_tree(disk) as tree:
+        for number, name in numbers.items():
+            if 30 < number < last - 6:
+                tree.remove(name)
+    before = everything(disk)
+    judged(tool, tmp_path, disk)
+    shrunk = shrink_ext(disk)
+    judged(tool, tmp_path, disk, shrunk)
+    assert everything(Region(disk, 0, shrunk)) == before
 
 
 STOPPED = [

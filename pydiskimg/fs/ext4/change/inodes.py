@@ -124,18 +124,23 @@ def _extra_size(transaction: Transaction) -> int:
     return min(wanted, room)
 
 
-def value_references(fs: FileSystem, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
-    """Return the attributes of an inode with values in other inodes, as Xattrs.references() does.
-
-    Raises RefusedError for a value of Lustre's kind: it counts for no file, and refers to its file by the number.
-    """
+def named_values(fs: FileSystem, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
+    """Return the attributes of an inode with values in other inodes, as Xattrs.references(); those are not read."""
     if Incompat.EA_INODE not in fs.geometry.features:
         return []
 
     def refuse(_number: int, _size: int) -> bytes:
         raise AssertionError("values are not read")
 
-    found = Xattrs(fs, refuse).references(inode)
+    return Xattrs(fs, refuse).references(inode)
+
+
+def value_references(fs: FileSystem, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
+    """Return the result of named_values(), whose inodes are read.
+
+    Raises RefusedError for a value of Lustre's kind: it counts for no file, and refers to its file by the number.
+    """
+    found = named_values(fs, inode)
     for number in {number for _, number, _, _ in found}:
         if points_back(read_inode(fs, number), inode):
             raise RefusedError(

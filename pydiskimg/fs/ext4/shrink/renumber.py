@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.attributes import inline_data
 from pydiskimg.fs.ext4.change.contents import has_map
-from pydiskimg.fs.ext4.change.inodes import store
+from pydiskimg.fs.ext4.change.inodes import named_values, store
 from pydiskimg.fs.ext4.change.leaf import Leaf
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.directory_entries import directory_blocks, hash_table
@@ -84,6 +84,8 @@ class Renumbering:
                 self._look(inode)
             for number in values.of(inode, self._last):
                 self._note(number, (inode.number, _VALUE))
+        # A value moves before the attributes that refer to it, and is not read by its old number: all were read above.
+        transaction.usage.count_values = lambda inode: len(named_values(fs, inode))
 
     def run(self) -> None:
         """Give the inodes other numbers, in as many commits as necessary.
