@@ -183,7 +183,7 @@ def test_multiple_mount_protection_that_says_clean(tool: Tool, tmp_path: Path, s
 @pytest.mark.parametrize("field", ["orphan_file_inum", "prj_quota_inum"])
 def test_a_file_of_the_file_system_itself_without_its_feature(tool: Tool, tmp_path: Path, field: str) -> None:
     """e2fsck takes the inode for one in use, or for one that is to be cleared, once others after it are in use."""
-    path = made_ext(tool, tmp_path / "image", "-t ext4 -b 1024", 4 * MIB)
+    path = made_ext(tool, tmp_path / "image", "-t ext4 -b 1024 -O ^orphan_file", 4 * MIB)
     run(tool("debugfs"), "-w", "-R", f"set_super_value {field} 16", path)
     with open_disk(path, writable=True) as disk:
         with pytest.raises(FileSystemError, match=rf"inode 16 in s_{field}, without.*set_super_value {field} 0"):

@@ -389,7 +389,7 @@ def test_a_directory_that_the_journal_cannot_hold(tmp_path: Path, tool: Tool) ->
         (root / f"a{number}").write_bytes(b"a" * 5000)
     for number in range(3600):
         os.link(root / "a0", root / "z" / f"{number:04}{'n' * 246}")
-    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -g 1024 -N 320 -J size=1", root, 20 * MIB)
+    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -g 1024 -N 320 -O ^orphan_file -J size=1", root, 20 * MIB)
     # So that fewer inodes are in use than the directory's number says.
     commands = "".join(f"rm a{number}\n" for number in range(10, 100))
     run(tool("debugfs"), "-w", "-f", "-", tmp_path / "image", given=commands)
