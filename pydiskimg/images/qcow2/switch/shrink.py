@@ -7,7 +7,6 @@ from array import array
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.bitmap_set import BitmapSet
 from pydiskimg.images.qcow2.header import require_resizable
 from pydiskimg.images.qcow2.sizes import round_size
 from pydiskimg.images.qcow2.switch.layer import references, with_flags
@@ -66,6 +65,8 @@ class _Shrinking(Switch):
 
     def _smaller_bitmaps(self, size: int) -> dict[int, bytes]:
         """Write the bitmaps adapted to the smaller disk; return the header's extensions."""
+        from pydiskimg.images.qcow2.bitmap_set import BitmapSet  # imported here: few images have any
+
         bitmaps = BitmapSet(self._store, self._header)
         bitmaps.resize(size)
         return bitmaps.write_new(self._store, self._counts.take, self._counts.leave)
