@@ -38,7 +38,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the block map that the arguments ask for."""
-    from pydiskimg.cli.progress import progress  # imported here: they would slow --help down
+    from pydiskimg.cli.convert_target import refuse_own_file  # imported here: they would slow --help down
+    from pydiskimg.cli.progress import progress
     from pydiskimg.images.open import open_image
     from pydiskimg.transfer.bmap import make_bmap
 
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         open_image(arguments.image, format=arguments.format, references=policy) as source,
         progress(os.path.basename(arguments.image), shown=arguments.progress) as callback,
     ):
+        if arguments.output is not None:
+            refuse_own_file(source, arguments.output, named=[arguments.image])
         block_map = make_bmap(source, progress=callback)
     if arguments.output is None:
         sys.stdout.write(block_map.decode())

@@ -9,6 +9,7 @@ import stat
 
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.errors import StorageError
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         open_writer(arguments.directory, Wording(tree.name, "copy", "copied")) as writer,
     ):
         _check(tree, arguments.paths)
+        _keep_image(arguments)
         for path in arguments.paths:
             name = _name(path)
             prefix = b"" if name in ("", ".", "..") else name.encode("utf-8", "surrogateescape")
@@ -71,6 +73,15 @@ def _check(tree: ExtTree, paths: Sequence[str]) -> None:
         if first != path and not (both and is_directory):
             text = f"would replace the copy of {printable(first)}, which has the same name; copy it elsewhere"
             raise tree.error(path, text, errno.EEXIST)
+
+
+def _keep_image(arguments: argparse.Namespace) -> None:
+    """Raise StorageError if a copy would replace IMAGE, which may be in DIRECTORY."""
+    for path in arguments.paths:
+        copy = os.path.join(arguments.directory, _name(path))
+        if os.path.isfile(copy) and os.path.exists(arguments.image) and os.path.samefile(copy, arguments.image):
+            text = f"{copy}: is the image itself, which a copy of {printable(path)} would replace; copy it elsewhere"
+            raise StorageError(text, errno=errno.EEXIST, filename=copy)
 
 
 def _name(path: str) -> str:

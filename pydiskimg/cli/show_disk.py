@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from pydiskimg.cli.arguments import open_source, require_file_name
 from pydiskimg.cli.columns import aligned
+from pydiskimg.cli.convert_target import refuse_own_file
 from pydiskimg.cli.drawing import svg
 from pydiskimg.cli.output import can_print, show, tell
 from pydiskimg.cli.references import references
@@ -37,6 +38,8 @@ def show_disk(arguments: argparse.Namespace) -> None:
         references(arguments) as policy,
         open_source(arguments.disk, format=arguments.format, references=policy) as source,
     ):
+        if arguments.svg:
+            refuse_own_file(source, arguments.svg, named=[arguments.disk])
         picture = disk_picture(source, _SVG_COLUMNS if arguments.svg else width)
         title = f"{arguments.disk}: {source.format}, {format_size(picture.size)}"
     for note in picture.notes:

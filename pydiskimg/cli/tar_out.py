@@ -50,8 +50,23 @@ def run(arguments: argparse.Namespace) -> None:
             return
         from pydiskimg.disks.new_file import new_file  # imported here: a pipe does not need it
 
+        if os.path.exists(arguments.tarball):
+            _refuse_image(arguments)
         with new_file(arguments.tarball) as (fd, name):
             _pack(tree, arguments, fd, name)
+
+
+def _refuse_image(arguments: argparse.Namespace) -> None:
+    """Raise InUseError if the archive would replace IMAGE or one of its backing files."""
+    from pydiskimg.cli.arguments import open_source  # imported here: few archives replace a file
+    from pydiskimg.cli.convert_target import refuse_own_file
+    from pydiskimg.cli.references import references
+
+    with (
+        references(arguments) as policy,
+        open_source(arguments.image, format=arguments.format, references=policy) as source,
+    ):
+        refuse_own_file(source, arguments.tarball, named=[arguments.image])
 
 
 def _pack(tree: ExtTree, arguments: argparse.Namespace, fd: int, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,38 @@ def test_a_local_file_that_is_not_for_the_command(
     image: Path, words: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(image, words, text, capsys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bmap", "-o", "image", "image"],
+        ["bmap", "-o", "other", "./image"],
+        ["show", "-o", "other", "image"],
+        ["show", "-o", "image", "image"],
+        ["tar-out", "image", "/etc", "other"],
+        ["tar-out", "image", "/etc", "image"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_the_image_is_not_replaced_by_the_result(
+    image: Path, words: list[str], link: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    link("image", "other")
+    named = words[3] if words[0] == "tar-out" else words[2]
+    refused(image, words, f"{named}: is both source and destination; nothing was written", capsys)
+
+
+def test_the_image_is_not_replaced_by_a_copy_of_the_same_name(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.rename("image", "file")
+    before = Path("file").read_bytes()
+    capsys.readouterr()
+    assert main(["copy-out", "file", "/file", "."]) == 1
+    text = "pydiskimg: ./file: is the image itself, which a copy of /file would replace; copy it elsewhere\n"
+    assert capsys.readouterr().err == text
+    assert Path("file").read_bytes() == before
+    assert main(["copy-out", "file", "/file", "out"]) == 0
 
 
 def test_what_is_close_to_that_and_done(image: Path) -> None:
