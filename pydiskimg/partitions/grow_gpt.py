@@ -32,6 +32,8 @@ from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.read import MAX_GPT_ENTRIES, DamagedGptError, read_gpt_header
 from pydiskimg.protocols import Source, read_bytes
 
+_MOST_SECTORS = 0xFFFFFFFF  # that an entry of an MBR can cover
+
 
 @dataclass(frozen=True, slots=True)
 class GptHeader:
@@ -120,8 +122,11 @@ def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -
     return offset + changed[0], contents[changed[0] : changed[-1] + sector_size]
 
 
-def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes], ...]:
-    """Return the write that makes the MBR cover the whole disk, or none if it does."""
+def protective_mbr(source: Source, sector_size: int, *, is_cut: bool = False) -> tuple[tuple[int, bytes], ...]:
+    """Return the write that makes the MBR cover the whole disk, or none if it does.
+
+    is_cut: the MBR is that of a larger disk, and must not reach beyond the end of this one.
+    """
     sector = bytearray(read_bytes(source, 0, MBR.size))
     used = [(slot, entry) for slot, entry in enumerate(mbr_entries(sector)) if entry["OSType"]]
     if [entry["OSType"] for _, entry in used] != [PROTECTIVE]:
@@ -130,8 +135,9 @@ def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes],
             "and systems differ in which of the two they use"
         )
     slot, entry = used[0]
-    covered = min(source.size // sector_size - 1, 0xFFFFFFFF)
-    if entry["SizeInLBA"] >= covered:  # some partitioners always write the largest number
+    covered = min(source.size // sector_size - 1, _MOST_SECTORS)
+    # Some partitioners always write the largest number.
+    if entry["SizeInLBA"] in (covered, _MOST_SECTORS) or (entry["SizeInLBA"] > covered and not is_cut):
         return ()
     put_mbr_entry(sector, slot, EndingCHS=b"\xff" * 3, SizeInLBA=covered)
     return ((0, bytes(sector)),)

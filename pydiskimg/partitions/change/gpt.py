@@ -124,7 +124,8 @@ class ChangedGpt(ChangedTable):
             raise PartitionError(f"{self.disk.name}: its GPT needs a disk of {self.end_of_disk} bytes, more than {end}")
         disk = Region(self.disk, 0, end, name=self.disk.name)
         limit = end // self.sector_size - 1 - self._header.array_sectors(self.sector_size)
-        for offset, contents in table_writes(disk, self.sector_size, self._header, bytes(self._array), limit):
+        writes = table_writes(disk, self.sector_size, self._header, bytes(self._array), limit)
+        for offset, contents in (*writes, *protective_mbr(disk, self.sector_size, is_cut=True)):
             disk.write(offset, contents)
             disk.flush()
 
