@@ -49,7 +49,7 @@ def _overview() -> str:
     synopsis = f".B pydiskimg\n{italic('COMMAND')}\n[{italic('OPTION')} ...]\n{italic('OPERAND')} ...\n"
     synopsis += f".br\n.B pydiskimg help\n[{italic('COMMAND')}]\n.br\n.B pydiskimg \\-\\-version\n"
     options = entry(f"{bold('-h')}, {bold('--help')}", "print the list of commands, or the help of a command")
-    options += entry(bold("--version"), "print the version")
+    options += entry(f"{bold('-V')}, {bold('--version')}", "print the version")
     environment = "".join(entry(bold(name), text) for name, text in _ENVIRONMENT.items())
     return (
         head("pydiskimg", 1)

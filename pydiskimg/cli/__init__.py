@@ -102,7 +102,7 @@ def _tell(text: str) -> None:
 
 
 def _run(words: list[str]) -> int:
-    if words == ["--version"]:
+    if words in (["--version"], ["-V"]):
         print_version()
         return 0
     if words in (["--help"], ["-h"], ["help"]):

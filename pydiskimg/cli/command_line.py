@@ -14,7 +14,7 @@ from pydiskimg.cli.virt_words import in_our_words
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, NoReturn
 
     from _typeshed import SupportsWrite
@@ -29,11 +29,12 @@ _QEMU_IMG = {"create", *_TAKE_DESCRIPTIONS}
 _SECRETS = {"--object": "secrets are for encrypted images, which are refused by name"}
 LEFT_OUT = dict.fromkeys(_QEMU_IMG, _SECRETS)
 _WRONG_USAGE = 2  # argparse's exit status
+_MISSING = "the following arguments are required:"
 # argparse's messages, and ours instead.
 _MESSAGES = {
     "ignored explicit argument": "takes no value; found",
     "the following arguments are required: COMMAND": "a command is missing; pydiskimg --help lists them",
-    "the following arguments are required:": "missing:",
+    _MISSING: "missing:",
     "[SRC2 ...] DST": "DST",
     "expected one argument": "the value is missing",
 }
@@ -66,7 +67,7 @@ def _refuse_first(word: str, parser: argparse.ArgumentParser) -> None:
     """End with wrong usage where the first word is neither a command nor an option."""
     if not word.startswith("-"):
         names = {name: name for name in COMMANDS} | {"version": "--version"}
-        parser.error(f"{word!r} is not a command{_meant(word, names)}")
+        parser.error(f"{word!r} is not a command{_of_another_tool(word) or _meant(word, names)}")
     if not any(name.startswith(word) for name in parser._option_string_actions):  # noqa: SLF001
         parser.error(_misplaced([word], parser))
 
@@ -113,14 +114,29 @@ def _asked_for_help(words: Sequence[str]) -> Sequence[str]:
     return [*words[words[:2] == ["help", "help"] :][1:], "--help"] if words[:1] == ["help"] else words
 
 
+def _of_another_tool(word: str) -> str:
+    """Return the end of a sentence: our command for a word that is one of another tool, if it is."""
+    from pydiskimg.cli.other_words import command_meant
+
+    known = word.removeprefix("virt-")
+    meant = command_meant(word) or (known if known in COMMANDS else "")
+    return f"; did you mean {meant}?" if meant else ""
+
+
 def _misplaced(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
-    """Return the problem of unexpected words, among which there may be a (misspelt) option."""
+    """Return the problem of unexpected words, among which there may be an option, misspelt or of another tool."""
+    from pydiskimg.cli.other_words import why_not
+
+    command = parser.prog.partition(" ")[2]
     for word in words:
         if word.startswith("-") and word != "-":
             option = word.partition("=")[0]
+            if reason := why_not(command, option):
+                return f"there is no option {option}: {reason}"
             names = {name.lstrip("-"): name for name in parser._option_string_actions if len(name) > 2}  # noqa: SLF001
             return f"there is no option {option}{_meant(option.lstrip('-'), names)}"
-    return f"{words[0]!r} is one argument too many"
+    reason = why_not(command, "")
+    return f"{words[0]!r} is one argument too many{reason and f': {reason}'}"
 
 
 def _meant(word: str, known: Mapping[str, str]) -> str:
@@ -134,7 +150,7 @@ def _meant(word: str, known: Mapping[str, str]) -> str:
 def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser of a command line that has these subcommands; only the named ones have their options."""
     parser = _Overview(prog="pydiskimg")
-    parser.add_argument("--version", action=_Version, help="print the version")
+    parser.add_argument("-V", "--version", action=_Version, help="print the version")
     subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True, parser_class=CommandParser)
     described = _Subparsers(subparsers)
     for name in commands:
@@ -204,13 +220,22 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": _Formatter, **how})
         self.examples = examples
         self.wordings = dict(_MESSAGES)
+        self.other_word: Callable[[str], str] = lambda _: ""  # returns our word for a value, where another tool has it
+        self._words: Sequence[str] = ()
         self._positionals.title = "arguments"
         if not self.add_help:  # -h has another meaning
             self.add_argument("--help", action="help", help="show this help message and exit")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse args as argparse does."""
+        self._words = args or ()
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         from pydiskimg.cli.output import message_text
 
+        if message.startswith((_MISSING, "argument ACTION:")) and (unknown := self._unknown_option()):
+            message = _misplaced([unknown], self)
         text = message_text(message)
         for argparses, ours in self.wordings.items():
             text = text.replace(argparses, ours)
@@ -229,6 +254,17 @@ class CommandParser(argparse.ArgumentParser):
             return text
         return text + "\n" + "".join(f"{line}\n" for line in example_lines(self.examples, help_width()))
 
+    def _unknown_option(self) -> str | None:
+        """Return the first word that looks like an option and is not the beginning of a known one."""
+        for word in self._words:
+            if word == "--":
+                break
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
+            is_option = word.startswith("-") and word != "-" and not is_negative_size(word)
+            if is_option and not any(known.startswith(name) for known in self._option_string_actions):
+                return word
+        return None
+
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         print(self.format_help(), end="", file=file)
 
@@ -236,7 +272,8 @@ class CommandParser(argparse.ArgumentParser):
         """Refuse a value that is not among the choices, and suggest a similar one."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            meant = _meant(str(value), {choice: choice for choice in choices})
+            word = self.other_word(str(value))
+            meant = f"; did you mean {word}?" if word else _meant(str(value), {choice: choice for choice in choices})
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{meant}")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+from argparse import SUPPRESS
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.file_facts import file_facts, short_size, shown
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.fs.ext4.tree.differences import FileDifference
 
+_CHECKSUMS = ("crc", "md5", "sha1", "sha224", "sha256", "sha384", "sha512")  # of virt-diff
 SAME, DIFFERENT, NOT_READ = 0, 1, 2
 _LETTERS = {stat.S_IFREG: "-", stat.S_IFDIR: "d", stat.S_IFLNK: "l", stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 _LETTERS |= {stat.S_IFIFO: "p", stat.S_IFSOCK: "s"}
@@ -48,8 +50,12 @@ def add_parser(subparsers: Any) -> None:
         "--partition", type=volume_number, metavar="N", help="compare partition N of both; 0: the whole disks"
     )
     add_human_readable_option(parser)
-    parser.add_argument("--times", action="store_true", help="compare times of modification, too")
-    for option in ("--checksum", "--uids", "--xattrs"):
+    parser.add_argument("--times", "--all", action="store_true", help="compare times of modification, too")
+    text = "accepted as by virt-diff; contents are always compared, byte by byte"
+    parser.add_argument("--checksum", action="store_true", help=text)
+    with_kind = [f"--checksum={kind}" for kind in _CHECKSUMS]
+    parser.add_argument(*with_kind, dest="checksum", action="store_true", help=SUPPRESS)
+    for option in ("--uids", "--xattrs"):
         parser.add_argument(option, action="store_true", help="accepted as by virt-diff; is always compared")
     add_output_option(parser)
     add_references_option(parser)

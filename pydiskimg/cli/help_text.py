@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 _COLUMNS = 80  # without a terminal
 _MOST_COLUMNS = 100  # the eye does not find the next line of a longer one
-_USAGE = "usage: pydiskimg [-h] [--version] COMMAND ..."
+_USAGE = "usage: pydiskimg [-h] [-V] COMMAND ..."
 _OPTIONS = {
     "-h, --help": "show this help and exit; also: pydiskimg help COMMAND",
-    "--version": "print the version",
+    "-V, --version": "print the version",
 }
 
 
@@ -49,9 +49,18 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def example_lines(examples: str, width: int) -> Iterator[str]:
-    """Yield the commands of examples, one per line, each continued by a backslash if it is too long."""
+    """Yield the commands of examples, one per line, each continued by a backslash if it is too long.
+
+    A comment that does not fit after its command is on the line before.
+    """
     yield "examples:"
-    for example in examples.splitlines():
+    for line_given in examples.splitlines():
+        example, _, comment = line_given.partition(" # ")
+        if len(line_given) + 2 <= width:
+            example = line_given
+        else:
+            yield from (f"  # {line}" for line in wrapped(comment, max(width - 4, 1)))
+        example = example.rstrip()
         lines = [example] if len(example) + 2 <= width else wrapped(example, max(width - 8, 1))
         for number, line in enumerate(lines):
             more = "" if number + 1 == len(lines) else " \\"

@@ -7,6 +7,7 @@ import argparse
 
 from pydiskimg.cli.arguments import size_argument, uuid_argument
 from pydiskimg.cli.options import add_format_option, add_output_option, partition_number
+from pydiskimg.cli.other_words import action_meant
 from pydiskimg.cli.references import add_references_option
 from pydiskimg.partitions.types import names_for
 from pydiskimg.startup import TYPE_CHECKING
@@ -38,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=_TYPES,
         examples=_EXAMPLES,
     )
+    parser.other_word = action_meant
     actions = parser.add_subparsers(metavar="ACTION", required=True, help="one of these; each has a --help of its own")
     _add_list(actions)
     _add_create(actions)

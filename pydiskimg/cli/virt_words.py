@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FIRST, _SECOND, _FILE_SYSTEM = ("-a", "--add"), ("-A",), ("-m", "--mount")
-_WITH_PARTITION = ("ls", "cat", "diff")  # -m has another meaning for mkdir
-_TAKE_DISKS = ("filesystems", "df", "copy-in", "copy-out", "tar-in", "tar-out", *_WITH_PARTITION)
+_WITH_PARTITION = ("ls", "cat", "diff", "copy-in", "copy-out", "tar-in", "tar-out")  # mkdir has another -m
+_TAKE_DISKS = ("filesystems", "df", *_WITH_PARTITION)
+_DISKS = ("/dev/sda", "/dev/vda", "/dev/hda")  # one disk to libguestfs, too
 
 
 def in_our_words(words: Sequence[str]) -> Sequence[str]:
@@ -51,8 +52,14 @@ def _which(command: str, name: str) -> tuple[str, ...] | None:
 
 
 def _partition(device: str) -> str | None:
-    """Return the number of a partition such as /dev/sda1 or /dev/sda1:/, 0 for /dev/sda; None for others."""
-    number = device.removesuffix(":/").removeprefix("/dev/sda")
-    if number == device or not ((number.isascii() and number.isdecimal()) or not number):
+    """Return the number of a partition such as /dev/sda1 or /dev/sda1:/:ro, 0 for /dev/sda; None for others.
+
+    Of what follows the device, a mount point other than / would be another file system.
+    """
+    name, _, rest = device.partition(":")
+    if not name.startswith(_DISKS) or rest.partition(":")[0] not in ("", "/"):
+        return None
+    number = name[len(_DISKS[0]) :]
+    if not ((number.isascii() and number.isdecimal()) or not number):
         return None
     return number or "0"

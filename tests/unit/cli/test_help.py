@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from pydiskimg.cli import main
+from pydiskimg.cli.help_text import example_lines
 
 
 def status_of(words: list[str]) -> int:
@@ -21,6 +22,7 @@ def status_of(words: list[str]) -> int:
     [
         (["help"], ["--help"]),
         (["help"], ["-h"]),
+        (["-V"], ["--version"]),
         (["help", "help"], ["-h"]),
         (["help", "convert"], ["convert", "--help"]),
         (["help", "partition", "add"], ["partition", "add", "--help"]),
@@ -32,6 +34,12 @@ def test_help_is_a_command_too(words: list[str], same: list[str], capsys: pytest
         assert status_of(each) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] != ""
+
+
+def test_a_long_comment_of_an_example_is_a_line_of_its_own() -> None:
+    example = "pydiskimg ls disk.raw  # every file that is there"
+    assert list(example_lines(example, 60)) == ["examples:", f"  {example}"]
+    assert list(example_lines(example, 40)) == ["examples:", "  # every file that is there", "  pydiskimg ls disk.raw"]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +56,24 @@ def test_help_is_a_command_too(words: list[str], same: list[str], capsys: pytest
         (["partition", "add", "--sise=1M", "x"], 2, "there is no option --sise; did you mean --size?"),
         (["info", "-f", "qcow", "x"], 1, "'qcow' is not one of raw, qcow2; did you mean qcow2?"),
         (["version"], 2, "'version' is not a command; did you mean --version?"),
-        (["-V"], 2, "there is no option -V\n"),
+        (["copy", "x", "y"], 2, "'copy' is not a command; did you mean write?"),
+        (["virt-df", "x"], 2, "'virt-df' is not a command; did you mean df?"),
+        (["virt-resize", "x"], 2, "'virt-resize' is not a command; did you mean grow?"),
+        (["mkfs.ext4", "x"], 2, "'mkfs.ext4' is not a command; did you mean mkfs?"),
+        (["partition", "rm", "x", "1"], 2, "'rm' is not one of list, create, add, delete, set; did you mean delete?"),
+        (["partition", "--json", "x"], 2, "there is no option --json: use: pydiskimg partition list --output json"),
+        (["partition", "resizepart", "x"], 2, "did you mean pydiskimg grow or pydiskimg shrink?"),
+        (["filesystems", "--lvs", "x"], 2, "there is no option --lvs: LVM is not read"),
+        (["filesystems", "-d", "guest"], 2, "there is no option -d: guests of libvirt are not looked up"),
+        (["filesystems", "x", "y"], 2, "'y' is one argument too many: one image is listed at a time"),
+        (["df", "--version"], 2, "there is no option --version: pydiskimg --version prints the version"),
+        (["df", "--uuid"], 2, "there is no option --uuid: guests of libvirt have that"),
+        (["ls", "x", "-m", "/dev/sda1:/boot"], 2, "there is no option -m: a partition is /dev/sda1"),
+        (["diff", "--csv", "x", "y"], 2, "there is no option --csv: --output json is for programs"),
+        (["sparsify", "x", "y"], 2, "'y' is one argument too many: IMAGE is changed in place"),
+        (["grow", "x", "3"], 2, "'3' is one argument too many: the last partition grows"),
+        (["rm", "-a", "x", "/y"], 2, "there is no option -a: the image is named without an option"),
+        (["grow", "-Z"], 2, "there is no option -Z\n"),
         (["--verison"], 2, "there is no option --verison; did you mean --version?"),
         (["snapshot", "--list", "x"], 1, "there is no option --list\n"),
         (["convert", "x"], 1, "missing: DST\n"),

@@ -16,12 +16,15 @@ SPELLED = {
     "ls -a disk.img -m /dev/sda2 -lR /etc": "ls disk.img --partition 2 -lR /etc",
     "cat --add disk.img --mount=/dev/sda12:/ /etc/fstab": "cat disk.img --partition 12 /etc/fstab",
     "cat -a disk.img -m /dev/sda /etc/fstab": "cat disk.img --partition 0 /etc/fstab",
+    "ls -a disk.img -m /dev/vda2:/:ro /etc": "ls disk.img --partition 2 /etc",
+    "copy-in -a disk.img -m /dev/sda3 skel /home": "copy-in disk.img --partition 3 skel /home",
     "tar-in -a disk.img data.tar /destination": "tar-in disk.img data.tar /destination",
 }
 LEFT = [
     "ls disk.img /etc",
-    "ls disk.img -m /dev/vda1",
+    "ls disk.img -m /dev/sdb1",
     "ls disk.img -m /dev/sda1:/boot",
+    "ls disk.img -m LABEL=root",
     "ls disk.img -m /dev/sdax",
     "ls disk.img -- -a",
     "df -A disk.img",
