@@ -81,7 +81,8 @@ def _partition(disk: Disk, number: int) -> Region:
     raise PartitionError(f"{disk.name}: has no partition {number}; found: {found}")
 
 
-def refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
+def refuse_to_overwrite(disk: Disk, *, whole_disk: bool, has_partition_option: bool = True) -> None:
+    """Raise OverwriteError if the disk has contents, or damaged ones."""
     try:
         found = _found(disk, whole_disk=whole_disk)
     except (FileSystemError, PartitionError) as error:  # contents, but several or damaged
@@ -89,7 +90,7 @@ def refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
     except StorageError as error:
         raise OverwriteError(f"{error}; its contents cannot be determined; use --force to overwrite it") from error
     if found is not None:
-        advice = ", or --partition N" if found == _TABLE else ""
+        advice = ", or --partition N" if found == _TABLE and has_partition_option else ""
         raise OverwriteError(f"{disk.name}: {found}; use --force to overwrite it{advice}")
 
 

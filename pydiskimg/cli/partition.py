@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         description="Show, make and change the partition table (MBR or GPT) of an image or disk. Partitions start and "
         "end at whole MiB unless --start and --size say otherwise, and their contents are not touched. A disk "
         "that is mounted, attached or used by a virtual machine is refused. An interruption leaves the old or "
-        "the new table.",
+        "the new table. With --output json each action prints the table that it leaves, and add the new number.",
         epilog=_TYPES,
         examples=_EXAMPLES,
     )
@@ -59,6 +59,7 @@ def _action(actions: Any, name: str, text: str, examples: str) -> argparse.Argum
     )
     add_format_option(parser)
     add_references_option(parser)
+    add_output_option(parser)
     parser.set_defaults(run=run, parser=parser)
     return parser
 
@@ -66,7 +67,6 @@ def _action(actions: Any, name: str, text: str, examples: str) -> argparse.Argum
 def _add_list(actions: Any) -> None:
     examples = "pydiskimg partition list disk.qcow2\npydiskimg partition list --output json disk.raw"
     parser = _action(actions, "list", "show the partitions of a disk", examples)
-    add_output_option(parser)
     _add_disk(parser)
 
 
@@ -102,7 +102,7 @@ def _add_add(actions: Any) -> None:
         "--number", type=partition_number, metavar="N", help="number of the partition (default: the first free one)"
     )
     parser.add_argument("--logical", action="store_true", help="put it into the extended partition of an MBR")
-    _add_change_options(parser)
+    _add_change_options(parser, is_new=True)
     _add_disk(parser)
 
 
@@ -116,7 +116,7 @@ def _add_delete(actions: Any) -> None:
 def _add_set(actions: Any) -> None:
     examples = "pydiskimg partition set --type swap disk.raw 2\npydiskimg partition set --bootable disk.raw 1"
     parser = _action(actions, "set", "change type, name, UUID or boot flag of a partition", examples)
-    _add_change_options(parser)
+    _add_change_options(parser, is_new=False)
     _add_disk(parser)
     parser.add_argument("number", metavar="N", type=partition_number, help="number of the partition")
 
@@ -125,10 +125,11 @@ def _add_disk(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("disk", metavar="DISK", help="disk image or block device")
 
 
-def _add_change_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--type", metavar="TYPE", help="a type that pydiskimg partition --help lists (default: linux)")
+def _add_change_options(parser: argparse.ArgumentParser, *, is_new: bool) -> None:
+    kind, uuid = (" (default: linux)", " (default: a random one)") if is_new else ("", "")
+    parser.add_argument("--type", metavar="TYPE", help=f"a type that pydiskimg partition --help lists{kind}")
     parser.add_argument("--name", metavar="NAME", help="name in a GPT")
-    parser.add_argument("--uuid", metavar="UUID", type=_uuid, help="UUID in a GPT (default: a random one)")
+    parser.add_argument("--uuid", metavar="UUID", type=_uuid, help=f"UUID in a GPT{uuid}")
     parser.add_argument("--bootable", action=argparse.BooleanOptionalAction, help="boot flag for a BIOS")
 
 

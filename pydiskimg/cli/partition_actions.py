@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.columns import table_lines
 from pydiskimg.cli.disk_argument import refuse_to_overwrite
 from pydiskimg.cli.interruption import after_interruption
-from pydiskimg.cli.output import show
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import references
 from pydiskimg.disks.block import BlockDisk
 from pydiskimg.images.open import open_image
@@ -20,10 +20,14 @@ from pydiskimg.linux.blockdev import read_partitions_again
 from pydiskimg.partitions.change import ChangedTable, PartitionChange, new_table, open_table
 from pydiskimg.partitions.mbr_entries import with_extended
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
-from pydiskimg.partitions.read import gpt_sector_size
+from pydiskimg.partitions.read import gpt_sector_size, table_label
 from pydiskimg.partitions.types import name_of
 from pydiskimg.protocols import Disk
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
+
+if TYPE_CHECKING:
+    from pydiskimg.partitions.types import Label
 
 
 def _change(arguments: argparse.Namespace) -> PartitionChange:
@@ -39,6 +43,7 @@ def list_partitions(arguments: argparse.Namespace) -> None:
     ):
         sector_size = gpt_sector_size(source) or SECTOR_SIZES[0]
         found = with_extended(source, sector_size)
+        label = table_label(source)
     rows = [
         [
             part.number,
@@ -54,8 +59,29 @@ def list_partitions(arguments: argparse.Namespace) -> None:
     ]
     titles = ["Number", "Start", "Bytes", "Size", "Type", "Boot", "Name", "UUID"]
     lines = table_lines(titles, rows, argparse.Namespace(csv=False, no_title=False))
-    facts = {"filename": arguments.disk, "sector-size": sector_size, "partitions": [_facts(part) for part in found]}
-    show(facts, lines, arguments.output)
+    show(_table_facts(arguments.disk, label, sector_size, found), lines, arguments.output)
+    if not found and arguments.output == "human":
+        tell(f"{arguments.disk}: has {_without_partitions(label)}")
+
+
+def _without_partitions(label: Label | None) -> str:
+    kinds = {None: "no partition table", "gpt": "a GPT without partitions", "dos": "an MBR without partitions"}
+    return kinds[label]
+
+
+def _table_facts(disk: str, label: Label | None, sector_size: int, found: Sequence[Partition]) -> dict[str, object]:
+    return {
+        "filename": disk,
+        "label": label,
+        "sector-size": sector_size,
+        "partitions": [_facts(part) for part in found],
+    }
+
+
+def _show_changed(arguments: argparse.Namespace, table: ChangedTable, lines: list[str], **more: int) -> None:
+    """Print lines, or the table as it is now."""
+    facts = _table_facts(arguments.disk, table.label, table.sector_size, table.partitions)
+    show(facts | more, lines, arguments.output)
 
 
 def _facts(part: Partition) -> dict[str, object]:
@@ -76,10 +102,9 @@ def create(arguments: argparse.Namespace) -> None:
     left = f"{arguments.disk} may have no partition table now; give the command again, with --force"
     with _disk(arguments) as disk, after_interruption(left):
         if not arguments.force:
-            refuse_to_overwrite(disk, whole_disk=True)
+            refuse_to_overwrite(disk, whole_disk=True, has_partition_option=False)
         table = new_table(disk, arguments.label, disk_id=arguments.disk_id)
-        kind = "a GPT" if table.label == "gpt" else "an MBR"
-        show(None, [f"{arguments.disk}: has {kind} without partitions"], "human")
+        _show_changed(arguments, table, [f"{arguments.disk}: has {_without_partitions(table.label)}"])
 
 
 def add(arguments: argparse.Namespace) -> None:
@@ -91,19 +116,25 @@ def add(arguments: argparse.Namespace) -> None:
         part = next(part for part in table.partitions if part.number == number)
         kind = name_of(part.type) or part.type
         size = format_size(part.length)
-        show(None, [f"{arguments.disk}: partition {number}: {kind}, {size} at byte {part.start}"], "human")
+        line = f"{arguments.disk}: partition {number}: {kind}, {size} at byte {part.start}"
+        _show_changed(arguments, table, [line], added=number)
 
 
 def delete(arguments: argparse.Namespace) -> None:
     """Remove partitions from the table."""
     with _table(arguments) as table:
         table.delete(*arguments.numbers)
+        _show_changed(arguments, table, [])
 
 
 def change(arguments: argparse.Namespace) -> None:
     """Change the attributes of a partition in the table."""
+    wanted = _change(arguments)
+    if wanted == PartitionChange():
+        arguments.parser.error("nothing to change: --type, --name, --uuid, --bootable or --no-bootable is missing")
     with _table(arguments) as table:
-        table.set(arguments.number, _change(arguments))
+        table.set(arguments.number, wanted)
+        _show_changed(arguments, table, [])
 
 
 @contextmanager

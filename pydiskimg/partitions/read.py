@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from pydiskimg.partitions.types import Label
+
 # The kernel's own limits are 256 and 128; no system writes a larger table.
 MAX_LOGICAL = 256
 MAX_GPT_ENTRIES = 1024
@@ -88,6 +90,15 @@ def protective_problem(entries: Sequence[dict[str, Any]]) -> str | None:
     if 1 in starts:
         return None
     return f"Linux ignores the GPT: its protective MBR entry starts at sector {starts[0]}, expected 1"
+
+
+def table_label(source: Source) -> Label | None:
+    """Return the kind of partition table that the first sector of source announces, as sfdisk names it; None: none."""
+    sector = read_bytes(source, 0, MBR.size) if source.size >= MBR.size else b""
+    entries = mbr_entries(sector) if has_mbr(sector) else []
+    if has_protective(entries):
+        return "gpt"
+    return "dos" if entries and is_partitioned(entries) else None
 
 
 def gpt_sector_size(source: Source) -> int | None:

@@ -178,7 +178,8 @@ class ChangedMbr(ChangedTable):
             raise PartitionError(f"{self.disk.name}: all {MBR_SLOTS} entries of the MBR are taken{hint}")
         number = unused[0] if number is None else number
         if number not in unused:
-            raise PartitionError(f"{self.disk.name}: the number {number} is taken, or not one of 1 to {MBR_SLOTS}")
+            taken = "is taken" if number in used else f"is not one of 1 to {MBR_SLOTS}"
+            raise PartitionError(f"{self.disk.name}: the number {number} {taken}")
         first, end = self._free(1, self._end, self._spans).choose(start, length)
         if kind in EXTENDED:  # an empty record ends the chain
             self._write_record(first, {}, {})

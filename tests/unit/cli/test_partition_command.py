@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""partition: what its actions print for programs and people, and the requests that leave the table as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.cli import main
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").write_bytes(bytes(16 * MIB))
+    return tmp_path / "disk"
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_every_action_prints_the_table_as_json(label: str, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def table(*words: str) -> dict[str, object]:
+        assert main(["partition", *words, "--output", "json"]) == 0
+        found: dict[str, object] = json.loads(capsys.readouterr().out)
+        added = found.pop("added", None)
+        assert added == (2 if words[:1] == ("add",) else None)
+        assert main(["partition", "list", "disk", "--output", "json"]) == 0
+        assert json.loads(capsys.readouterr().out) == found
+        return found
+
+    made = table("create", "--label", label, "disk")
+    assert made == {"filename": "disk", "label": label, "sector-size": 512, "partitions": []}
+    added = table("add", "--number", "2", "--size", "4M", "disk")["partitions"]
+    assert isinstance(added, list)
+    assert (added[0]["number"], added[0]["size"], added[0]["type-name"]) == (2, 4 * MIB, "linux")
+    changed = table("set", "--type", "swap", "disk", "2")["partitions"]
+    assert isinstance(changed, list)
+    assert changed[0]["type-name"] == "swap"
+    assert table("delete", "disk", "2") == made
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("", "has no partition table"),
+        ("dos", "has an MBR without partitions"),
+        ("gpt", "has a GPT without partitions"),
+    ],
+)
+def test_why_there_is_nothing_to_list(label: str, text: str, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if label:
+        assert main(["partition", "create", "--label", label, "disk"]) == 0
+        capsys.readouterr()
+    assert main(["partition", "list", "disk"]) == 0
+    assert capsys.readouterr() == ("", f"pydiskimg: disk: {text}\n")
+    assert main(["partition", "list", "--output", "json", "disk"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] == (label or None)
+
+
+def test_a_change_of_nothing_is_wrong_usage(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["partition", "create", "disk"]) == main(["partition", "add", "disk"]) == 0
+    before = disk.read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main(["partition", "set", "disk", "1"])
+    assert ended.value.code == 2
+    assert "error: nothing to change: --type, --name" in capsys.readouterr().err
+    assert disk.read_bytes() == before
+
+
+def test_advice_is_for_the_command_that_was_given(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["partition", "create", "disk"]) == main(["partition", "add", "disk"]) == 0
+    capsys.readouterr()
+    assert main(["partition", "create", "disk"]) == 1
+    assert capsys.readouterr().err == "pydiskimg: disk: holds a partition table; use --force to overwrite it\n"
+    for number, text in (("1", "is taken"), ("9", "is not one of 1 to 4")):
+        assert main(["partition", "add", "--number", number, "disk"]) == 1
+        assert capsys.readouterr().err == f"pydiskimg: disk: the number {number} {text}\n"
+
+
+def test_help_of_set_has_no_defaults_of_add(capsys: pytest.CaptureFixture[str]) -> None:
+    for action, count in (("add", 1), ("set", 0)):
+        with pytest.raises(SystemExit):
+            main(["partition", action, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.count("(default: linux)") == said.count("(default: a random one)") == count
