@@ -28,10 +28,37 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from contextlib import AbstractContextManager
+    from typing import Any, Literal, Unpack, overload
 
     from pydiskimg.disks.file import FileDisk
     from pydiskimg.images.qcow2.options import ChosenOptions, Qcow2Options
+
+
+# Imported for type checkers only: importing typing takes long.
+if TYPE_CHECKING:
+
+    @overload
+    def new_image(
+        path: str | os.PathLike[str],
+        size: int,
+        *,
+        format: Literal["qcow2"],
+        preallocation: str = "off",
+        compress: bool = False,
+        **options: Unpack[Qcow2Options],
+    ) -> AbstractContextManager[Qcow2Disk]: ...
+
+    @overload
+    def new_image(
+        path: str | os.PathLike[str],
+        size: int,
+        *,
+        format: str = "raw",
+        preallocation: str = "off",
+        compress: bool = False,
+        **options: Unpack[Qcow2Options],
+    ) -> AbstractContextManager[Disk]: ...
 
 
 @contextmanager
@@ -43,7 +70,7 @@ def new_image(
     preallocation: str = "off",
     compress: bool = False,
     **options: Unpack[Qcow2Options],
-) -> Iterator[Disk]:
+) -> Iterator[Any]:
     """Create an image with an empty virtual disk of size bytes; a context manager that gives the Disk.
 
     Leaving the block completes the image and makes it durable. A file appears under its name only then, and replaces a

@@ -45,6 +45,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, size in (("debian-12", "2G"), ("machine", "64M"), ("template", "8M"), ("srv/images/other", "8M")):
         run("qemu-img", "create", "-q", "-f", "qcow2", f"{name}.qcow2", size)
         run("qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 300k", f"{name}.qcow2")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 8 2M 300k", "machine.qcow2")
     run("qemu-img", "snapshot", "-c", "before-upgrade", "machine.qcow2")
     for name in ("overlay", "top"):
         path = f"srv/images/{name}.qcow2"
@@ -108,7 +109,7 @@ def test_qcow2(directory: Path) -> None:
     assert Path("dev/vg0/disk1").read_bytes()[: MIB + 1] == b"x" * MIB + b"\0"
     assert "backing file: " not in run("qemu-img", "info", "srv/images/top.qcow2")
     assert run("qemu-img", "compare", "debian-12.qcow2", "clone.qcow2") == "Images are identical.\n"
-    run("qemu-img", "compare", "machine.qcow2", "small.qcow2")
+    run("qemu-img", "compare", "-F", "qcow2", "machine.qcow2", "small.qcow2")
     run("qemu-img", "compare", "-F", "raw", "template.qcow2", "salvaged.raw")
     assert Path("salvaged.raw").stat().st_blocks * 512 >= Path("salvaged.raw").stat().st_size
     run("qemu-img", "dd", "if=machine.qcow2", "of=expected.raw", "bs=1M", "skip=1", "count=2")

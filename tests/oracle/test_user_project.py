@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import pydiskimg
+from tests.fixtures.checkout import ROOT
 
 pytestmark = pytest.mark.oracle
 
@@ -122,6 +124,20 @@ def test_mypy(project: Path) -> None:
     assert [line.partition(": error: ")[0] for line in found] == [f"wrong.py:{line}" for line in (3, 5, 6, 6)]
     assert "no_such_name" in found[0]
     assert "neither_this" in found[1]
+
+
+def test_every_example_of_the_documentation_by_mypy(tmp_path: Path) -> None:
+    """Each block alone, as a user copies it; root and boot are disks that the page has described."""
+    begun = "from pydiskimg import Disk\n\nroot: Disk\nboot: Disk\n"
+    for page in ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))):
+        found = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+        for number, block in enumerate(found, 1):
+            name = f"{Path(page).stem.replace('-', '_')}_{number}.py"
+            (tmp_path / name).write_text(begun + block if "NewExt(disk=root" in block else block)
+    examples = sorted(path.name for path in tmp_path.iterdir())
+    assert len(examples) > 30
+    status, output = check("mypy", "--strict", *examples, project=tmp_path)
+    assert (status, output.splitlines()[:-1]) == (0, [])
 
 
 def test_pyright(project: Path) -> None:
