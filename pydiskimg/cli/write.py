@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.cli.options import add_format_option, add_progress_option, add_quiet_option
+from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.references import add_references_option
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask for a confirmation")
     add_progress_option(parser)
     add_quiet_option(parser)
+    add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("image", metavar="IMAGE", help="disk image, compressed or not")
     parser.add_argument("device", metavar="DEVICE", help="block device, or existing file")

@@ -17,9 +17,12 @@ from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import references
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.errors import (
+    ArchiveError,
     DiskImageError,
     DoesNotFitError,
+    InvalidImageError,
     PartitionError,
+    StorageError,
     UnsupportedImageError,
     VerificationError,
     storage_error,
@@ -32,6 +35,7 @@ from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.raw import open_raw
 from pydiskimg.images.references import AllowedDirectory
 from pydiskimg.protocols import Disk, Progress, Source
+from pydiskimg.text import is_address
 from pydiskimg.transfer.bmap import MAX_SIZE, BlockMap, check_by_bmap, parse_bmap
 from pydiskimg.transfer.copy import copy
 from pydiskimg.units import format_size
@@ -48,6 +52,10 @@ def write_image(arguments: argparse.Namespace) -> None:
     """Write the image in the arguments."""
     require_file_name(arguments.image)
     require_file_name(arguments.device)
+    if is_address(arguments.image):
+        raise UnsupportedImageError(
+            f"{arguments.image}: write reads files and devices; use pydiskimg convert ADDRESS DEVICE, or download it"
+        )
     block_map = None if arguments.nobmap else _block_map(arguments)
     with references(arguments) as policy, ExitStack() as stack:
         source = _opened(stack, arguments, policy)
@@ -71,7 +79,14 @@ def write_image(arguments: argparse.Namespace) -> None:
     if block_map is not None:
         checked += f"; {len(block_map.ranges)} ranges have the checksums of the block map"
     if not arguments.quiet:
-        show(None, [f"{arguments.device}: {format_size(size)} were written{checked}"], "human")
+        facts = {
+            "filename": arguments.image,
+            "device": arguments.device,
+            "size": size,
+            "verified": not arguments.no_verify,
+            "block-map-ranges": None if block_map is None else len(block_map.ranges),
+        }
+        show(facts, [f"{arguments.device}: {format_size(size)} were written{checked}"], arguments.output)
 
 
 class _Passes:
@@ -97,9 +112,13 @@ class _Passes:
 def _written(arguments: argparse.Namespace, source: Source | None, disk: Disk, callback: Progress | None) -> int:
     """Write the image, compressed without a source, and return its size (bytes)."""
     verify = not arguments.no_verify
-    if source is None:
-        return write_packed(arguments.image, disk, verify=verify, progress=callback)
-    copy(source, disk, verify=verify, progress=callback)
+    try:
+        if source is None:
+            return write_packed(arguments.image, disk, verify=verify, progress=callback)
+        copy(source, disk, verify=verify, progress=callback)
+    except (ArchiveError, InvalidImageError, StorageError) as error:
+        error.add_what_is_left(f"{disk.name} is not complete")
+        raise
     return source.size
 
 

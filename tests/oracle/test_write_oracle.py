@@ -6,6 +6,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import re
@@ -110,6 +111,17 @@ def test_a_block_map_is_found_and_compared_with_the_device(
     assert main(["write", "--yes", "--nobmap", str(raw), str(device)]) == 0
 
 
+def test_the_result_for_programs(raw: Path, device: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"filename": str(raw), "device": str(device), "size": SIZE, "verified": True, "block-map-ranges": None}
+    assert main(["write", "--yes", "--output", "json", str(raw), str(device)]) == 0
+    assert json.loads(capsys.readouterr().out) == facts
+    assert main(["bmap", "-o", f"{raw}.bmap", str(raw)]) == 0
+    assert main(["write", "--yes", "--no-verify", "--output", "json", str(raw), str(device)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("block-map-ranges") > 0
+    assert found == {name: value for name, value in facts.items() if name != "block-map-ranges"} | {"verified": False}
+
+
 def test_what_is_refused_leaves_the_device_as_it_was(
     raw: Path, device: Path, tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +139,7 @@ def test_what_is_refused_leaves_the_device_as_it_was(
         (["--yes", packed, small], "by its own tables, the disk"),
         (["--yes", packed_qcow2, device], "contains a qcow2 image"),
         (["--yes", tmp_path / "none", device], "cannot open"),
+        (["--yes", "http://localhost:1/disk.raw", device], "write reads files and devices; use pydiskimg convert"),
         (["--yes", raw, tmp_path / "none"], "cannot open"),
         (["--yes", "--bmap", tmp_path / "none", raw, device], "cannot read the block map"),
         (["--yes", "--bmap", raw, raw, device], "is not a block map that can be used"),
@@ -198,4 +211,6 @@ def test_damaged_compressed_data_are_an_error(raw: Path, device: Path, capsys: p
     packed = Path(f"{raw}.gz")
     packed.write_bytes(gzip.compress(raw.read_bytes())[:-2000])
     assert main(["write", "--yes", str(packed), str(device)]) == 1
-    assert str(packed) in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert str(packed) in said
+    assert said.endswith(f"; {device} is not complete\n")
