@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _WITH_COMMON_FORM = (
     *("info", "convert", "cat", "ls", "stat", "measure", "resize", "snapshot", "check", "map", "compare"),
 )
+_ONLY_READ = ("hash", "df", "filesystems", "show", "bmap", "ls", "stat", "diff", "compare", "map", "measure")
 _NOT_TOLD = {"compare": 4}  # unless 1 has another meaning: the images differ
 
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         from pydiskimg.cli.signals import how_ended
 
-        said, status = how_ended(error)
+        said, status = how_ended(error, writes=not words or words[0] not in _ONLY_READ)
         _tell(said)
     return status
 

@@ -86,7 +86,12 @@ class _Counted:
 def run(arguments: argparse.Namespace) -> int:
     """Print the space of the images in the arguments; return the exit status."""
     problems: list[str] = []
-    counted = [one for path in arguments.images for one in _counted(path, arguments, problems)]
+    counted: list[_Counted] = []
+    for path in arguments.images:
+        try:
+            counted += _counted(path, arguments, problems)
+        except DiskImageError as error:
+            problems.append(str(error))
     for text in problems:
         tell(text)
     names = ["Inodes", "IUsed", "IFree", "IUse%"] if arguments.inodes else [_size_title(arguments), *_REST]

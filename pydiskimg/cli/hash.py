@@ -7,8 +7,9 @@ import os
 
 from pydiskimg.cli.arguments import open_source, require_file_name
 from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option
-from pydiskimg.cli.output import show
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.errors import DiskImageError
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.digest import ALGORITHMS, digest
 
@@ -48,29 +49,47 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Print the checksums of the images in the arguments, each when it is known."""
-    found = _checksums(arguments)
+def run(arguments: argparse.Namespace) -> int:
+    """Print the checksums of the images in the arguments, each when it is known; return the exit status."""
+    failed: list[str] = []
+    found = _checksums(arguments, failed)
     show(
         ({"filename": path, arguments.algorithm: checksum} for path, checksum in found),
-        (f"{checksum}  {path}" for path, checksum in found),
+        (_line(checksum, path) for path, checksum in found),
         arguments.output,
     )
+    return 1 if failed else 0
 
 
-def _checksums(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _line(checksum: str, path: str) -> str:
+    """Return the line that sha256sum prints, and reads again: a backslash precedes it if the name is escaped."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == path else chr(92)}{checksum}  {escaped}"
+
+
+def _checksums(arguments: argparse.Namespace, failed: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield each image that can be read, and its checksum; print a sentence on each other one, and add it to failed."""
+    for path in arguments.images:
+        try:
+            # Not yielded inside: the line of progress ends first.
+            checksum = _checksum(path, arguments)
+        except DiskImageError as error:
+            tell(str(error))
+            failed.append(path)
+        else:
+            yield path, checksum
+
+
+def _checksum(path: str, arguments: argparse.Namespace) -> str:
     from pydiskimg.cli.progress import progress  # imported here: it would slow --help down
 
-    for path in arguments.images:
-        require_file_name(path)
-        with (
-            references(arguments) as policy,
-            open_source(
-                path, format=arguments.format, references=policy, snapshot=_snapshot(path, arguments)
-            ) as source,
-            progress(os.path.basename(path), shown=arguments.progress) as callback,
-        ):
-            yield path, digest(source, arguments.algorithm, progress=callback)
+    require_file_name(path)
+    with (
+        references(arguments) as policy,
+        open_source(path, format=arguments.format, references=policy, snapshot=_snapshot(path, arguments)) as source,
+        progress(os.path.basename(path), shown=arguments.progress) as callback,
+    ):
+        return digest(source, arguments.algorithm, progress=callback)
 
 
 def _snapshot(path: str, arguments: argparse.Namespace) -> str | None:

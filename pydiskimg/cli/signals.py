@@ -27,17 +27,18 @@ def _taken() -> list[int]:
     return [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
 
 
-def how_ended(error: KeyboardInterrupt) -> tuple[str, int]:
+def how_ended(error: KeyboardInterrupt, *, writes: bool = True) -> tuple[str, int]:
     """Return the message for a signal, and the exit status of a command that it ended: 128 + its number, as in a shell.
 
     interruption.py says what is left behind, if it knows. Without a number it is SIGINT, which the interpreter handles
-    before end_as_interrupted() does.
+    before end_as_interrupted() does. writes: the command writes a disk or file.
     """
     from signal import Signals
 
     number = error.args[0] if error.args else signal.SIGINT
     said = "interrupted" if number == signal.SIGINT else f"ended by {Signals(number).name}"
-    left = error.args[1] if len(error.args) > 1 else "what was being written is not complete"
+    usual = "what was being written is not complete" if writes else ""
+    left = error.args[1] if len(error.args) > 1 else usual
     return "; ".join(filter(None, [said, left])), 128 + number
 
 

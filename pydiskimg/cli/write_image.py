@@ -197,6 +197,8 @@ def _ask(disk: Disk) -> None:
     with after_interruption("nothing was written"):
         print("Overwrite it? [y/N] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
+        if not answer.endswith("\n"):  # Ctrl-D leaves the cursor after the question
+            print(file=sys.stderr)
     if answer.strip().lower() not in ("y", "yes"):
         raise NotConfirmedError(f"{disk.name}: nothing was written")
 
