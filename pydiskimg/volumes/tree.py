@@ -156,8 +156,9 @@ def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
     if told and not opened:
         raise FileSystemError(f"{source.name}: no file system can be read: {'; '.join(told)}")
     found = ", ".join(map(str, volumes)) or "none"
-    what = "several file systems and no root of a Linux system among them" if opened else "no ext2, ext3 or ext4"
-    raise FileSystemError(f"{source.name}: contains {what}; name a partition; found: {found}")
+    several = "several file systems and no root of a Linux system among them; name a partition"
+    what = several if opened else "no ext2, ext3 or ext4, whose files could be read"
+    raise FileSystemError(f"{source.name}: contains {what}; found: {found}")
 
 
 def _is_root(tree: ExtTree) -> bool:

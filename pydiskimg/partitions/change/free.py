@@ -31,7 +31,9 @@ class FreeSpace:
         if length is None:
             first, end = max(areas, key=lambda area: area[1] - area[0], default=(0, 0))
             if end <= first:
-                raise self._too_small(1, 0)
+                raise DoesNotFitError(
+                    f"{self._name}: has no free space for another partition", needed=self._sector_size, available=0
+                )
             return first, end
         for first, end in areas:
             if end - first >= length:

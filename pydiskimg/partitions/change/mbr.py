@@ -112,7 +112,8 @@ class ChangedMbr(ChangedTable):
                 )
         if change.bootable is not None:
             fields["BootIndicator"] = BOOTABLE if change.bootable else 0
-        self._change_sector(sector, {slot: fields})
+        others = self._not_bootable() if change.bootable and sector == 0 else {}
+        self._change_sector(sector, {**others, slot: fields})
 
     def set_length(self, number: int, length: int) -> None:
         sectors = in_sectors(self, length, "size")
@@ -183,8 +184,14 @@ class ChangedMbr(ChangedTable):
         first, end = self._free(1, self._end, self._spans).choose(start, length)
         if kind in EXTENDED:  # an empty record ends the chain
             self._write_record(first, {}, {})
-        self._change_sector(0, {number - 1: _entry(kind, first, end, bootable=bootable)})
+        others = self._not_bootable() if bootable else {}
+        self._change_sector(0, {**others, number - 1: _entry(kind, first, end, bootable=bootable)})
         return number
+
+    def _not_bootable(self) -> dict[int, dict[str, int | bytes]]:
+        """Return the changes that leave no primary partition bootable: boot code refuses a table with two of them."""
+        slots = enumerate(self._slots())
+        return {slot: {"BootIndicator": 0} for slot, entry in slots if entry["BootIndicator"] == BOOTABLE}
 
     def _add_logical(self, start: int | None, length: int | None, kind: int, *, bootable: bool) -> int:
         if self._container is None:

@@ -86,3 +86,34 @@ def test_help_of_set_has_no_defaults_of_add(capsys: pytest.CaptureFixture[str]) 
             main(["partition", action, "--help"])
         said = " ".join(capsys.readouterr().out.split())
         assert said.count("(default: linux)") == said.count("(default: a random one)") == count
+
+
+def test_one_primary_partition_of_an_mbr_is_bootable(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As sfdisk --activate and parted's boot flag do; boot code such as SYSLINUX's refuses two."""
+
+    def bootable() -> list[bool]:
+        capsys.readouterr()
+        assert main(["partition", "list", "--output", "json", "disk"]) == 0
+        return [part["bootable"] for part in json.loads(capsys.readouterr().out)["partitions"]]
+
+    assert main(["partition", "create", "disk"]) == 0
+    for _ in range(2):
+        assert main(["partition", "add", "--size", "2M", "--bootable", "disk"]) == 0
+    assert bootable() == [False, True]
+    assert main(["partition", "set", "--bootable", "disk", "1"]) == 0
+    assert bootable() == [True, False]
+    assert main(["partition", "set", "--no-bootable", "disk", "2"]) == 0
+    assert bootable() == [True, False]
+
+
+def test_a_full_disk_has_no_free_space(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["partition", "create", "disk"]) == main(["partition", "add", "disk"]) == 0
+    capsys.readouterr()
+    assert main(["partition", "add", "disk"]) == 1
+    assert capsys.readouterr().err == "pydiskimg: disk: has no free space for another partition\n"
+
+
+def test_a_disk_without_files_is_not_asked_for_a_partition(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "disk"]) == 1
+    text = "contains no ext2, ext3 or ext4, whose files could be read; found: the whole disk (nothing known)"
+    assert capsys.readouterr().err == f"pydiskimg: disk: {text}\n"
