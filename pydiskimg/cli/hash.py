@@ -36,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-a",
         "--algorithm",
+        type=str.lower,
         choices=ALGORITHMS,
         default="sha256",
         metavar="KIND",

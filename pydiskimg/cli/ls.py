@@ -9,7 +9,7 @@ import stat
 from pydiskimg.cli.file_facts import allocated_bytes, file_facts, long_line, other_times, target_of
 from pydiskimg.cli.options import add_human_readable_option, add_output_option
 from pydiskimg.cli.output import show
-from pydiskimg.cli.tree_argument import READ, declare_tree_arguments, path_argument, tree_argument
+from pydiskimg.cli.tree_argument import EMPTY_PATH, READ, declare_tree_arguments, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def run(arguments: Arguments) -> None:
     """List the files in the arguments."""
     has_fields = arguments.long and arguments.recursive and arguments.output != "json"
     with tree_argument(arguments) as tree:
+        if "" in arguments.paths:  # one after options, which was not converted
+            arguments.parser.error(EMPTY_PATH)
         paths = [path_argument(path) for path in arguments.paths or ["/"]]  # those after options have no "/" yet
         found = _found(tree, paths, recursive=arguments.recursive, with_top=has_fields)
         if arguments.output == "json":

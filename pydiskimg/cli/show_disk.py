@@ -38,13 +38,13 @@ def show_disk(arguments: argparse.Namespace) -> None:
         references(arguments) as policy,
         open_source(arguments.disk, format=arguments.format, references=policy) as source,
     ):
-        if arguments.svg:
+        if arguments.svg is not None:
             refuse_own_file(source, arguments.svg, named=[arguments.disk])
-        picture = disk_picture(source, _SVG_COLUMNS if arguments.svg else width)
+        picture = disk_picture(source, width if arguments.svg is None else _SVG_COLUMNS)
         title = f"{arguments.disk}: {source.format}, {format_size(picture.size)}"
     for note in picture.notes:
         tell(note)
-    if arguments.svg:
+    if arguments.svg is not None:
         with new_file(arguments.svg) as (fd, name):
             pwrite_all(fd, 0, svg(picture, title, [_text(one) for one in picture.volumes]).encode(), name=name)
         return

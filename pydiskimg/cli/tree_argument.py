@@ -19,6 +19,8 @@ READ = (
     "system, or of --partition N. They are read without a mount, and nothing is written to IMAGE."
 )
 
+EMPTY_PATH = "the path is empty; / is the root directory"
+
 CHANGED = (
     "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of its only file "
     "system, or of --partition N. They are changed without a mount; an image that is mounted, attached or used by a "
@@ -83,4 +85,8 @@ def check_directory(tree: ExtTree, path: str, advice: str) -> None:
 
 def path_argument(text: str) -> str:
     """Return a path in the image, as a type for argparse: paths begin at the root, with or without "/"."""
+    if not text:  # an unset variable of a shell, which must not mean the root
+        from argparse import ArgumentTypeError  # imported here: the common forms of cat and ls do not need argparse
+
+        raise ArgumentTypeError(EMPTY_PATH)
     return text if text.startswith("/") else f"/{text}"

@@ -134,6 +134,29 @@ def test_the_image_is_not_replaced_by_a_copy_of_the_same_name(image: Path, capsy
     assert main(["copy-out", "file", "/file", "out"]) == 0
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["ls", "image", ""], ["ls", "image", "-l", ""], ["cat", "image", ""], ["stat", "image", ""]),
+        ["rm", "-rf", "image", ""],
+        *(["mkdir", "-p", "image", ""], ["copy-in", "image", "file", ""], ["copy-out", "image", "", "out"]),
+        *(["tar-in", "image", "t.tar", ""], ["tar-out", "image", "", "new"]),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_the_root(image: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before, files = image.read_bytes(), sorted(os.listdir())
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "the path is empty; / is the root directory" in capsys.readouterr().err
+    assert (image.read_bytes(), sorted(os.listdir()), os.listdir("out")) == (before, files, [])
+
+
+def test_an_empty_name_for_a_drawing_is_refused(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(image, ["show", "-o", "", "image"], "'' is not a path for a new file", capsys)
+
+
 def test_what_is_close_to_that_and_done(image: Path) -> None:
     assert main(["mkdir", "-p", "image", "/", "/etc", "/etc/more/below"]) == 0
     assert main(["rm", "-f", "image", "/missing"]) == 0

@@ -123,7 +123,7 @@ def test_any_words_of_what_tells_of_images(command: str, words: list[str]) -> No
         ["a", "/b"],
         ["-f", "raw", "a", "b", "/c"],
         ["--partition", "2", "a", "/"],
-        ["--partition=0", "-f", "qcow2", "a", ""],
+        ["--partition=0", "-f", "qcow2", "a", "b"],
     ],
 )
 def test_common_words_of_what_reads_files(command: str, words: list[str]) -> None:
