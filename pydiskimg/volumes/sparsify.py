@@ -57,14 +57,19 @@ def sparsify(
     """
     name = os.fspath(path)
     with open_image_disk(name, format=format, references=references) as disk, open_image_file(name) as file:
-        before = file.stored()
+        before = _allocated(file)
         if isinstance(disk, Qcow2Disk):
             _require_consistent(file)  # now that other writers are locked out
         zeroed, notes = zero_unused(disk, progress=progress)
         if isinstance(disk, Qcow2Disk):
             disk.give_back()
         disk.flush()
-        return Sparsified(zeroed, before, file.stored(), notes)
+        return Sparsified(zeroed, before, _allocated(file), notes)
+
+
+def _allocated(file: ImageBytes) -> int | None:
+    """Return the bytes allocated for a file; None for a device, of which stat() reports 0."""
+    return None if file.is_block_device else file.stored()
 
 
 def _require_consistent(file: ImageBytes) -> None:
