@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.text import columns_of
+from pydiskimg.text import columns_of, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _columns(titles: Sequence[str], rows: Sequence[Row], *, to_the_right: bool) -> Iterator[str]:
     """Yield lines with the fields below each other, numbers to the right."""
     table = [list(titles)] if titles else []
-    table += [[_NONE if field in (None, "") else str(field) for field in row] for row in rows]
+    table += [[_NONE if field in (None, "") else printable(str(field)) for field in row] for row in rows]
     numeric = [number or (to_the_right and at > 0) for at, number in enumerate(_numeric(rows))]
     by_column = zip(*table, strict=True)
     columns = [_aligned(column, is_number=number) for column, number in zip(by_column, numeric, strict=False)]

@@ -84,3 +84,14 @@ def test_what_only_reads_leaves_nothing_unfinished() -> None:
     code += "it.run = lambda _: os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(main(['hash', 'x']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (143, "pydiskimg: ended by SIGTERM\n")
+
+
+@pytest.mark.parametrize("name", ["no\udcffutf", "two\nlines", "plain"])
+def test_the_columns_of_odd_names_are_below_each_other(
+    name: str, disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk.rename(name)
+    assert main(["df", name]) == 0
+    title, row = capsys.readouterr().out.splitlines()
+    assert len(title) == len(row)
+    assert row.index(" ") <= title.index("1K-blocks")
