@@ -73,7 +73,7 @@ def _add_list(actions: Any) -> None:
 def _add_create(actions: Any) -> None:
     examples = "pydiskimg partition create new.raw\npydiskimg partition create --label gpt --force disk.raw"
     parser = _action(actions, "create", "make a partition table without partitions", examples)
-    label = "kind of table (default: dos below 2 TiB; msdos: the same)"
+    label = "kind of table (default: dos below 2 TiB; msdos and mbr: the same)"
     parser.add_argument("--label", type=_label, choices=("dos", "gpt"), help=label)
     parser.add_argument("--id", dest="disk_id", metavar="ID", help="UUID of a GPT, or 0x12345678 of an MBR")
     parser.add_argument("--force", action="store_true", help="overwrite what the disk holds")
@@ -81,8 +81,9 @@ def _add_create(actions: Any) -> None:
 
 
 def _label(text: str) -> str:
-    """Return sfdisk's name of a kind of table where text is parted's."""
-    return "dos" if text == "msdos" else text
+    """Return sfdisk's name of a kind of table where text is parted's, or the common one, in any case."""
+    word = text.lower()
+    return "dos" if word in ("msdos", "mbr") else word
 
 
 def _add_add(actions: Any) -> None:

@@ -104,10 +104,12 @@ def type_named(text: str, label: Label) -> str:
     byte = _BYTE.fullmatch(word)
     if label == "dos" and byte is not None and int(byte[1], 16):
         return f"{int(byte[1], 16):#04x}"
-    number = "a GUID" if label == "gpt" else "a number such as 83"
-    raise PartitionError(
-        f"{printable(text)} is not a partition type of {_TABLES[label]}; expected {names_for(label)}, or {number}"
-    )
+    from difflib import get_close_matches  # imported here: it takes long to import
+
+    names = [known.name for known in TYPES if _value(known, label) is not None]
+    meant = "".join(f"; did you mean {name}?" for name in get_close_matches(word, names, 1))
+    expected = f"{names_for(label)}, or {'a GUID' if label == 'gpt' else 'a number such as 83'}"
+    raise PartitionError(f"{printable(text)} is not a partition type of {_TABLES[label]}; expected {expected}{meant}")
 
 
 def names_for(label: Label | None = None) -> str:

@@ -117,3 +117,27 @@ def test_a_disk_without_files_is_not_asked_for_a_partition(disk: Path, capsys: p
     assert main(["ls", "disk"]) == 1
     text = "contains no ext2, ext3 or ext4, whose files could be read; found: the whole disk (nothing known)"
     assert capsys.readouterr().err == f"pydiskimg: disk: {text}\n"
+
+
+@pytest.mark.parametrize(("word", "label"), [("mbr", "dos"), ("MBR", "dos"), ("msdos", "dos"), ("GPT", "gpt")])
+def test_kinds_of_table_by_their_common_names(
+    word: str, label: str, disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["partition", "create", "--label", word, "--output", "json", "disk"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] == label
+
+
+@pytest.mark.parametrize(
+    ("label", "word", "end"),
+    [
+        ("dos", "swapp", "; did you mean swap?\n"),
+        ("gpt", "root-x86_46", "; did you mean root-x86"),
+        ("gpt", "q", "or a GUID\n"),
+    ],
+)
+def test_a_type_that_nearly_exists_is_named(
+    label: str, word: str, end: str, disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["partition", "create", "--label", label, "disk"]) == 0
+    assert main(["partition", "add", "--type", word, "disk"]) == 1
+    assert end in capsys.readouterr().err
