@@ -156,6 +156,7 @@ def test_what_is_not_an_image_is_not_written(
     before = device.read_bytes()
     contents = {"page.img": b"<html>Not found</html>", "empty.img": b"", "archive.img": tar_of(raw)}
     contents["archive.img.gz"] = gzip.compress(contents["archive.img"])
+    contents["twice.gz"] = gzip.compress(lzma.compress(b"x"))
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     for image, message in (
@@ -163,6 +164,7 @@ def test_what_is_not_an_image_is_not_written(
         ("empty.img", "is empty"),
         ("archive.img", "is a tar archive, not a disk image"),
         ("archive.img.gz", "contains a tar archive, compressed"),
+        ("twice.gz", "contains data compressed with xz, compressed; expected a raw image"),
         (device.name, "is both source and destination"),
     ):
         assert main(["write", "--yes", str(tmp_path / image), str(device)]) == 1

@@ -46,7 +46,8 @@ def _check_beginning(packed: PackedFile, disk: Disk) -> None:
     if found is not None:
         is_qcow2 = found.sort is Sort.QCOW2
         advice = "a qcow2's tables may be anywhere; decompress it first" if is_qcow2 else "expected a raw image"
-        raise UnsupportedImageError(f"{packed.name}: contains {found.what}, compressed; {advice}")
+        what = f"data {found.what}" if found.sort is Sort.COMPRESSED else found.what
+        raise UnsupportedImageError(f"{packed.name}: contains {what}, compressed; {advice}")
     described = described_end(beginning)
     if described > disk.size:
         raise DoesNotFitError(
