@@ -29,10 +29,11 @@ _QEMU_IMG = {"create", *_TAKE_DESCRIPTIONS}
 _SECRETS = {"--object": "secrets are for encrypted images, which are refused by name"}
 LEFT_OUT = dict.fromkeys(_QEMU_IMG, _SECRETS)
 _WRONG_USAGE = 2  # argparse's exit status
+_NO_VALUE = "ignored explicit argument"
 _MISSING = "the following arguments are required:"
 # argparse's messages, and ours instead.
 _MESSAGES = {
-    "ignored explicit argument": "takes no value; found",
+    _NO_VALUE: "takes no value; found",
     "the following arguments are required: COMMAND": "a command is missing; pydiskimg --help lists them",
     _MISSING: "missing:",
     "[SRC2 ...] DST": "DST",
@@ -234,7 +235,7 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from pydiskimg.cli.output import message_text
 
-        if message.startswith((_MISSING, "argument ACTION:")) and (unknown := self._unknown_option()):
+        if unknown := self._unknown(message):
             message = _misplaced([unknown], self)
         text = message_text(message)
         for argparses, ours in self.wordings.items():
@@ -254,6 +255,12 @@ class CommandParser(argparse.ArgumentParser):
             return text
         return text + "\n" + "".join(f"{line}\n" for line in example_lines(self.examples, help_width()))
 
+    def _unknown(self, message: str) -> str | None:
+        """Return an option that does not exist, where argparse's message is about what follows from that."""
+        if message.startswith((_MISSING, "argument ACTION:")):
+            return self._unknown_option()
+        return self._unknown_letter() if _NO_VALUE in message else None
+
     def _unknown_option(self) -> str | None:
         """Return the first word that looks like an option and is not the beginning of a known one."""
         for word in self._words:
@@ -263,6 +270,18 @@ class CommandParser(argparse.ArgumentParser):
             is_option = word.startswith("-") and word != "-" and not is_negative_size(word)
             if is_option and not any(known.startswith(name) for known in self._option_string_actions):
                 return word
+        return None
+
+    def _unknown_letter(self) -> str | None:
+        """Return the first option that does not exist among letters after one dash, such as -a of -la."""
+        for word in self._words:
+            if word.startswith("-") and not word.startswith("--"):
+                for letter in word[1:]:
+                    known = self._option_string_actions.get(f"-{letter}")
+                    if known is None:
+                        return f"-{letter}"
+                    if known.nargs != 0:
+                        break  # the rest is its value
         return None
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:

@@ -66,6 +66,19 @@ _OPTIONS = (
     ("tar-in", _TAR, "the compression of TARBALL is detected"),
     ("tar-out", _TAR, "give - as TARBALL, and let gzip or xz compress standard output"),
     ("rm mkdir stat show hash bmap sparsify grow shrink", "--add -a", "the image is named without an option"),
+    ("ls", "-a -A -1", "all files are listed, one on a line"),
+    ("copy-in copy-out", "-r -R --recursive", "directories are always copied with everything in them"),
+    ("rm", "-R", "-r removes directories"),
+    ("df", "-k --block-size", "blocks have 1024 bytes; -h prints sizes with units"),
+    ("df", "-T --print-type", "pydiskimg filesystems -l prints types"),
+    ("hash", "-c --check", "pydiskimg compare compares two images"),
+    ("bmap", "", "pydiskimg bmap IMAGE makes a map, and pydiskimg write IMAGE DEVICE copies by one"),
+    ("partition-create", "", "the kind of table is named by --label"),
+    ("partition-add", "", "--type, --start and --size say what and where"),
+    ("partition-add", "--end", "--size names the size"),
+    ("partition-set", "", "what changes is named by options, such as --type esp"),
+    ("partition-set", "--size --start --end", "pydiskimg grow and pydiskimg shrink change the last partition"),
+    ("partition-delete", "-a --all", "name the numbers; pydiskimg partition create --force makes a new table"),
     ("partition", "-l --list -d --dump", "use: pydiskimg partition list DISK"),
     ("partition", "-J -j --json", "use: pydiskimg partition list --output json DISK"),
     ("partition", "-X --label", "use: pydiskimg partition create --label KIND DISK"),
@@ -79,14 +92,15 @@ _OPTIONS = (
 
 
 def why_not(command: str, option: str) -> str:
-    """Return why a command lacks an option of another tool, or what to use; empty if nothing is known.
+    """Return why a command, such as "partition add", lacks an option of another tool, or what to use; empty if unknown.
 
     The option "" stands for one operand too many.
     """
     if option in ("-V", "--version"):
         return "pydiskimg --version prints the version"
+    word = command.replace(" ", "-")
     for commands, options, reason in _OPTIONS:
-        if command in commands.split() and (option in options.split() or option == options):
+        if word in commands.split() and (option in options.split() or option == options):
             return reason
     return ""
 
