@@ -30,6 +30,8 @@ _PLAIN_QUOTED = re.compile(r"[^\\\"$`]+")
 _FIRST_WORD = re.compile(r"\S{0,40}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _SPECIAL_PARAMETER = re.compile(r"[0-9@*#?$!-]")
+# Where one of these is near, a misplaced blank or quote may have made the found text a part of a password.
+_SECRET = re.compile(r"pass|pwd|secret|token|key|@", re.IGNORECASE)
 
 
 class SettingsError(DiskImageError):
@@ -156,8 +158,10 @@ class _Parser:
             self.position = name.end()  # `export NAME` marks it for programs, and none are started here
             return
         found = _FIRST_WORD.match(self.text, self.position)
+        shown = repr(found.group() if found else "")
         raise self.error(
-            f"found {found.group() if found else ''!r}, expected NAME=value; the file is read, not executed, "
+            f"found {'text that is not shown' if self.may_be_secret() else shown}, expected NAME=value; the file is "
+            "read, not executed, "
             "and a value with blanks or one of ;&|<>()`$ in it needs quotes"
         )
 
@@ -279,9 +283,10 @@ class _Parser:
 
     def lookup(self, name: str) -> str:
         if name not in self.values:
-            raise self.error(
-                f"${name} is used, but no line above assigns {name}; variables of the environment are not read"
-            )
+            what = f"${name} is used, but no line above assigns {name}"
+            if self.may_be_secret():
+                what = "a $ begins a name that no line above assigns; write \\$ for itself, or use single quotes"
+            raise self.error(f"{what}; variables of the environment are not read")
         self.used.add(name)
         value = self.values[name][0]
         self.expanded += len(value)
@@ -296,6 +301,12 @@ class _Parser:
         comment = _COMMENT.match(self.text, self.position)
         if comment:
             self.position = comment.end()
+
+    def may_be_secret(self) -> bool:
+        """True if the text at the position must not be shown: its line, or the one before, is about a secret."""
+        start = self.text.rfind("\n", 0, max(0, self.text.rfind("\n", 0, self.position)))
+        end = self.text.find("\n", self.position)
+        return bool(_SECRET.search(self.text, start + 1, len(self.text) if end < 0 else end))
 
     def peek(self) -> str:
         return self.text[self.position : self.position + 1]

@@ -106,6 +106,28 @@ def test_refuses_with_the_line(text: bytes, line: int, part: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"ROOT_PASSWORD_HASH= '$6$HIDDEN'",
+        b"ROOT_PASSWORD_HASH=\n'$6$HIDDEN'",
+        b"ROOT-PASSWORD-HASH='$6$HIDDEN'",
+        b"ROOT_PASSWORD_HASH=pass HIDDEN",
+        b"ROOT_PASSWORD_HASH=pass;HIDDEN",
+        b'ROOT_PASSWORD_HASH="pa$HIDDEN"',
+        b"IMAGE_URL=https://user:pass HIDDEN@example.org",
+        b'IMAGE_URL="https://user:pa$HIDDEN@example.org"',
+        b"DDNS_KEY = HIDDEN",
+        b"DDNS_KEY= HIDDEN",
+    ],
+)
+def test_a_secret_that_a_blank_or_quote_tore_apart_is_not_shown(text: bytes) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_shell_text(b"A=1\n" + text, "/etc/x")
+    assert str(caught.value).startswith("/etc/x:")
+    assert "HIDDEN" not in str(caught.value)
+
+
 def test_lines_and_use() -> None:
     found = parse_shell_text(b"BASE=/x\n\nDIR='a\nb'$BASE\nDIR2=1", "file")
     assert found == {
