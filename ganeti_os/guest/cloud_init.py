@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import stat
 from collections.abc import Collection, Iterator
 
 from ganeti_os.guest.facts.instance import Facts
 from ganeti_os.guest.network.cloud_config import is_known, network_config
 from ganeti_os.guest.network.writing.netplan import remove_foreign_netplan
 from ganeti_os.guest.network.writing.nic_plan import HEADER
+from ganeti_os.settings.root_owned import distrust
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error
@@ -153,16 +156,24 @@ def check_user_data(settings: Settings) -> None:
 def read_user_data(settings: Settings) -> bytes | None:
     """Return the contents of the file in CLOUD_USER_DATA; None if it names none.
 
-    Raises SettingsError for a file that is too large, and StorageError for one that cannot be read.
+    Raises SettingsError for a file that is too large, special, or may be of others than root, and StorageError for one
+    that cannot be read.
     """
     path = settings.cloud_user_data
     if not path:
         return None
     try:
-        with open(path, "rb") as file:
-            data = file.read(USER_DATA_LIMIT + 1)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO must not block
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            data = file.read(USER_DATA_LIMIT + 1) if stat.S_ISREG(status.st_mode) else None
     except OSError as error:
         raise storage_error(error, path, "CLOUD_USER_DATA cannot be read") from error
+    if data is None:
+        raise SettingsError(f"{path}: CLOUD_USER_DATA is not a regular file; expected user-data for cloud-init")
+    problem = distrust(path, status, "runs as root in instances")
+    if problem:
+        raise SettingsError(problem)
     if len(data) > USER_DATA_LIMIT:
         raise SettingsError(
             f"{path}: CLOUD_USER_DATA is larger than {USER_DATA_LIMIT} bytes; make it #include the rest"

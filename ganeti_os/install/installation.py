@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 
+from ganeti_os.guest.facts.nics import check_network_files
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.install.wiping import Wiping
 from ganeti_os.log import Messages
@@ -68,13 +69,14 @@ def require_mounting(hint: str) -> None:
         raise StorageError(f"{error}; {hint}", errno=error.errno, filename=error.filename) from error
 
 
-def prepare_identity(settings: Settings, keys: KeyMaker) -> None:
+def prepare_identity(request: Request, settings: Settings, keys: KeyMaker) -> None:
     """Check the identity of a new system, and start making the RSA key while the disk is written.
 
-    Raises SettingsError and StorageError for authorised keys and user-data that cannot be used, ImportError if the
-    library for keys is missing.
+    Raises SettingsError and StorageError for authorised keys, user-data and files in NETWORKS_DIR that cannot be used,
+    ImportError if the library for keys is missing.
     """
     keys_of_settings(settings)
+    check_network_files(request.instance, settings)
     if settings.cloud_user_data:
         from ganeti_os.guest.cloud_init import check_user_data  # imported here: few settings have any
 

@@ -322,7 +322,8 @@ SETTINGS = (
         "CLOUD_USER_DATA",
         ValueKind("the absolute path of a file", path_of_file, ""),
         "",
-        "user-data for images with cloud-init, given to it as it is; empty: what the image has, or none",
+        "file on the node with user-data for images with cloud-init, given to it as it is; only root may write it; "
+        "empty: what the image has, or none",
     ),
     Setting(
         "VARIANTS_DIR",

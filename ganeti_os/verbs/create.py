@@ -37,7 +37,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     check_contradictions(settings)
     keys = KeyMaker()
     if not settings.identity_is_off:
-        prepare_identity(settings, keys)
+        prepare_identity(request, settings, keys)
     enabled = [] if settings.nomount else scripts.enabled(settings.customize_dir)
     overlay = _overlay(settings)
     with ExitStack() as stack:

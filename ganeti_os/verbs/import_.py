@@ -52,7 +52,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     keys = KeyMaker()
     another = settings.import_identity == "new" and not settings.identity_is_off
     if another:
-        prepare_identity(settings, keys)
+        prepare_identity(request, settings, keys)
     with open_disk(request.device, writable=True) as disk:
         installation = Installation(request, settings, messages, disk, swap=None, scripts=(), keys=keys)
         with messages.step("restoring"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -108,18 +108,23 @@ def _resolving(nics: Iterable[NicNetwork]) -> NicNetwork | None:
     return next(iter([*routed, *static]), None)
 
 
+def check_network_files(instance: str, settings: Settings) -> None:
+    """Raise SettingsError for files in NETWORKS_DIR about the instance that are not valid; nothing is logged."""
+    _file_network(instance, settings, tell=lambda *_: None)
+
+
 def file_address(instance: str, settings: Settings) -> NewAddress | None:
     """Return the ADDRESS of the instance in NETWORKS_DIR; None if it has none."""
     return next(iter(_file_network(instance, settings).addresses), None)
 
 
-def _file_network(instance: str, settings: Settings) -> _FileNetwork:
+def _file_network(instance: str, settings: Settings, *, tell: Callable[[str, str], None] = log.warning) -> _FileNetwork:
     path = f"{settings.networks_dir}/instances/{instance}"
     values = _read(path)
     addresses = {name: found for name in ("ADDRESS", "ADDRESS6") if (found := _address(values, name, path)) is not None}
     if not addresses:
         if values:
-            log.warning("%s assigns no ADDRESS, so it is not used", path)
+            tell("%s assigns no ADDRESS, so it is not used", path)
         return _FileNetwork()
     subnet = values.get("SUBNET")
     of_subnet: Mapping[str, Assignment] = {}
@@ -130,7 +135,7 @@ def _file_network(instance: str, settings: Settings) -> _FileNetwork:
         subnet_path = f"{settings.networks_dir}/subnets/{subnet.value}"
         of_subnet = _read(subnet_path)
         if not of_subnet:
-            log.warning("%s does not describe the subnet; the guest keeps its netmask and gateway", subnet_path)
+            tell("%s does not describe the subnet; the guest keeps its netmask and gateway", subnet_path)
     return _FileNetwork(
         tuple(_in_subnet(name, address, of_subnet, subnet_path) for name, address in addresses.items()),
         *(

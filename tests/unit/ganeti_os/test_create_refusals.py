@@ -199,6 +199,31 @@ def test_a_relative_path_and_no_current_directory(node: Node, tmp_path: Path) ->
     assert "'disk' is a relative path, and the current directory is gone" in last_line(done)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("instances/inst1.example.org", "ADDRESS=192.0.2.300", "inst1.example.org:1: ADDRESS is '192.0.2.300'"),
+        ("subnets/lan", "NETMASK=255.0.255.0", "lan:1: NETMASK is '255.0.255.0'"),
+    ],
+)
+def test_network_files_are_checked_before_the_disk_is_touched(
+    node: Node, disk: Path, name: str, text: str, words: str
+) -> None:
+    (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
+    networks = node.directory / "etc/ganeti/instance-image/networks"
+    for path, lines in (("instances/inst1.example.org", "ADDRESS=192.0.2.3\nSUBNET=lan"), (name, text)):
+        (networks / path).parent.mkdir(parents=True, exist_ok=True)
+        (networks / path).write_text(lines)
+    refused(node, disk, words)
+
+
+def test_user_data_that_is_a_fifo_is_not_waited_for(node: Node, disk: Path, tmp_path: Path) -> None:
+    (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
+    os.mkfifo(tmp_path / "user-data")
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="raw", CLOUD_USER_DATA=str(tmp_path / "user-data"))
+    refused(node, disk, "user-data: CLOUD_USER_DATA is not a regular file")
+
+
 def test_a_full_log_does_not_change_the_outcome(node: Node, disk: Path) -> None:
     (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
     disk.with_name("swap").write_bytes(bytes(SIZE))

@@ -135,6 +135,10 @@ def test_the_administrators_user_data(tmp_path: Path, caplog: pytest.LogCaptureF
     file.write_text("hostname: x\n")
     check_user_data(cloud_settings(CLOUD_USER_DATA=str(file)))
     assert "cloud-init ignores user-data that begins like this" in caplog.text
+    file.chmod(0o646)
+    with pytest.raises(DiskImageError, match=r"all users can write to it .* its content runs as root in instances"):
+        check_user_data(cloud_settings(CLOUD_USER_DATA=str(file)))
+    file.chmod(0o644)
     file.write_bytes(b"#!".ljust(USER_DATA_LIMIT + 1))
     with pytest.raises(DiskImageError, match=f"{file}: CLOUD_USER_DATA is larger than 524288 bytes"):
         configure(made, NEW, CLOUD_USER_DATA=str(file))
