@@ -27,6 +27,11 @@ def defect(error: Exception, what: str) -> RuntimeError:
         name = (error.name or "").partition(".")[0]
         if name in ("ganeti_os", "pydiskimg"):
             return RuntimeError(f"the installation is incomplete: the module {error.name} is missing; install it again")
+        if name in sys.stdlib_module_names:
+            return RuntimeError(
+                f"{sys.executable} was built without the module {name} of Python's standard library; let another "
+                "interpreter run the OS definition (-Dpython=)"
+            )
         return RuntimeError(f"{sys.executable} has no Python package {name}; install {PACKAGES.get(name, name)} for it")
     log.info("the following is a defect; please report it", exc_info=error)
     return RuntimeError(f"internal error: {type(error).__name__}: {error}; {what} is not complete")

@@ -18,6 +18,7 @@ from pydiskimg.volumes.described_end import LOOK_AT, described_end
 log = logging.getLogger(__name__)
 
 # A qcow2 has whole sectors: if the exported disk ends within one, the backup has zeros after it.
+_SECTOR_SIZE = 512
 _PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
 
 
@@ -41,6 +42,11 @@ def restore_disk(pipe: Incoming, kind: BackupKind, disk: DescriptorDisk, wiping:
         target = HeldDisk(disk, wiping)  # a smaller backup would leave an old GPT's backup intact
         done = stream.copy_to(
             target, at_least=described, padding=_PADDING[kind], progress=messages.progress("restored")
+        )
+    if done < _SECTOR_SIZE:
+        raise InvalidImageError(
+            f"{pipe.name}: has {done} bytes; a disk has at least one sector, {_SECTOR_SIZE} bytes; its sender has "
+            "failed or was interrupted"
         )
     log.info("%s of the disk arrived, in %s", format_size(done), format_size(pipe.position))
     return target

@@ -215,6 +215,14 @@ def check_contradictions(settings: Settings) -> None:
         )
 
 
+def warn_of_missing_directories(settings: Settings) -> None:
+    """Warn of directories that settings name and that do not exist; the default ones need not exist."""
+    for name, effect in (("CUSTOMIZE_DIR", "no customisation script runs"), ("NETWORKS_DIR", "it gives no addresses")):
+        path = getattr(settings, BY_NAME[name].field)
+        if path != settings.paths.default(BY_NAME[name]) and not os.path.exists(path):
+            log.warning("%s: the directory in %s does not exist on this node; %s", path, name, effect)
+
+
 def _files(paths: Paths, variant: str | None, native: str) -> list[Layer]:
     """Return the layers of the settings file and of the variant's file, if these exist."""
     layers = []

@@ -18,7 +18,7 @@ from ganeti_os.install.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
 from ganeti_os.settings.image_names import is_disk_in_tarball
-from ganeti_os.settings.settings import Settings, check_contradictions
+from ganeti_os.settings.settings import Settings, check_contradictions, warn_of_missing_directories
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.images.open_disk import open_disk
 
@@ -35,6 +35,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         return
     started = time.monotonic()
     check_contradictions(settings)
+    warn_of_missing_directories(settings)
     keys = KeyMaker()
     if not settings.identity_is_off:
         prepare_identity(request, settings, keys)

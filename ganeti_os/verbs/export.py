@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from contextlib import ExitStack
 
 from ganeti_os.log import Messages
 from ganeti_os.request import Request, RequestError
 from ganeti_os.settings.settings import Settings
+from ganeti_os.settings.shellfile import SettingsError
+from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.host.claims import claim_for_reading
+from pydiskimg.host.same_bytes import overlap
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import Progress
 from pydiskimg.transfer.send import write_stream
@@ -33,8 +37,11 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     if os.isatty(_STANDARD_OUTPUT):
         raise RequestError("standard output is a terminal; send the backup to a file or a pipe")
     started = time.monotonic()
-    compression = settings.export_compression
+    compression = _compression(settings)
     with ExitStack() as claims, open_raw(request.device) as disk:
+        if overlap(os.fstat(_STANDARD_OUTPUT), os.fstat(disk.fileno())):
+            message = f"{disk.name}: is standard output itself; send the backup to another file"
+            raise InUseError(message, errno=None, filename=disk.name)
         claim_for_reading(claims, disk.fileno(), disk.name)
         if not disk.size:  # as a device that is not attached has
             raise RequestError(f"{request.device}: has 0 bytes; expected a disk with data to back up")
@@ -49,7 +56,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
             written = write_stream(
                 source,
                 _STANDARD_OUTPUT,
-                compression_type=None if compression == "none" else compression,
+                compression_type=compression,
                 progress=_of_what_is_used(messages.progress("exported"), used),
                 announce=lambda size: _announce(request.size_fd, size),
             )
@@ -60,6 +67,22 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         format_size(written),
         time.monotonic() - started,
     )
+
+
+def _compression(settings: Settings) -> str | None:
+    """Return the type of the compression, None for none; it is checked here to name the setting in the message."""
+    wanted = settings.export_compression
+    if wanted == "zstd":
+        from pydiskimg.images.qcow2.compress import compressor  # imported here: zlib has no such question
+
+        try:
+            compressor(wanted, name="")
+        except UnsupportedImageError as error:
+            raise SettingsError(
+                f"EXPORT_COMPRESSION=zstd needs a zstd library, and none is installed for {sys.executable}; install "
+                "the package python3-zstandard, or set EXPORT_COMPRESSION=zlib"
+            ) from error
+    return None if wanted == "none" else wanted
 
 
 def _of_what_is_used(progress: Progress, used: int) -> Progress:
@@ -73,5 +96,5 @@ def _announce(fd: int | None, size: int) -> None:
         return
     try:
         os.write(fd, b"%d\n" % size)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         log.debug("EXP_SIZE_FD=%d: %s", fd, error)

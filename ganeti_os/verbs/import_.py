@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,8 @@ from ganeti_os.install.installation import Installation, prepare_identity, requi
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
-from pydiskimg.errors import DiskImageError, StorageError
+from pydiskimg.errors import DiskImageError, InUseError, StorageError
+from pydiskimg.host.same_bytes import overlap
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import ShownDisk
 from pydiskimg.startup import TYPE_CHECKING
@@ -54,6 +56,9 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     if another:
         prepare_identity(request, settings, keys)
     with open_disk(request.device, writable=True) as disk:
+        if overlap(os.fstat(_STANDARD_INPUT), os.fstat(disk.fd)):
+            name = disk.name
+            raise InUseError(f"{name}: is standard input itself; nothing was written", errno=None, filename=name)
         installation = Installation(request, settings, messages, disk, swap=None, scripts=(), keys=keys)
         with messages.step("restoring"):
             target = _restore(installation)

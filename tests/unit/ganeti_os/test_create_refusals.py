@@ -224,6 +224,18 @@ def test_user_data_that_is_a_fifo_is_not_waited_for(node: Node, disk: Path, tmp_
     refused(node, disk, "user-data: CLOUD_USER_DATA is not a regular file")
 
 
+@pytest.mark.parametrize("name", ["CUSTOMIZE_DIR", "NETWORKS_DIR"])
+def test_a_directory_that_the_settings_misspell_is_told(node: Node, disk: Path, name: str) -> None:
+    (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="raw", **{name: "/etc/gaenti/x"})
+    done = node.create(disk)
+    assert done.returncode == 0
+    assert f"warning: /etc/gaenti/x: the directory in {name} does not exist on this node" in done.stderr
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="raw")
+    node.scripts.rmdir()
+    assert "does not exist" not in node.create(disk).stderr
+
+
 def test_a_full_log_does_not_change_the_outcome(node: Node, disk: Path) -> None:
     (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
     disk.with_name("swap").write_bytes(bytes(SIZE))

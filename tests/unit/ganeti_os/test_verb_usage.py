@@ -100,6 +100,12 @@ def test_an_installation_that_lacks_a_module() -> None:
     assert "the module ganeti_os.verbs.export is missing; install it again" in str(defect(error, "the backup"))
 
 
+def test_an_interpreter_that_lacks_a_module() -> None:
+    sentence = str(defect(ModuleNotFoundError("no", name="_lzma"), "the backup"))
+    assert "was built without the module _lzma of Python's standard library" in sentence
+    assert "install" not in sentence
+
+
 def test_a_defect_is_told_with_what_it_spoilt() -> None:
     assert str(defect(KeyError("x"), "the backup")) == "internal error: KeyError: 'x'; the backup is not complete"
     assert set(WHAT) == set(VERBS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gzip
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError
 from pydiskimg.protocols import Buffer, Disk
 from pydiskimg.transfer.pipe import PipeReader
 from pydiskimg.units import KIB, MIB
-from tests.fixtures.node import Node, last_line
+from tests.fixtures.node import PATH, ROOT, Node, last_line, stream_environment
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 from tests.fixtures.streams import memory_file, without_checksums, written
@@ -156,6 +158,49 @@ def test_a_disk_of_no_bytes_is_no_backup(tmp_path: Path) -> None:
     done = node.restore(disk, backup)
     assert (done.returncode, disk.read_bytes()) == (1, b"\xff" * MIB)
     assert last_line(done).endswith("standard input: is the image of a disk of 0 bytes; nothing was written")
+
+
+def test_raw_bytes_that_are_less_than_a_sector_are_no_disk() -> None:
+    disk = MemoryDisk(SIZE, fill=0xFF)
+    with pytest.raises(InvalidImageError, match=r"^pipe: has 13 bytes; a disk has at least one sector, 512 bytes"):
+        restore(b"No such disk\n", BackupKind.RAW, disk)
+    assert disk.data[:MIB] == bytes(MIB)
+
+
+@pytest.mark.parametrize("verb", ["export", "import"])
+def test_the_disk_is_not_its_own_backup(tmp_path: Path, verb: str) -> None:
+    node, disk = Node.make(tmp_path / "node"), tmp_path / "disk"
+    disk.write_bytes(RAW)
+    with disk.open("r+b") as itself:
+        done = subprocess.run(
+            node.command(verb),
+            cwd=ROOT,
+            env={"PATH": PATH, **stream_environment(verb, disk, OSP_IMPORT_FORMAT="raw")},
+            stdin=itself if verb == "import" else subprocess.DEVNULL,
+            stdout=itself if verb == "export" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    stream = {"export": "standard output", "import": "standard input"}[verb]
+    assert f"{disk}: is {stream} itself" in last_line(done)
+    assert (done.returncode, disk.read_bytes()) == (1, RAW)
+
+
+def test_a_size_descriptor_that_cannot_exist_is_not_used(tmp_path: Path) -> None:
+    node, disk = Node.make(tmp_path / "node"), tmp_path / "disk"
+    disk.write_bytes(RAW)
+    done = node.export(disk, tmp_path / "backup", EXP_SIZE_FD="99999999999")
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_library_for_zstd_the_setting_is_named(tmp_path: Path) -> None:
+    node, disk = Node.make(tmp_path / "node", EXPORT_COMPRESSION="zstd"), tmp_path / "disk"
+    disk.write_bytes(RAW)
+    (tmp_path / "zstandard.py").write_text("raise ImportError")
+    done = node.export(disk, tmp_path / "backup", PYTHONPATH=str(tmp_path))
+    if sys.version_info < (3, 14):  # whose standard library has zstd
+        assert done.returncode == 1
+        assert last_line(done).endswith("install the package python3-zstandard, or set EXPORT_COMPRESSION=zlib")
 
 
 def test_raw_bytes_that_tell_no_size_are_told(caplog: pytest.LogCaptureFixture) -> None:
