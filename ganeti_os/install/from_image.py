@@ -11,6 +11,7 @@ from ganeti_os.guest.firmware import tell_of_uefi
 from ganeti_os.install.grow import release_grown
 from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.image_check import check_disk_contents
+from ganeti_os.install.image_end import check_complete
 from ganeti_os.install.image_file import ImageFile, open_complete_image
 from ganeti_os.install.installation import Installation, require_mounting
 from pydiskimg.disks.fits import check_fits
@@ -134,6 +135,7 @@ def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> 
     form = f"{source.format}, compressed" if image.is_packed else source.format
     log.info("%s (%s, %s) to %s", source.name, form, format_size(source.size), disk.name)
     check_disk_contents(source)
+    check_complete(source, source.size, source.name)
     check_fits(source, disk)
     target = HeldDisk(disk, installation.wiping)
     copied = copy(source, target, progress=installation.messages.progress("copied"))

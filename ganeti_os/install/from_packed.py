@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from ganeti_os.fetch.cache import open_cache
 from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.image_check import check_disk_contents
+from ganeti_os.install.image_end import check_complete
 from ganeti_os.install.image_file import ImageFile, open_complete_image
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.nameless_file import end_at, nameless_file
@@ -56,7 +57,8 @@ def copy_raw(packed: PackedFile, installation: Installation) -> HeldDisk:
     """Copy raw bytes as they arrive, except for the first MiB, which the caller releases.
 
     Raises DoesNotFitError before the first write if the size is known by then; StorageError when the data are larger
-    than the disk, ArchiveError when the compressed data are corrupt: the disk then begins with zeros.
+    than the disk, ArchiveError when the compressed data are corrupt, InvalidImageError when they are truncated: the
+    disk then begins with zeros.
     """
     disk = installation.disk
     described = _checked_end(packed, installation)
@@ -66,6 +68,7 @@ def copy_raw(packed: PackedFile, installation: Installation) -> HeldDisk:
     messages = installation.messages
     with stream_of(packed, format="raw") as stream:
         done = stream.copy_to(target, progress=_of_file(messages.progress("copied"), packed))
+    check_complete(target, done, packed.name)
     log.info("%s of the disk arrived, in %s", format_size(done), format_size(packed.size))
     return target
 
