@@ -31,6 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63}){0,
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _NEW_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LONGEST = 253  # characters of a name with its domain
+_LONGEST_OF_KERNEL = 64  # characters: HOST_NAME_MAX, which sethostname(2) and systemd refuse to exceed
 _SHOWN = 80  # characters of a name in a message
 
 
@@ -101,10 +102,15 @@ def _change_file(draft: Draft, path: str, spots: list[_NameSpot], renaming: Rena
 def _new_name(spot: _NameSpot, renaming: Renaming) -> str:
     """Return the new name in the form of the old one, or in the distribution's if there is none."""
     if spot.name:
-        return renaming.new if "." in spot.name else short(renaming.new)
+        return _whole(renaming) if "." in spot.name else short(renaming.new)
     if spot.span is not None and spot.span.text.strip().startswith(b"localhost."):
-        return renaming.new
-    return renaming.new if spot.path in _WITH_DOMAIN else short(renaming.new)
+        return _whole(renaming)
+    return _whole(renaming) if spot.path in _WITH_DOMAIN else short(renaming.new)
+
+
+def _whole(renaming: Renaming) -> str:
+    """Return the new name with its domain, unless it would be too long for the kernel: then the system had none."""
+    return renaming.new if len(renaming.new) <= _LONGEST_OF_KERNEL else short(renaming.new)
 
 
 def _framed(data: bytes, spot: _NameSpot, new: str) -> bytes:
@@ -118,7 +124,7 @@ def _framed(data: bytes, spot: _NameSpot, new: str) -> bytes:
 def _make(draft: Draft, renaming: Renaming) -> None:
     data = draft.read(RED_HAT) if draft.is_file(RED_HAT) else None
     if data is not None and not has_systemd(draft):
-        draft.change(RED_HAT, with_lines(data, f"HOSTNAME={renaming.new}".encode("ascii")), "a host name")
+        draft.change(RED_HAT, with_lines(data, f"HOSTNAME={_whole(renaming)}".encode("ascii")), "a host name")
         return
     if draft.is_dangling(DEBIAN):
         draft.remove(DEBIAN, "a broken symbolic link is removed")

@@ -147,6 +147,27 @@ def test_forms_of_the_host_name(tmp_path: Path, path: str, found: str, written: 
         assert guest.read() == {path: written}
 
 
+@pytest.mark.parametrize(
+    ("path", "found", "written"),
+    [
+        ("/etc/hostname", "inst1.example.org\n", "{}\n"),
+        ("/etc/HOSTNAME", "", "{}\n"),
+        ("/etc/sysconfig/network", "HOSTNAME=inst1.example.org\n", "HOSTNAME={}\n"),
+        ("/etc/sysconfig/network", "NETWORKING=yes", "NETWORKING=yes\nHOSTNAME={}\n"),
+    ],
+)
+def test_a_name_that_the_kernel_refuses_is_written_without_its_domain(
+    tmp_path: Path, path: str, found: str, written: str
+) -> None:
+    domain = ".a-rather-long-subdomain.of-a-rather-long-domain.example.org"
+    longest, too_long = ("x" * (length - len(domain)) for length in (64, 65))
+    for host, name in ((longest, longest + domain), (too_long, too_long)):
+        guest = GuestFiles.make(tmp_path / host, {path: found})
+        for _ in range(2):
+            guest.rename(new=host + domain)
+            assert guest.read() == {path: written.format(name)}
+
+
 def test_a_system_without_a_name_gets_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     guest = GuestFiles.make(tmp_path, {})
