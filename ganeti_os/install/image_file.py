@@ -146,6 +146,8 @@ def _missing(directory: str, name: str | list[str], settings: Settings) -> Missi
     if os.path.islink(path):
         message = f"{path}: the image is a symbolic link to {quoted(os.readlink(path))}, which does not exist"
         return MissingImageError(message, errno=errno.ENOENT, filename=path)
+    if os.path.isdir(path):
+        return MissingImageError(f"{path}: is a directory; expected an image", errno=errno.EISDIR, filename=path)
     others += [each for each in names if each not in usual]
     nor = f", nor is there {' or '.join(map(shown_name, others))}" if others else ""
     message = f"{path}: the image does not exist{nor}; {_offer(wanted, directory, settings)}{listing(directory)}"

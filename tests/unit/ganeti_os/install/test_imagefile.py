@@ -82,6 +82,11 @@ def test_dangling_link(tmp_path: Path) -> None:
     assert missing(tmp_path).endswith("the image is a symbolic link to '/nowhere/x.img', which does not exist")
 
 
+def test_a_directory_with_a_whole_file_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "debian-12.qcow2").mkdir()
+    assert missing(tmp_path, "debian-12.qcow2") == f"{tmp_path}/debian-12.qcow2: is a directory; expected an image"
+
+
 def test_directory_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "debian-12-x86_64.img").mkdir()
     with pytest.raises(StorageError, match="found a directory or special file"):
