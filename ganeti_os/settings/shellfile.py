@@ -15,6 +15,7 @@ import stat
 from dataclasses import dataclass
 
 from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.text import quoted
 
 SIZE_LIMIT = 1 << 20  # the size of a file, and of all expansions of its $NAMEs: A=$A$A doubles with each line
 
@@ -158,11 +159,10 @@ class _Parser:
             self.position = name.end()  # `export NAME` marks it for programs, and none are started here
             return
         found = _FIRST_WORD.match(self.text, self.position)
-        shown = repr(found.group() if found else "")
+        shown = "text that is not shown" if self.may_be_secret() else quoted(found.group() if found else "")
         raise self.error(
-            f"found {'text that is not shown' if self.may_be_secret() else shown}, expected NAME=value; the file is "
-            "read, not executed, "
-            "and a value with blanks or one of ;&|<>()`$ in it needs quotes"
+            f"found {shown}, expected NAME=value; the file is read, not executed, and a value with blanks or one of "
+            ";&|<>()`$ in it needs quotes"
         )
 
     def value(self, *, export: bool) -> str:
