@@ -137,7 +137,7 @@ def _search_domains(text: str) -> tuple[str, ...]:
 def _words(text: str) -> list[str]:
     words = text.replace(",", " ").split()
     if len(words) > MAX_RESOLVER_WORDS:
-        raise ValueError
+        raise ReasonError(f"has {len(words)} entries; expected at most {MAX_RESOLVER_WORDS}")
     return words
 
 

@@ -158,6 +158,12 @@ def test_refuses(name: str, text: str, part: str) -> None:
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "word"), [("DNS_SERVERS", "192.0.2.1"), ("DNS_SEARCH", "example.org")])
+def test_too_many_words_are_counted(name: str, word: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} has 9 entries; expected at most 8"):
+        Settings.from_layers([Layer(FILE, {name: f"{word} " * 9}, {name: 7})], machine="x86_64")
+
+
 def test_refuses_by_the_layers_name() -> None:
     with pytest.raises(SettingsError, match=r"^the OS parameters: SWAP is 'x'; expected yes or no$"):
         Settings.from_layers([Layer("the OS parameters", {"SWAP": "x"})])
