@@ -19,7 +19,7 @@ from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.disks.wipe import wipe_partition_table
-from pydiskimg.errors import StorageError
+from pydiskimg.errors import DoesNotFitError, StorageError
 from pydiskimg.files.tree import Tree
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
@@ -150,14 +150,21 @@ def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> La
         raise SettingsError(
             f"BOOT_SIZE is {settings.boot_size_mib}; a file system needs at least {SMALLEST_FILE_SYSTEM_MIB} MiB"
         )
-    has_swap = settings.swap and installation.swap is None
-    return system_layout.plan_layout(
-        disk,
-        boot_size=settings.boot_size_mib * MIB if has_boot else None,
-        swap_size=_swap_size_mib(installation) * MIB if has_swap else None,
-        label=_label(settings, disk),
-        boot_in_root=boot_in_root,
-    )
+    swap_mib = _swap_size_mib(installation) if settings.swap and installation.swap is None else None
+    try:
+        return system_layout.plan_layout(
+            disk,
+            boot_size=settings.boot_size_mib * MIB if has_boot else None,
+            swap_size=swap_mib * MIB if swap_mib is not None else None,
+            label=_label(settings, disk),
+            boot_in_root=boot_in_root,
+        )
+    except DoesNotFitError as error:
+        if swap_mib is None:
+            raise
+        source = "SWAP_SIZE" if settings.swap_size_mib else "the instance's memory"
+        text = f"{error}; {swap_mib} MiB of that are swap ({source}): set SWAP_SIZE, or SWAP=no"
+        raise DoesNotFitError(text, needed=error.needed, available=error.available) from error
 
 
 def _label(settings: Settings, disk: DescriptorDisk) -> str | None:

@@ -112,6 +112,24 @@ def test_settings_that_make_no_sense(node: Node, disk: Path, settings: dict[str,
     refused(node, disk, words)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "; nothing was written; 64 MiB of that are swap (the instance's memory): set SWAP_SIZE, or SWAP=no"),
+        ({"SWAP_SIZE": "9"}, "; nothing was written; 9 MiB of that are swap (SWAP_SIZE): set SWAP_SIZE, or SWAP=no"),
+        ({"SWAP": "no"}, "the disk has 4194304 bytes (4 MiB); nothing was written"),
+    ],
+)
+def test_swap_that_leaves_no_room_is_told(node: Node, disk: Path, settings: dict[str, str], words: str) -> None:
+    with tarfile.open(node.images / "x-x86_64.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("etc/fstab"))
+    node.configure(**{"IMAGE_NAME": "x", "ARCH": "x86_64", "IMAGE_TYPE": "tarball", **settings})
+    done = node.create(disk)
+    assert done.returncode == 1
+    assert last_line(done).endswith(words)
+    assert disk.read_bytes() == b"\xff" * SIZE
+
+
 def test_a_line_that_is_no_assignment(node: Node, disk: Path) -> None:
     file = node.directory / "etc/default/ganeti-instance-image"
     file.write_text("IMAGE_NAME=x\nrm -rf /\n")
