@@ -185,6 +185,8 @@ def _address(
     if address is None or (like is not None and address.version != like.version):
         expected = f"an address of IPv{like.version}, as {like} is" if like is not None else "an IP address"
         raise SettingsError(f"{path}:{found.line}: {name} is {found.value!r}; expected {expected}")
+    if "%" in found.value:  # an interface of the node, or a name that the guest may not have
+        raise SettingsError(f"{path}:{found.line}: {name} is {found.value!r}; expected an address without an interface")
     return address
 
 

@@ -122,6 +122,7 @@ def test_name_servers_go_with_the_gateway_and_not_with_dhcp(tmp_path: Path) -> N
     ("instance", "subnet", "words"),
     [
         ("ADDRESS6=x\n", "", ":1: ADDRESS6 is 'x'; expected an IP address"),
+        ("ADDRESS6=fe80::1%eth0\n", "", ":1: ADDRESS6 is 'fe80::1%eth0'; expected an address without an interface"),
         ("ADDRESS6=2001:db8::1\nSUBNET=lan\n", "NETMASK6=200\n", "subnets/lan:1: NETMASK6 is '200'; expected"),
         (
             "ADDRESS6=2001:db8::1\nSUBNET=lan\n",
