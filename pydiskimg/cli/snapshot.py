@@ -30,9 +30,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "snapshot",
         description="List the internal snapshots of a qcow2 image, take one, apply one to the disk, or delete one. "
-        "SNAPSHOT is an id or a name. Each change is one write of the header: an interruption leaves the "
-        "image as it was. The state of a virtual machine in a snapshot is kept but cannot be resumed here. To "
-        "copy a snapshot, use pydiskimg convert -l.",
+        "SNAPSHOT is an id or a name; -d takes names only. Each change is one write of the header: an interruption "
+        "leaves the image as it was. The state of a virtual machine in a snapshot is kept but cannot be resumed here. "
+        "To copy a snapshot, use pydiskimg convert -l.",
         examples=_EXAMPLES,
     )
     _declare(parser, parser.add_mutually_exclusive_group())
@@ -50,7 +50,7 @@ def _declare(parser: Parser, actions: Parser) -> None:
     actions.add_argument(
         "-a", dest="apply", metavar="SNAPSHOT", help="apply a snapshot: what was written after it is lost"
     )
-    actions.add_argument("-d", dest="delete", metavar="SNAPSHOT", help="delete a snapshot")
+    actions.add_argument("-d", dest="delete", metavar="NAME", help="delete the first snapshot of this name")
     add_format_option(parser)
     add_quiet_option(parser, "accepted as by qemu-img: only -l prints anything")
     add_force_share_option(parser, "accepted with -l, which takes no lock")

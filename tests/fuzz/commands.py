@@ -165,7 +165,9 @@ def create(case: Case, before: bytes | None) -> str:
 
 def snapshot(case: Case, before: bytes | None) -> str:
     """A snapshot taken or deleted changes nothing that is shown."""
-    verb, name = case.rng.choice((("-c", "new"), ("-d", "1"), ("-d", "2"), ("-a", "1"), ("-a", "second one")))
+    verb, name = case.rng.choice(
+        (("-c", "new"), ("-d", "first"), ("-d", "second one"), ("-a", "1"), ("-a", "second one"))
+    )
     status, _ = case.run("snapshot", verb, name, case.path)
     if verb != "-a" or status:
         _assert_shows(case, before, f"snapshot {verb}")

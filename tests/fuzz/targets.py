@@ -233,7 +233,8 @@ def switch(image: bytes, rng: random.Random) -> str:
     """A change of the whole image: what was in order is in order afterwards, and shows what it has to."""
     file = BytesSource(image, NAME)
     header = read_header(file)
-    names = [snapshot.id for snapshot in read_snapshots(file, header)]
+    snapshots = read_snapshots(file, header)
+    names = [snapshot.id for snapshot in snapshots]
     in_order = header.size <= SMALL and not check_qcow2(file).corruptions
     before = _whole(image) if in_order else b""
     action = rng.choice(("take", "shrink", "empty", "name", *(("apply", "delete") * bool(names))))
@@ -256,7 +257,7 @@ def switch(image: bytes, rng: random.Random) -> str:
             expected = _whole(image, name) if in_order else b""
             apply_snapshot(store, name)
         else:
-            delete_snapshot(store, rng.choice(names))
+            delete_snapshot(store, rng.choice(snapshots).name)
         changed = os.pread(fd, STORE_LIMIT, 0)
     if not in_order:
         return "changed"

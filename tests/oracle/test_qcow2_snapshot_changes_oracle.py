@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.cli import main
+from tests.fixtures.both_programs import by_pydiskimg, by_qemu_img
 from tests.fixtures.qcow2_images import run
 from tests.fixtures.used_by_qemu import in_qemu
 
@@ -110,3 +112,25 @@ def test_a_virtual_machine_keeps_others_out(tmp_path: Path) -> None:
     with in_qemu(path, "qcow2"):
         assert main(["snapshot", "-c", "one", str(path)]) == 1
     assert main(["snapshot", "-c", "one", str(path)]) == 0
+
+
+def test_which_snapshot_a_number_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is the id of another: -a and -l of convert take the id first, -d takes names only."""
+    said = []
+    for program, each in (("ours", by_pydiskimg), ("theirs", by_qemu_img)):
+        (tmp_path / program).mkdir()
+        monkeypatch.chdir(tmp_path / program)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "disk", "1M")
+        for fill, name in enumerate(("2", "1", "first"), 1):
+            run("qemu-io", "-f", "qcow2", "-c", f"write -P {fill} 0 64k", "disk")
+            assert each("snapshot", "-c", name, "disk").status == 0
+        facts = json.loads(run("qemu-img", "info", "--output=json", "disk"))["snapshots"]
+        seen: list[object] = [[(found["id"], found["name"], found["icount"]) for found in facts]]
+        for words in (["-a", "1"], ["-d", "1"], ["-d", "1"], ["-d", "3"], ["-d", "2"], ["-d", "first"]):
+            seen.append(each("snapshot", *words, "disk")[:2])
+            listed = each("info", "--output=json", "disk").out
+            seen.append([found["id"] for found in json.loads(listed).get("snapshots", ())])
+            run("qemu-img", "convert", "-O", "raw", "disk", "raw")
+            seen.append(Path("raw").read_bytes()[:1])
+        said.append(seen)
+    assert said[0] == said[1]

@@ -134,25 +134,24 @@ def packed_snapshot(snapshot: Snapshot) -> bytes:
     return packed + bytes(-len(packed) % 8)
 
 
-def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str) -> Snapshot:
+def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str, ids: bool = True) -> Snapshot:
     """Return the first snapshot with the id wanted or, if there is none, with that name: the whole one, or the shown
     part.
 
-    Raises UnsupportedImageError, which lists the snapshots; name is the image's.
+    Without ids, only names count. Raises UnsupportedImageError, which lists the snapshots; name is the image's.
     """
     whole = os.fsencode(wanted)
-    by_id = (s for s in snapshots if s.whole_id == whole)
+    by_id = (s for s in snapshots if ids and s.whole_id == whole)
     by_name = (s for s in snapshots if s.whole_name == whole)
-    as_shown = (s for s in snapshots if wanted in (s.id, s.name))
+    as_shown = (s for s in snapshots if s.name == wanted or (ids and s.id == wanted))
     for found in chain(by_id, by_name, as_shown):
         return found
     if not snapshots:
         raise UnsupportedImageError(f"{name}: has no snapshot {quoted(whole)}; it has no snapshots at all")
     listed = ", ".join(f"{_shown(s.id)} ({_shown(s.name)})" for s in snapshots[:_LISTED])
     more = f" and {len(snapshots) - _LISTED} more" if len(snapshots) > _LISTED else ""
-    raise UnsupportedImageError(
-        f"{name}: has no snapshot {quoted(whole)}; expected the id or the name of: {listed}{more}"
-    )
+    what = "id or the name of" if ids else "name, in brackets, of"
+    raise UnsupportedImageError(f"{name}: has no snapshot {quoted(whole)}; expected the {what}: {listed}{more}")
 
 
 def _shown(text: str) -> str:

@@ -120,13 +120,22 @@ def test_what_a_snapshot_says_of_itself() -> None:
     store, _ = new_disk(SIZE)
     assert take_snapshot(store, "first", now_ns=NOW).id == "1"
     take_snapshot(store, "second", now_ns=NOW)
-    delete_snapshot(store, "1")
+    delete_snapshot(store, "first")
     assert take_snapshot(store, "second", now_ns=NOW).id == "3"
     file = BytesSource(bytes(store.data))
     first, second = read_snapshots(file, read_header(file))
     assert (first.id, first.name, second.id, second.name) == ("2", "second", "3", "second")
     assert (second.date_sec, second.date_nsec) == divmod(NOW, 1_000_000_000)
-    assert (second.disk_size, second.vm_state_size, second.icount) == (SIZE, 0, None)
+    assert (second.disk_size, second.vm_state_size, second.icount) == (SIZE, 0, 0)
+
+
+def test_an_id_is_not_a_name_when_a_snapshot_is_deleted() -> None:
+    store, _ = new_disk(SIZE)
+    for name in ("2", "1"):
+        take_snapshot(store, name, now_ns=NOW)
+    assert delete_snapshot(store, "1").id == "2"
+    with pytest.raises(UnsupportedImageError, match=r"'1'; expected the name, in brackets, of: '1' \('2'\)"):
+        delete_snapshot(store, "1")
 
 
 def test_a_snapshot_brings_its_size_back() -> None:
@@ -251,4 +260,4 @@ def _apply(store: MemoryStore) -> Snapshot:
 
 
 def _delete(store: MemoryStore) -> Snapshot:
-    return delete_snapshot(store, "2")
+    return delete_snapshot(store, "two")

@@ -76,10 +76,11 @@ def apply_snapshot(store: Store, wanted: str) -> Snapshot:
     return _Change(store).apply(wanted)
 
 
-def delete_snapshot(store: Store, wanted: str) -> Snapshot:
-    """Delete a snapshot, given by id or name, and free the clusters that it alone uses; durable on return.
+def delete_snapshot(store: Store, name: str) -> Snapshot:
+    """Delete the first snapshot of a name, and free the clusters that it alone uses; durable on return.
 
-    Errors and interruptions are as for take_snapshot().
+    An id is not a name here, as in qemu-img: what is deleted cannot be brought back. Errors and interruptions are as
+    for take_snapshot().
 
     >>> from pydiskimg import delete_snapshot, open_qcow2_store, take_snapshot
     >>> with open_qcow2_store("disk.qcow2") as store:
@@ -88,7 +89,7 @@ def delete_snapshot(store: Store, wanted: str) -> Snapshot:
     >>> deleted.whole_name
     b'scratch'
     """
-    return _Change(store).delete(wanted)
+    return _Change(store).delete(name)
 
 
 def complete_snapshot_table(store: Store) -> None:
@@ -164,9 +165,9 @@ class _Change(Switch):
         self._publish(own_l1, l1, size=snapshot.disk_size)
         return snapshot
 
-    def delete(self, wanted: str) -> Snapshot:
+    def delete(self, name: str) -> Snapshot:
         counts, header, active = self._counts, self._header, self._active
-        snapshot, layer = self._found(wanted)
+        snapshot, layer = self._found(name, ids=False)
         layer.own(counts)
         # Only if the snapshot has a table, too, may a cluster belong to the active layer alone from now on.
         its = {index for index, _ in layer.tables()}
@@ -197,8 +198,8 @@ class _Change(Switch):
         counts.lower(cluster)
         return self._write_l2(copy, new)
 
-    def _found(self, wanted: str) -> tuple[Snapshot, DiskLayer]:
-        snapshot = find_snapshot([each for each, _ in self._entries], wanted, name=self._store.name)
+    def _found(self, wanted: str, *, ids: bool = True) -> tuple[Snapshot, DiskLayer]:
+        snapshot = find_snapshot([each for each, _ in self._entries], wanted, name=self._store.name, ids=ids)
         what = f"the L1 table of snapshot {snapshot.id}"
         return snapshot, self._layer(snapshot.l1_table_offset, snapshot.l1_size, what=what)
 
@@ -218,7 +219,7 @@ class _Change(Switch):
             date_sec=seconds & 0xFFFF_FFFF,
             date_nsec=nanoseconds,
             vm_clock_nsec=0,
-            icount=None,
+            icount=0,  # qemu-img's: no machine has run
             disk_size=self._header.size,
             l1_table_offset=l1 << self._header.cluster_bits,
             l1_size=len(self._active.l1),
