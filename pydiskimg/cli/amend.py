@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.arguments import require_file_name
-from pydiskimg.cli.image_options import READERS, options_type, split_options
+from pydiskimg.cli.image_options import READERS, option_pairs, options_type
 from pydiskimg.cli.options import add_cache_option, add_format_option, add_progress_option, add_quiet_option
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
@@ -100,10 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def parse_amendment(text: str, amendment: Amendment) -> Amendment:
     """Return amendment changed by text. Raises ValueError with a sentence for an invalid option."""
-    for pair in split_options(text):
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise ValueError(f"{pair!r} has no value; expected key=value")
+    for key, value in option_pairs(text):
         if key in _ONLY_NEW or key.partition(".")[0] == "encrypt":
             raise ValueError(
                 f"{key} is chosen when an image is made, and cannot be changed afterwards; convert the image"

@@ -68,12 +68,14 @@ def declare_common(parser: Parser) -> None:
     )
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE", help="image file or block device")
-    parser.set_defaults(reads_parts=True, opens_described_data_file=True)
+    parser.set_defaults(usage_error=parser.error, reads_parts=True, opens_described_data_file=True)
 
 
 def run(arguments: Arguments) -> int:
     """Check the image in the arguments; return the exit status."""
     require_file_name(arguments.file)
+    if arguments.repair and arguments.force_share:
+        arguments.usage_error("-U is not for -r: an image that others use cannot be repaired")
     if arguments.repair:
         require_whole(arguments.file, "-r")
     with open_file(arguments.file) as file:

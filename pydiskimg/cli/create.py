@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.arguments import require_name, size_argument, without_protocol
-from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options, split_options
+from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options, option_pairs
 from pydiskimg.cli.options import add_format_option, add_quiet_option
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
@@ -165,9 +165,7 @@ def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: 
 
 def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size: int, named: str) -> str:
     """Return the line that qemu-img create prints: the options that are given or have a default, in its order."""
-    given = dict(
-        pair.split("=", 1) for text in arguments.image_options or () for pair in split_options(text) if "=" in pair
-    )
+    given = dict(pair for text in arguments.image_options or () for pair in option_pairs(text))
     shown = {
         "encryption": given.get("encryption"),
         "cluster_size": options.cluster_size,

@@ -29,6 +29,8 @@ _FIXED = {
     "nocow": _OFF,
     "extent_size_hint": ("0",),
 }
+# Options that are on or off: as for QEMU, the name alone is on, and the name after "no" is off.
+_FLAGS = ("data_file_raw", "encryption", "extended_l2", "lazy_refcounts", "nocow")
 _OF_FILES = ("nocow", "extent_size_hint")  # raw images have them, too
 _ELSEWHERE = {
     "size": "a copy has the size of what is copied",
@@ -160,10 +162,7 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
     Raises ValueError with a sentence for a wrong one.
     """
     options = options or ImageOptions()
-    for pair in split_options(text):
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise ValueError(f"{pair!r} has no value; expected key=value")
+    for key, value in option_pairs(text):
         if key == "size" and empty:
             options = options.replaced(size=parse_size(value))
         elif key == "backing_file":
@@ -188,6 +187,25 @@ def _check_version(options: ImageOptions) -> None:
     ):
         if (value := getattr(options, key)) != default:
             raise ValueError(f"{key}={'on' if value is True else value} needs compat=1.1")
+
+
+def option_pairs(text: str) -> list[tuple[str, str]]:
+    """Return the keys and values of a list of options; of a flag, key alone is key=on and nokey is key=off.
+
+    Raises ValueError if the list is malformed, and for any other option without a value.
+    """
+    return [_pair(part) for part in split_options(text)]
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, separator, value = part.partition("=")
+    if separator:
+        return key, value
+    if key in _FLAGS:
+        return key, "on"
+    if key.startswith("no") and key[2:] in _FLAGS:
+        return key[2:], "off"
+    raise ValueError(f"{part!r} has no value; expected key=value")
 
 
 def split_options(text: str) -> list[str]:

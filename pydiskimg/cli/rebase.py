@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         examples=_EXAMPLES,
     )
     add_format_option(parser, choices=("qcow2",), note="format; only qcow2 has backing files")
-    parser.add_argument("-b", dest="backing", metavar="BACKING", required=True, help="new backing file; '' for none")
+    parser.add_argument("-b", dest="backing", metavar="BACKING", help="new backing file; '' for none, as with -u alone")
     add_format_option(parser, "-F", of="BACKING", dest="backing_format", choices=(*FORMATS, *_UNSEEN_FORMATS))
     parser.add_argument("-u", dest="unsafe", action="store_true", help="change the name only: open and compare nothing")
     parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters that are written")
@@ -59,10 +59,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     require_file_name(arguments.file)
     if arguments.unsafe:
+        arguments.backing = arguments.backing or ""
         if arguments.backing and arguments.backing_format is None:
             arguments.usage_error("-u needs -F: nothing is opened, and the format of a backing file is not guessed")
         rename_backing(arguments.file, arguments.backing, backing_format=arguments.backing_format or "")
         return
+    if arguments.backing is None:
+        arguments.usage_error("missing: -b, the new backing file, or -u to have none")
     if arguments.backing_format in _UNSEEN_FORMATS:
         arguments.usage_error(f"-F {arguments.backing_format} goes with -u, which opens nothing; use -F raw")
     from pydiskimg.cli.progress import progress

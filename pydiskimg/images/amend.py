@@ -47,7 +47,7 @@ class Amendment(_Fields):
     """Options of a qcow2 image to change; None leaves an option as it is.
 
     version is 2 or 3, size is bytes, refcount_bits is a power of two from 1 to 64, lazy_refcounts and data_file_raw are
-    bool, and data_file is a name. backing_file and backing_format may only repeat what the image has.
+    bool, and data_file is a name. backing_file and backing_format may only repeat, both, what the image has.
 
     >>> from pydiskimg import Amendment
     >>> Amendment(version=3, lazy_refcounts=True).refcount_bits is None
@@ -128,9 +128,10 @@ def _check(store: Store, header: Header, amendment: Amendment) -> None:
 
 
 def _check_backing(name: str, header: Header, amendment: Amendment) -> None:
-    for wanted, found in (
-        (amendment.backing_file, header.backing_file),
-        (amendment.backing_format, header.backing_format),
-    ):
-        if wanted is not None and os.fsencode(wanted) != (found or b""):
-            raise UnsupportedImageError(f"{name}: another backing file is given by: pydiskimg rebase")
+    wanted = amendment.backing_file, amendment.backing_format
+    if wanted == (None, None):
+        return
+    # As qemu-img does, take an option that is not given for one that the image must not have.
+    found = tuple(text and os.fsdecode(text) for text in (header.backing_file, header.backing_format))
+    if wanted != found:
+        raise UnsupportedImageError(f"{name}: another backing file is given by: pydiskimg rebase")

@@ -171,6 +171,9 @@ def test_a_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         "data_file_raw=off",
         "refcount_bits=3",
         "lazy_refcounts=maybe",
+        "nolazy_refcounts",
+        "nodata_file_raw",
+        "backing_file=",
         "compat=2",
         "size=x",
         "nonsense=1",
@@ -186,6 +189,20 @@ def test_what_is_taken_and_refused(tmp_path: Path, options: str) -> None:
     before = path.read_bytes()
     assert ours(path, options) == by_qemu(theirs, options)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "options", ["backing_file=base", "backing_fmt=qcow2", "backing_file=base,backing_fmt=qcow2", "lazy_refcounts"]
+)
+def test_a_backing_file_is_given_as_it_is(tmp_path: Path, options: str) -> None:
+    """Its name and its format, or neither."""
+    path, theirs = tmp_path / "ours.qcow2", tmp_path / "theirs.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "base"), "1M")
+    for each in (path, theirs):
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", str(each))
+    assert ours(path, options) == by_qemu(theirs, options)
+    facts = [json.loads(run("qemu-img", "info", "--output=json", str(each))) for each in (path, theirs)]
+    assert facts[0]["format-specific"] == facts[1]["format-specific"]
 
 
 def test_the_image_is_in_use_or_raw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,7 @@ ON_AN_IMAGE = (
     "commit -d IMAGE",
     "rebase -b NONE IMAGE",
     "rebase -u -b NONE IMAGE",
+    "rebase -u IMAGE",
     "create -f qcow2 -b IMAGE -F qcow2 new",
 )
 
@@ -75,6 +76,7 @@ WRONG = (
     "check --nonsense base",
     "check --output=xml base",
     "check -r some base",
+    "check -U -r all base",
     "map",
     "map -s x base",
     "map base top",

@@ -51,6 +51,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "-f qcow2 -o compat=0.10 -o cluster_size=4k,size=3000000 x",
         "-f qcow2 -o preallocation=metadata,compat=v3,cluster_size=4k,refcount_bits=8,compression_type=zstd x 1M",
         "-f qcow2 -o lazy_refcounts=on,extended_l2=off,encryption=off,nocow=off,extent_size_hint=0 x 1M",
+        "-f qcow2 -o lazy_refcounts,noextended_l2,noencryption,nonocow,cluster_size=4k x 1M",
+        "-f qcow2 -o nolazy_refcounts,extended_l2 x 1M",
         "-f qcow2 -o compat=1.1,backing_file=base.qcow2,backing_fmt=qcow2 x",
         "-f qcow2 -b base.qcow2 -F qcow2 -o size=2M x",
         "-f qcow2 -u -b a,b -F raw x 5000",

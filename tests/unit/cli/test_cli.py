@@ -129,6 +129,7 @@ def test_mkfs_and_mkswap_do_not_overwrite_unasked(tmp_path: Path) -> None:
 
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("pydiskimg 0.")
+    assert run("-V").stdout == run("--version").stdout
     for command in ("info", "convert", "mkfs", "mkswap"):
         assert "usage: pydiskimg" in run(command, "--help").stdout
 
