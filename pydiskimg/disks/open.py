@@ -149,8 +149,9 @@ def _open(name: str, *, writable: bool) -> int:
                 f"{name}: is in use ({device_holder(name)}); nothing was written", errno=errno.EBUSY, filename=name
             ) from error
         raise storage_error(error, name, "cannot open for writing" if writable else "cannot open") from error
-    except ValueError as error:  # a NUL byte
-        raise StorageError(f"{name!r}: is not a path ({error})", errno=errno.EINVAL, filename=name) from error
+    except ValueError as error:  # Python's words for it differ from version to version
+        text = f"{name!r}: is not a path (it has a null byte)"
+        raise StorageError(text, errno=errno.EINVAL, filename=name) from error
 
 
 def _open_direct(fd: int) -> int | None:
