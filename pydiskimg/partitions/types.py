@@ -45,15 +45,18 @@ _OF_ARCHITECTURES = {
     "ia64": ("993D8D3D-F80E-4225-855A-9DAF8ED7EA97", "4301D2A6-4E3B-4B2A-BB94-9E0B2C4225EA"),
     "mips32-le": ("37C58C8A-D913-4156-A25F-48B1B64E07F0", "0F4868E9-9952-4706-979F-3ED3A473E947"),
     "mips64-le": ("700BDA43-7A34-4507-B179-EEB93D7A7CA3", "C97C1F32-BA06-40B4-9F22-236061B08AA8"),
+    "parisc": ("1AACDB3B-5444-4138-BD9E-E5C2239B2346", "DC4A4480-6917-4262-A4EC-DB9384949F25"),
     "tilegx": ("C50CDD70-3862-4CC3-90E1-809A8C93EE2C", "55497029-C7C1-44CC-AA39-815ED1558630"),
 }
 ARCHITECTURES = tuple(_OF_ARCHITECTURES)
+_BY_SFDISK = {"parisc": "hppa-parisc"}  # where sfdisk has another name than the specification
 
 
 def _of_architectures() -> Iterator[PartitionType]:
     for name, (root, usr) in _OF_ARCHITECTURES.items():
-        yield PartitionType(f"root-{name}", None, root, (f"linux-root-{name}",))
-        yield PartitionType(f"usr-{name}", None, usr, (f"linux-usr-{name}",))
+        other = _BY_SFDISK.get(name, name)
+        yield PartitionType(f"root-{name}", None, root, (f"linux-root-{other}",))
+        yield PartitionType(f"usr-{name}", None, usr, (f"linux-usr-{other}",))
 
 
 # Names of sfdisk and parted follow ours, without the characters that _plain() leaves out.
