@@ -255,11 +255,15 @@ def test_two_creates_on_one_disk_exclude_each_other(node: Node, tmp_path: Path) 
     ("image_type", "sentence"),
     [("qcow2", "copying: {disk}: cannot write"), ("tarball", "unpacking: {disk}: cannot write")],
 )
-def test_a_full_disk_gives_one_clear_error(node: Node, tmp_path: Path, image_type: str, sentence: str) -> None:
+def test_a_full_disk_gives_one_clear_error(
+    node: Node, tmp_path: Path, debian: DebianSystem, image_type: str, sentence: str
+) -> None:
+    """It has room for half of what is on it, so that the end of what is unpacked cannot still wait in memory."""
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", small], check=True)
+    room = f"size={debian.tarball.stat().st_size // 2}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", small], check=True)
     try:
         disk = small / "disk"
         with disk.open("wb") as file:
