@@ -29,6 +29,7 @@ from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.grow import plan_partition_growth
 from pydiskimg.units import MIB
 from pydiskimg.volumes.grow import grow_last_volume
+from tests.fixtures.all_imported import IMPORT_ALL
 from tests.fixtures.block_devices import beginning, block_device
 from tests.fixtures.growing import (
     NEW,
@@ -384,10 +385,9 @@ with open_disk(sys.argv[1], writable=True) as disk:
 """
 
 
-# Everything is imported before: other users may be unable to read the checkout. The disk is in the current directory.
-BY_NOBODY = """
+# The disk is in the current directory.
+BY_NOBODY = f"""{IMPORT_ALL}
 import os, sys
-import pydiskimg.fs.ext4.grow, pydiskimg.linux.namespaces, pydiskimg.host.loop, pydiskimg.host.mount
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.volumes.grow import grow_last_volume
 os.setgid(65534)

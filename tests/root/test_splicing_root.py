@@ -21,6 +21,7 @@ from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.references import allow_references
 from pydiskimg.protocols import read_bytes
 from pydiskimg.transfer.copy import Copied, copy
+from tests.fixtures.all_imported import IMPORT_ALL
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.qcow2_images import EXTENDED_SHAPES, SHAPES, make_image, run
 from tests.fixtures.random_chains import make_chain
@@ -172,6 +173,7 @@ def test_without_root_and_without_large_pipes(tmp_path: Path) -> None:
         code = f"""
 import fcntl, logging, os, sys
 sys.path.insert(0, {str(ROOT)!r})
+{IMPORT_ALL}
 from pydiskimg import copy, open_disk, open_image
 logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
 with open_image(sys.argv[1], format="raw") as source, open_disk(sys.argv[2], writable=True) as disk:
