@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
-from tests.fixtures.both_programs import by_pydiskimg, by_qemu_img
+from tests.fixtures.both_programs import by_pydiskimg, by_qemu_img, with_fields_of
 from tests.fixtures.qcow2_chains import contents, made_chain
 from tests.fixtures.qcow2_images import run
 
@@ -83,7 +83,7 @@ def test_read_as_described(chain: list[Path], image: str, capsys: pytest.Capture
         found = json.loads(capsys.readouterr().out)
         expected = json.loads(run("qemu-img", *command, *words, image))
         if command[0] == "map":
-            found = [{key: value for key, value in row.items() if key != "compressed"} for row in found]
+            found = with_fields_of(expected, found)
         assert found == expected
 
 
@@ -155,21 +155,21 @@ def test_parts_of_files_and_of_disks(image: str, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     for command in ("info", "check", "map", "measure"):
         options = [command, "--output=json", *(["-O", "raw"] if command == "measure" else []), *words, image]
-        theirs = subprocess.run(["qemu-img", *options], capture_output=True, text=True, check=False)
-        assert ours(*options) == theirs.returncode
+        theirs = by_qemu_img(*options)
+        assert ours(*options) == theirs.status
         out = capsys.readouterr().out
-        if theirs.returncode:
+        if theirs.status:
             continue
-        expected, found = json.loads(theirs.stdout), json.loads(out)
+        expected, found = json.loads(theirs.out), json.loads(out)
         if command == "map":
-            found = [{key: value for key, value in row.items() if key != "compressed"} for row in found]
+            found = with_fields_of(expected, found)
         if command == "info":  # QEMU names it by JSON of its own, and has the cluster size of what is under a raw one
             assert found.pop("filename") == image
             del expected["filename"]
             expected.pop("cluster-size" if found["format"] == "raw" else "", None)
         assert found == expected
     assert ours("snapshot", "-l", *words, image) == 0
-    assert capsys.readouterr().out == run("qemu-img", "snapshot", "-l", *words, image)
+    assert capsys.readouterr().out == by_qemu_img("snapshot", "-l", *words, image).out
     for change in (["check", "-r", "all"], ["snapshot", "-c", "now"], ["snapshot", "-d", "before"]):
         assert ours(*change, *words, image) == 1
         assert "is for a whole image" in capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixtur
     top = "driver=qcow2,file.driver=file,file.filename=layer0.qcow2"
     before = contents(chain[1], "qcow2")
     assert ours("info", "--output=json", base) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(run("qemu-img", "info", "--output=json", base))
+    assert json.loads(capsys.readouterr().out) == json.loads(by_qemu_img("info", "--output=json", base).out)
     assert ours("check", base) == 0
     assert ours("resize", "--allow-references", ".", "--image-opts", top, "+1M") == 0
     for words in (["-c", "s"], ["-l"], ["-d", "s"]):

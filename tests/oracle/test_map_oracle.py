@@ -44,7 +44,10 @@ def without_compressed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def assert_equal_maps(path: Path, kind: str, *window: str) -> None:
     theirs = json.loads(run("qemu-img", "map", "-f", kind, "--output=json", *window, str(path)))
     mine = json.loads(ours(path, "-f", kind, "--output", "json", *window))
-    assert without_compressed(mine) == without_compressed([{"compressed": False} | entry for entry in theirs])
+    if any("compressed" in entry for entry in theirs):
+        assert mine == theirs
+    else:
+        assert without_compressed(mine) == without_compressed([{"compressed": False} | entry for entry in theirs])
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.fixtures.both_programs import by_pydiskimg, by_qemu_img
 from tests.fixtures.programs import Tool
-from tests.fixtures.qcow2_images import run
+from tests.fixtures.qcow2_images import qemu_info, run
 from tests.fixtures.used_by_qemu import in_qemu
 from tests.fixtures.used_by_us import in_pydiskimg
 
@@ -145,7 +145,7 @@ def ours(words: list[str]) -> list[str]:
 def told(name: str) -> tuple[str, str, bytes]:
     """The description of an image, the result of its check, and its disk's contents."""
     run("qemu-img", "convert", "-O", "raw", name, "shown")
-    info = json.loads(run("qemu-img", "info", "--output=json", name))
+    info = qemu_info(Path(name))
     del info["actual-size"]
     return json.dumps(info), run("qemu-img", "check", name).splitlines()[0], Path("shown").read_bytes()
 
