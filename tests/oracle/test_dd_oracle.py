@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import random
-import subprocess
+import re
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.cli import main
+from tests.fixtures.both_programs import by_qemu_img
 from tests.fixtures.qcow2_chains import contents, write
 from tests.fixtures.qcow2_images import run
 
@@ -26,7 +27,19 @@ def ours(*words: object) -> int:
 
 
 def theirs(*words: object) -> int:
-    return subprocess.run(["qemu-img", "dd", *map(str, words)], capture_output=True, check=False).returncode
+    return by_qemu_img("dd", *words).status
+
+
+def theirs_without_suffixes(*words: object) -> int:
+    """As theirs(), but numbers of blocks lose a suffix, which QEMU 10 does not take, where it says so."""
+    said = by_qemu_img("dd", *words)
+    if re.match(r"qemu-img: Invalid (count|skip) specified: '\d+[kME]'", said.err) is None:
+        return said.status
+    return theirs(*(re.sub(r"^((?:count|skip)=)(\d+)([kME])$", _in_digits, str(word)) for word in words))
+
+
+def _in_digits(found: re.Match[str]) -> str:
+    return f"{found[1]}{int(found[2]) << {'k': 10, 'M': 20, 'E': 60}[found[3]]}"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +79,7 @@ def test_the_same_part(tmp_path: Path, images: dict[str, Path], words: list[str]
     made, expected = tmp_path / "made", tmp_path / "expected"
     form_words = ["-f", form, "-O", output]
     assert ours(*form_words, *words, f"if={images[form]}", f"of={made}") == 0
-    assert theirs(*form_words, *words, f"if={images[form]}", f"of={expected}") == 0
+    assert theirs_without_suffixes(*form_words, *words, f"if={images[form]}", f"of={expected}") == 0
     assert contents(made, output) == contents(expected, output)
     if output == "qcow2":
         run("qemu-img", "check", "-q", str(made))
