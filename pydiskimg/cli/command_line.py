@@ -168,6 +168,10 @@ def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentP
                 help="describe images instead of naming them: driver=FORMAT,file.filename=FILE and, for raw, offset= "
                 "and size=",
             )
+        if name in named and name in _QEMU_IMG:
+            from pydiskimg.cli.long_names import add_long_names
+
+            add_long_names(name, subparser)
     return parser
 
 
@@ -313,6 +317,13 @@ class _Formatter(argparse.HelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=help_width())
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Return the names of an option and then its value, which argparse repeats for each name before Python 3.13."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return wrapped(text, width)

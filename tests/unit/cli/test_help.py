@@ -83,7 +83,7 @@ def test_a_long_comment_of_an_example_is_a_line_of_its_own() -> None:
         (["bmap", "create", "x"], 2, "'x' is one argument too many: pydiskimg bmap IMAGE makes a map"),
         (["copy-in", "-r", "x", "y", "/"], 2, "there is no option -r: directories are always copied"),
         (["--verison"], 2, "there is no option --verison; did you mean --version?"),
-        (["snapshot", "--list", "x"], 1, "there is no option --list\n"),
+        (["snapshot", "--print", "x"], 1, "there is no option --print\n"),
         (["convert", "x"], 1, "missing: DST\n"),
         ([], 2, "a command is missing; pydiskimg --help lists them"),
         (["compare"], 2, "missing: FILE1, FILE2"),
