@@ -12,7 +12,7 @@ import os
 import sys
 
 from pydiskimg import __version__
-from pydiskimg.errors import DiskImageError
+from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.linux.stdio import begin_process, end_process, keep_standard_descriptors
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -40,6 +40,10 @@ _WITH_COMMON_FORM = (
 )
 _ONLY_READ = ("hash", "df", "filesystems", "show", "bmap", "ls", "stat", "diff", "compare", "map", "measure")
 _NOT_TOLD = {"compare": 4}  # unless 1 has another meaning: the images differ
+
+
+class EmptyNameError(StorageError):
+    """A name is empty, which an unset variable of a shell gives: wrong usage."""
 
 
 def launch() -> NoReturn:
@@ -71,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _run(words)
         sys.stdout.flush()
+    except EmptyNameError as error:
+        from pydiskimg.cli.command_line import wrong_usage
+
+        _tell(str(error))
+        return wrong_usage(words[0])
     except DiskImageError as error:
         _tell(str(error))
         return 1

@@ -6,11 +6,13 @@ from __future__ import annotations
 import errno
 import os
 
+from pydiskimg.cli import EmptyNameError
 from pydiskimg.errors import StorageError, UnsupportedImageError
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from pydiskimg.images.references import AllowedDirectory
@@ -25,13 +27,19 @@ def without_protocol(name: str) -> str:
 
 
 def require_name(path: str, what: str = "image") -> None:
-    """Raise StorageError for an empty name, which an unset shell variable gives; what says what it names."""
+    """Raise EmptyNameError for an empty name, which an unset shell variable gives; what says what it names."""
     if not path:
-        raise StorageError(f"the name of the {what} is empty", errno=errno.ENOENT, filename=path)
+        raise EmptyNameError(f"the name of the {what} is empty", errno=errno.ENOENT, filename=path)
+
+
+def require_names(paths: Iterable[str]) -> None:
+    """Raise EmptyNameError if one of several images has an empty name, before the first one is opened."""
+    for path in paths:
+        require_name(path)
 
 
 def require_file_name(path: str) -> None:
-    """Raise StorageError for an empty name, and for "-" if that is not the name of a file."""
+    """Raise EmptyNameError for an empty name, and StorageError for "-" if that is not the name of a file."""
     require_name(path)
     if path == "-" and not os.path.lexists(path):
         raise StorageError(

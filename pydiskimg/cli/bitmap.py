@@ -59,10 +59,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Change the bitmap in the arguments."""
-    from pydiskimg.cli.arguments import require_file_name
+    from pydiskimg.cli.arguments import require_file_name, require_name
 
     _check_usage(arguments)
     require_file_name(arguments.file)
+    if arguments.source_file is not None:
+        require_name(arguments.source_file)
     from pydiskimg.images.open_store import open_qcow2_store
     from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
 

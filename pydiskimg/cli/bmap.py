@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import require_file_name, require_name
 from pydiskimg.cli.options import add_format_option, add_progress_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.startup import TYPE_CHECKING
@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.transfer.bmap import make_bmap
 
     require_file_name(arguments.image)
+    if arguments.output is not None:
+        require_name(arguments.output, "block map")
     with (
         references(arguments) as policy,
         open_image(arguments.image, format=arguments.format, references=policy) as source,

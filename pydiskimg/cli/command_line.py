@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> int:
         status: int | None = arguments.run(arguments)
     except SystemExit as ended:
         if ended.code == _WRONG_USAGE:
-            sys.exit(_wrong_usage(words[0] if words else ""))
+            sys.exit(wrong_usage(words[0] if words else ""))
         raise
     return status or 0
 
@@ -79,7 +79,7 @@ def _describes(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
     return by_options or any(word.startswith(("json:", "file:")) for word in words)
 
 
-def _wrong_usage(command: str) -> int:
+def wrong_usage(command: str) -> int:
     """Return the exit status of a subcommand that is called wrongly."""
     is_one = command in _QEMU_IMG and command != "compare"  # whose status 1 says that the images differ
     return 1 if is_one else _WRONG_USAGE

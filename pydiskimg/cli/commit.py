@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import require_file_name, require_name
 from pydiskimg.cli.options import (
     add_cache_option,
     add_format_option,
@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.transfer.commit import commit
 
     require_file_name(arguments.file)
+    if arguments.base is not None:
+        require_name(arguments.base)
     _require_qcow2(arguments.file)
     with (
         references(arguments) as policy,

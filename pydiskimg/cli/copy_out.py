@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 
+from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 from pydiskimg.errors import StorageError
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.files.writer import Wording, open_writer
     from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
+    require_name(arguments.directory, "directory")
     with (
         tree_argument(arguments) as tree,
         open_writer(arguments.directory, Wording(tree.name, "copy", "copied")) as writer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from pydiskimg.cli.arguments import require_names
 from pydiskimg.cli.columns import add_columns_options, table_lines
 from pydiskimg.cli.file_facts import short_size
 from pydiskimg.cli.options import add_human_readable_option, add_output_option
@@ -85,6 +86,7 @@ class _Counted:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the space of the images in the arguments; return the exit status."""
+    require_names(arguments.images)
     problems: list[str] = []
     counted: list[_Counted] = []
     for path in arguments.images:

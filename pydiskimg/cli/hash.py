@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import open_source, require_file_name
+from pydiskimg.cli.arguments import open_source, require_file_name, require_name, require_names
 from pydiskimg.cli.options import add_format_option, add_output_option, add_progress_option
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import add_references_option, references
@@ -52,6 +52,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the checksums of the images in the arguments, each when it is known; return the exit status."""
+    require_names(arguments.images)
+    if arguments.snapshot is not None:
+        require_name(arguments.snapshot, "snapshot")
     failed: list[str] = []
     found = _checksums(arguments, failed)
     show(

@@ -253,6 +253,12 @@ def _on_or_off(key: str, value: str) -> bool:
     return _one_of(key, value, (*_ON, *_OFF)) in _ON
 
 
+def _file_name(key: str, value: str) -> str:
+    if not value:
+        raise ValueError(f"{key}= has no value; expected the name of a file")
+    return value
+
+
 # How the value of an option is read, and its name in ImageOptions.
 READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "cluster_size": ("cluster_size", _cluster_size),
@@ -261,6 +267,6 @@ READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "refcount_bits": ("refcount_bits", lambda key, value: int(_one_of(key, value, _REFCOUNT_BITS))),
     "lazy_refcounts": ("lazy_refcounts", _on_or_off),
     "extended_l2": ("extended_l2", _on_or_off),
-    "data_file": ("data_file", lambda _, value: value),
+    "data_file": ("data_file", _file_name),
     "data_file_raw": ("data_file_raw", _on_or_off),
 }

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import require_file_name, require_name
 from pydiskimg.cli.columns import table_lines
 from pydiskimg.cli.disk_argument import refuse_to_overwrite
 from pydiskimg.cli.interruption import after_interruption
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 def _change(arguments: argparse.Namespace) -> PartitionChange:
+    if arguments.type is not None:
+        require_name(arguments.type, "partition type")
     return PartitionChange(arguments.type, arguments.name, arguments.uuid, arguments.bootable)
 
 
@@ -109,10 +111,9 @@ def create(arguments: argparse.Namespace) -> None:
 
 def add(arguments: argparse.Namespace) -> None:
     """Add a partition."""
+    wanted = _change(arguments)
     with _table(arguments) as table:
-        number = table.add(
-            arguments.start, arguments.size, _change(arguments), number=arguments.number, logical=arguments.logical
-        )
+        number = table.add(arguments.start, arguments.size, wanted, number=arguments.number, logical=arguments.logical)
         part = next(part for part in table.partitions if part.number == number)
         kind = name_of(part.type) or part.type
         size = format_size(part.length)

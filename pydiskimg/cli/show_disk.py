@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
-from pydiskimg.cli.arguments import open_source, require_file_name
+from pydiskimg.cli.arguments import open_source, require_file_name, require_name
 from pydiskimg.cli.columns import aligned
 from pydiskimg.cli.convert_target import refuse_own_file
 from pydiskimg.cli.drawing import svg
@@ -33,6 +33,8 @@ _BLUE, _GREEN = 34, 32  # ECMA-48
 def show_disk(arguments: argparse.Namespace) -> None:
     """Draw the disk in the arguments."""
     require_file_name(arguments.disk)
+    if arguments.svg is not None:
+        require_name(arguments.svg, "drawing")
     width = min(_MOST, max(_LEAST, shutil.get_terminal_size().columns - _LEFT))
     with (
         references(arguments) as policy,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import require_file_name, require_name
 from pydiskimg.cli.convert_target import refuse_own_file
 from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show, tell
@@ -52,6 +52,8 @@ def write_image(arguments: argparse.Namespace) -> None:
     """Write the image in the arguments."""
     require_file_name(arguments.image)
     require_file_name(arguments.device)
+    if arguments.bmap is not None:
+        require_name(arguments.bmap, "block map")
     if is_address(arguments.image):
         raise UnsupportedImageError(
             f"{arguments.image}: write reads files and devices; use pydiskimg convert ADDRESS DEVICE, or download it"

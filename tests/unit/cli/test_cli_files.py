@@ -153,10 +153,6 @@ def test_an_empty_path_is_not_the_root(image: Path, words: list[str], capsys: py
     assert (image.read_bytes(), sorted(os.listdir()), os.listdir("out")) == (before, files, [])
 
 
-def test_an_empty_name_for_a_drawing_is_refused(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(image, ["show", "-o", "", "image"], "'' is not a path for a new file", capsys)
-
-
 def test_what_is_close_to_that_and_done(image: Path) -> None:
     assert main(["mkdir", "-p", "image", "/", "/etc", "/etc/more/below"]) == 0
     assert main(["rm", "-f", "image", "/missing"]) == 0

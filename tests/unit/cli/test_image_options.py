@@ -52,6 +52,7 @@ def test_words(text: str, expected: ImageOptions) -> None:
         (",,compat=1.1", "',,compat=1.1' begins or ends with a comma"),
         (",", "',' begins or ends with a comma"),
         ("", "the list of options is empty; expected key=value,key=value"),
+        ("data_file=", "data_file= has no value; expected the name of a file"),
     ],
 )
 def test_wrong_words(text: str, words: str) -> None:
