@@ -51,7 +51,9 @@ class SourceRegion(Source):
         self.source.read_into(self.start + offset, buffer)
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
-        return self.source.file_ranges(self.start + offset, length) if offset + length <= self.size else None
+        if not 0 <= offset <= offset + length <= self.size:
+            return None
+        return self.source.file_ranges(self.start + offset, length)
 
 
 class Region(SourceRegion, Disk):

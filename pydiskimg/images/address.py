@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+from pydiskimg.errors import closed_error
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.protocols import ImageBytes, WritableBuffer, check_range
@@ -38,6 +39,7 @@ class AddressSource(ImageBytes):
         self.name = file.name
         self.size = file.size
         self._file = file
+        self._is_closed = False
         self._blocks: Cache[bytes] = Cache(CACHED)
         self._blocks.put(0, file.beginning, len(file.beginning))
         self._gates = [threading.Lock() for _ in range(_GATES)]
@@ -52,10 +54,12 @@ class AddressSource(ImageBytes):
 
     def extents(self) -> Iterator[Extent]:
         """Yield one DATA extent, because a server does not report holes."""
+        self._require_open()
         return iter([Extent(0, self.size, Kind.DATA)] if self.size else [])
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does. Raises FetchError, UnreachableError after several attempts."""
+        self._require_open()
         check_range(self, offset, len(buffer))
         with memoryview(buffer) as view:
             if len(view) >= LARGE:
@@ -69,7 +73,12 @@ class AddressSource(ImageBytes):
                 done += len(piece)
 
     def close(self) -> None:
+        self._is_closed = True
         self._file.close()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise closed_error(self.name)
 
     def _block(self, number: int) -> bytes:
         """Return a block, cached or fetched; a second reader waits for the first."""

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.errors import StorageError, closed_error, storage_error
 from pydiskimg.linux.fileio import pread_into
 from pydiskimg.protocols import ImageBytes, check_range
 from pydiskimg.startup import TYPE_CHECKING
@@ -45,14 +45,21 @@ class RawSource(ImageBytes):
         self._owned = owned
 
     @property
+    def _open_fd(self) -> int:
+        """The descriptor. Raises StorageError after close(), when its number may be that of another file."""
+        if self._fd < 0:
+            raise closed_error(self.name)
+        return self._fd
+
+    @property
     def identity(self) -> tuple[int, int]:
         """Device and inode of the file: two names of one file have the same."""
-        status = os.fstat(self._fd)
+        status = os.fstat(self._open_fd)
         return status.st_dev, status.st_ino
 
     def fileno(self) -> int:
         """Return the descriptor, which stays the source's."""
-        return self._fd
+        return self._open_fd
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents as Source.extents() does: parts that the file system does not store are HOLE.
@@ -67,22 +74,24 @@ class RawSource(ImageBytes):
         from pydiskimg.extents import Extent, Kind
         from pydiskimg.linux.holes import stored_and_holes
 
+        fd = self._open_fd
         if self.is_block_device:
             return iter([Extent(0, self.size, Kind.DATA)] if self.size else [])
-        return stored_and_holes(self._fd, self.size, name=self.name, unit=unit)
+        return stored_and_holes(fd, self.size, name=self.name, unit=unit)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does. Raises InvalidImageError when the file became shorter."""
         check_range(self, offset, len(buffer))
-        pread_into(self._fd, offset, buffer, name=self.name)
+        pread_into(self._open_fd, offset, buffer, name=self.name)
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
-        return [(self._fd, offset, length)] if offset + length <= self.size else None
+        return [(self._open_fd, offset, length)] if 0 <= offset <= offset + length <= self.size else None
 
     def stored(self) -> int:
         """Return how many bytes the file system has allocated for the file. Raises StorageError."""
+        fd = self._open_fd
         try:
-            return os.fstat(self._fd).st_blocks * 512
+            return os.fstat(fd).st_blocks * 512
         except OSError as error:
             raise storage_error(error, self.name, "cannot determine how much of it is stored") from error
 

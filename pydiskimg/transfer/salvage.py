@@ -8,9 +8,10 @@ halves    |  fails        |  read         |
 
 from __future__ import annotations
 
+import errno
 import threading
 
-from pydiskimg.errors import DiskImageError, InvalidImageError
+from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.images import FORMATS
 from pydiskimg.images.chain import backing_sources
@@ -72,6 +73,7 @@ class SalvagedSource(ImageSource):
                     yield extent
                     position = extent.end
             except DiskImageError as error:
+                _require_open(error)
                 yield (extent := self._untold(position, error))
                 position = extent.end
 
@@ -118,6 +120,7 @@ class SalvagedSource(ImageSource):
         try:
             self._source.read_into(offset, view)
         except DiskImageError as error:
+            _require_open(error)
             grain = self._grain(offset, len(view), error)
             if offset // grain == (offset + len(view) - 1) // grain:
                 view[:] = bytes(len(view))
@@ -163,3 +166,9 @@ class SalvagedSource(ImageSource):
     def close(self) -> None:
         """Close the source."""
         self._source.close()
+
+
+def _require_open(error: DiskImageError) -> None:
+    """Raise error again if it says that the source is closed, of which nothing can be salvaged."""
+    if isinstance(error, StorageError) and error.errno == errno.EBADF:
+        raise error

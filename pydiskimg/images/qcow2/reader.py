@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError, closed_error
 from pydiskimg.images.qcow2.header import read_header, require_readable, warn_of_corruption
 from pydiskimg.images.qcow2.mapping import L2_CACHE, Mapping
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE
@@ -60,6 +60,7 @@ class Qcow2Source(ImageSource):
         self._decoder = decoder
         self._cluster_cache = cluster_cache
         self._on_close = on_close
+        self._is_closed = False
         self._lock = allocate_lock()
         self._made_reader: ClusterReader | None = None
 
@@ -96,10 +97,12 @@ class Qcow2Source(ImageSource):
 
         Raises InvalidImageError if a table is corrupt.
         """
+        self._require_open()
         own = self.mapping.extents()
         return own if self.backing is None else _over(own, self.backing.extents())
 
     def kind_columns(self) -> Iterator[KindColumn] | None:
+        self._require_open()
         if self.backing is not None:
             return None
         from pydiskimg.images.qcow2.mapping_extents import mapping_columns  # only here: rarely needed
@@ -107,15 +110,18 @@ class Qcow2Source(ImageSource):
         return mapping_columns(self.mapping)
 
     def coarse_extents(self, unit: int) -> Iterator[Extent]:
+        self._require_open()
         own = self.mapping.extents(unit)
         return own if self.backing is None else _over(own, self.backing.coarse_extents(unit))
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does."""
+        self._require_open()
         check_range(self, offset, len(buffer))
         self._reader.read(self.mapping.coarse_runs(offset, len(buffer)), offset, memoryview(buffer))
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]], buffer: memoryview) -> None:
+        self._require_open()
         start = at = 0  # of buffer, [start, at) is to be read from the host offset on
         host = guest = -1
         for offset, length in ranges:
@@ -134,7 +140,8 @@ class Qcow2Source(ImageSource):
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
         """Return the result of Source.file_ranges(); None also if clusters or subclusters are smaller than a page."""
-        if self.header.subcluster_size < SMALLEST_RANGE or offset + length > self.size:
+        self._require_open()
+        if self.header.subcluster_size < SMALLEST_RANGE or not 0 <= offset <= offset + length <= self.size:
             return None
         ranges: list[FileRange] = []
         for run in self.mapping.runs(offset, length):
@@ -166,10 +173,15 @@ class Qcow2Source(ImageSource):
         return False
 
     def close(self) -> None:
-        """Call on_close, once."""
+        """Call on_close, once; reading raises StorageError from now on."""
+        self._is_closed = True
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise closed_error(self.name)
 
 
 def _over(own: Iterator[Extent], behind: Iterator[Extent]) -> Iterator[Extent]:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pydiskimg.errors import StorageError
 from pydiskimg.images.address import BLOCK, LARGE, MOST_AHEAD, AddressSource, open_address
 from pydiskimg.images.open import open_image
 from pydiskimg.protocols import read_bytes
@@ -40,6 +41,15 @@ def test_what_is_read_is_what_is_there(source: AddressSource) -> None:
             length = rng.choice([1, 8, 512, BLOCK, BLOCK + 1, LARGE - 1, LARGE, len(DATA)])
             length = min(length, len(DATA) - offset)
             assert read_bytes(source, offset, length) == DATA[offset : offset + length]
+
+
+def test_a_closed_source_requests_nothing(source: AddressSource, server: ImageServer) -> None:
+    source.close()
+    before = server.count("x")
+    for read in (lambda: read_bytes(source, 0, 8), lambda: read_bytes(source, LARGE, LARGE), source.extents):
+        with pytest.raises(StorageError, match=r"/x: is closed$"):
+            read()
+    assert server.count("x") == before
 
 
 def test_small_reads_in_one_place_are_one_request(source: AddressSource, server: ImageServer) -> None:

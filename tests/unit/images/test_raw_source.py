@@ -162,7 +162,7 @@ def test_a_descriptor_that_is_given_stays_open(tmp_path: Path) -> None:
             assert (source.name, read_bytes(source, 1, 2)) == ("given", b"bc")
         source.close()
         assert file.read() == b"abc"
-        with pytest.raises(StorageError, match="given: cannot read 1 bytes at offset 0: Bad file descriptor"):
+        with pytest.raises(StorageError, match=r"^given: is closed$"):
             read_bytes(source, 0, 1)
 
 
