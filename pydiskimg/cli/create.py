@@ -144,7 +144,7 @@ def _create(arguments: argparse.Namespace, options: ImageOptions, size: int) -> 
         arguments.file,
         size,
         format=arguments.format,
-        **options.of_qcow2(),
+        **(options.of_qcow2() if FORMATS[arguments.format].has_options else {}),
         preallocation=options.preallocation,
     ):
         pass

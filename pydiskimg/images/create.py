@@ -83,8 +83,8 @@ def new_image(
     version (2 or 3), compression_type ("zlib" or "zstd"), refcount_bits, lazy_refcounts, extended_l2, data_file and
     data_file_raw.
 
-    Raises UnsupportedImageError for a negative size or options that do not go together, DoesNotFitError for a device
-    that is too small, InUseError and StorageError where the system refuses.
+    Raises UnsupportedImageError for a negative size, options of qcow2 with "raw" or options that do not go together,
+    DoesNotFitError for a device that is too small, InUseError and StorageError where the system refuses.
 
     >>> from pydiskimg import copy, new_image, open_image
     >>> with open_image("disk.raw") as source:
@@ -94,6 +94,11 @@ def new_image(
     67108864
     """
     _check_arguments(os.fspath(path), size, format)
+    if not FORMATS[format].has_options and (given := [*options, *(["compress"] if compress else [])]):
+        raise UnsupportedImageError(
+            f"{os.fspath(path)}: {FORMATS[format].title} does not have options such as {given[0]}; leave them out, or "
+            "make a qcow2 image"
+        )
     with FORMATS[format].new(path, size, preallocation=preallocation, compress=compress, **options) as disk:
         yield disk
 

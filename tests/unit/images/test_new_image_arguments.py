@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,21 @@ def test_negative(tmp_path: Path, kind: str) -> None:
 def test_no_path(kind: str) -> None:
     with pytest.raises(StorageError, match="is not a path"), new_image("a\0b", 512, format=kind):
         raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compress": True}, {"cluster_size": 4096}, {"version": 3}, {"data_file": "data"}, {"lazy_refcounts": False}],
+    ids=str,
+)
+def test_options_of_qcow2_for_a_raw_image(tmp_path: Path, options: dict[str, Any]) -> None:
+    (name,) = options
+    with (
+        pytest.raises(UnsupportedImageError, match=rf"o: a raw image does not have options such as {name}; leave"),
+        new_image(tmp_path / "o", 512, **options),
+    ):
+        raise AssertionError
+    assert not list(tmp_path.iterdir())
 
 
 def test_create_says_so_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
