@@ -36,7 +36,10 @@ def add_parser(subparsers: Any) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument(
-        "--size", type=size_argument, metavar="SIZE", help="new size of the file system (default: its minimum)"
+        "--size",
+        type=size_argument,
+        metavar="SIZE",
+        help="new size of the file system, which stays as it is if it is smaller (default: its minimum)",
     )
     parser.add_argument("--cut", action="store_true", help="let the image end at the end of its last partition")
     add_changed_disk_arguments(parser)
@@ -94,6 +97,7 @@ def _facts(path: str, shrunk: ShrunkVolume) -> dict[str, object]:
         "length-before": shrunk.length_before,
         "length": shrunk.length,
         "type": shrunk.fs_type,
+        "file-system-size-before": shrunk.fs_size_before,
         "file-system-size": shrunk.fs_size,
         "end": shrunk.end,
     }

@@ -99,6 +99,21 @@ def test_partition_file_system_and_image_become_smaller(
         run(tool("qemu-img"), "check", str(path))
 
 
+def test_a_size_that_is_not_smaller(kind: str, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """resize2fs says "Nothing to do!" then, with exit status 0, too."""
+    assert main(["shrink", "--size", "20M", str(disk)]) == 0
+    assert "nothing" not in capsys.readouterr().out
+    before = disk.read_bytes()
+    for size in ("20M", "30M", "1G"):
+        assert main(["shrink", "--size", size, str(disk)]) == 0
+        said = f"{disk}: nothing to shrink: the ext4 file system on partition {NUMBERS[kind]} already has 20971520 "
+        assert capsys.readouterr().out.startswith(said)
+        assert main(["shrink", "--output", "json", "--size", size, str(disk)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["file-system-size-before"] == found["file-system-size"] == 20 * MIB
+    assert disk.read_bytes() == before
+
+
 def test_a_file_system_alone_on_its_disk(tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "files").mkdir()
     path = made_ext(tool, tmp_path / "alone", "-t ext2 -b 1024", SIZE, some_files(tmp_path / "files", 9))
