@@ -68,7 +68,7 @@ class ChangedGpt(ChangedTable):
         self._put(
             number,
             PartitionTypeGUID=UUID(guid).bytes_le,
-            UniquePartitionGUID=UUID(change.uuid).bytes_le if change.uuid else uuid4().bytes_le,
+            UniquePartitionGUID=self._unique(number, change.uuid) if change.uuid else uuid4().bytes_le,
             StartingLBA=first,
             EndingLBA=end - 1,
             Attributes=BIOS_BOOTABLE if change.bootable else 0,
@@ -91,7 +91,7 @@ class ChangedGpt(ChangedTable):
         if change.type is not None:
             fields["PartitionTypeGUID"] = UUID(type_named(change.type, "gpt")).bytes_le
         if change.uuid is not None:
-            fields["UniquePartitionGUID"] = UUID(change.uuid).bytes_le
+            fields["UniquePartitionGUID"] = self._unique(number, change.uuid)
         if change.name is not None:
             fields["PartitionName"] = self._name(change.name)
         if change.bootable is not None:
@@ -142,6 +142,15 @@ class ChangedGpt(ChangedTable):
             if not self._is_used(number):
                 return number
         raise PartitionError(f"{self.disk.name}: all {self._header.count} entries of the GPT are taken")
+
+    def _unique(self, number: int, uuid: str) -> bytes:
+        """Return the UUID for partition number; PARTUUID= and by-partuuid would name any of two with the same one."""
+        for part in self.partitions:
+            if part.number != number and part.uuid and UUID(part.uuid) == UUID(uuid):
+                raise PartitionError(
+                    f"{self.disk.name}: the UUID {uuid} is that of partition {part.number}; each one needs its own"
+                )
+        return UUID(uuid).bytes_le
 
     def _put(self, number: int, **fields: int | bytes) -> None:
         GPT_ENTRY.put(self._array, fields, (number - 1) * GPT_ENTRY.size)

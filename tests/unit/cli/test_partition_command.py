@@ -141,3 +141,18 @@ def test_a_type_that_nearly_exists_is_named(
     assert main(["partition", "create", "--label", label, "disk"]) == 0
     assert main(["partition", "add", "--type", word, "disk"]) == 1
     assert end in capsys.readouterr().err
+
+
+def test_the_uuid_of_another_partition_is_refused(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = "01234567-89ab-4def-8123-456789abcdef", "fedcba98-89ab-4def-8123-456789abcdef"
+    assert main(["partition", "create", "--label", "gpt", "disk"]) == 0
+    assert main(["partition", "add", "--size", "4M", "--uuid", one, "disk"]) == 0
+    assert main(["partition", "add", "--size", "4M", "--uuid", other, "disk"]) == 0
+    before = disk.read_bytes()
+    capsys.readouterr()
+    for words in (["add", "--uuid", one.upper(), "disk"], ["set", "--uuid", one, "disk", "2"]):
+        assert main(["partition", *words]) == 1
+        said = f"pydiskimg: disk: the UUID {one} is that of partition 1; each one needs its own\n"
+        assert capsys.readouterr() == ("", said)
+        assert disk.read_bytes() == before
+    assert main(["partition", "set", "--uuid", other, "--name", "same", "disk", "2"]) == 0
