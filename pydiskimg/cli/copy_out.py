@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_name(arguments.directory, "directory")
     with (
         tree_argument(arguments) as tree,
-        open_writer(arguments.directory, Wording(tree.name, "copy", "copied")) as writer,
+        open_writer(arguments.directory, Wording(tree.name, "copy", "copied"), kept=_own_files(arguments)) as writer,
     ):
         _check(tree, arguments.paths)
         _keep_image(arguments)
@@ -84,6 +85,23 @@ def _keep_image(arguments: argparse.Namespace) -> None:
         if os.path.isfile(copy) and os.path.exists(arguments.image) and os.path.samefile(copy, arguments.image):
             text = f"{copy}: is the image itself, which a copy of {printable(path)} would replace; copy it elsewhere"
             raise StorageError(text, errno=errno.EEXIST, filename=copy)
+
+
+def _own_files(arguments: argparse.Namespace) -> set[tuple[int, int]]:
+    """Return device and inode of IMAGE and its backing files, which may be anywhere in DIRECTORY."""
+    from pydiskimg.cli.arguments import open_source  # imported here: it would slow --help down
+    from pydiskimg.cli.references import references
+
+    found = set()
+    with (
+        references(arguments) as policy,
+        open_source(arguments.image, format=arguments.format, references=policy) as source,
+    ):
+        for name in source.files():
+            with suppress(OSError):  # an address is not a file
+                status = os.stat(name)
+                found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def _name(path: str) -> str:

@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     with tree_argument(arguments) as tree:
         check_directory(tree, arguments.path, "copy-out copies a single file, and cat shows one")
         if is_destination_pipe(arguments.tarball):
+            if arguments.tarball == "-":  # which may be a file
+                _refuse_image(arguments)
             with destination_pipe(arguments.tarball) as (fd, name):
                 _pack(tree, arguments, fd, name)
             return
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _refuse_image(arguments: argparse.Namespace) -> None:
     """Raise InUseError if the archive would replace IMAGE or one of its backing files."""
-    from pydiskimg.cli.arguments import open_source  # imported here: few archives replace a file
+    from pydiskimg.cli.arguments import open_source  # imported here: a new file needs no such check
     from pydiskimg.cli.convert_target import refuse_own_file
     from pydiskimg.cli.references import references
 

@@ -13,7 +13,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +34,7 @@ _LATER_ACL_ENTRIES = 200_000  # about 50 MB
 # Files of at least this many bytes are flushed to a new file system at once, instead of all at the end.
 _WRITE_BACK = 1 << 20
 NAME_TAKEN = "duplicate name, or a file of this name already exists"
+KEPT = "it would replace a file that the copy is read from; copy it elsewhere"
 MOUNT_POINT = "it would replace a directory on which a file system is mounted"
 _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -79,7 +80,12 @@ class Wording:
 
 @contextmanager
 def open_writer(
-    directory: str | int, wording: Wording, *, keep_links: bool = False, is_new: bool = False
+    directory: str | int,
+    wording: Wording,
+    *,
+    keep_links: bool = False,
+    is_new: bool = False,
+    kept: Collection[tuple[int, int]] = (),
 ) -> Iterator[Writer]:
     """Give a writer into a directory: a path, or a descriptor, which stays open. The rest is as for Writer.
 
@@ -94,7 +100,7 @@ def open_writer(
             except OSError as error:
                 raise storage_error(error, directory, f"cannot open the directory to {wording.verb} into") from error
             stack.callback(os.close, root_fd)
-        writer = Writer(root_fd, wording, keep_links=keep_links, is_new=is_new)
+        writer = Writer(root_fd, wording, keep_links=keep_links, is_new=is_new, kept=kept)
         stack.callback(writer.close)
         yield writer
 
@@ -105,19 +111,29 @@ class Writer:
     An entry replaces an existing file of its path, but a directory is kept; with keep_links, a symlink to a directory
     inside the tree counts as that directory if the entry is one. With is_new the tree is a new file system and the
     first entry its root, and an existing file is an error, except for directories that the root had before (lost+found,
-    a mount point). Call finish() after the last entry, and close() in any case.
+    a mount point). The files of kept (device and inode) are not replaced under any name. Call finish() after the last
+    entry, and close() in any case.
 
     left_out counts the attributes that the file system cannot hold, flags_left_out the files whose flags it does not
     support.
     """
 
-    def __init__(self, root_fd: int, wording: Wording, *, keep_links: bool = False, is_new: bool = False) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        wording: Wording,
+        *,
+        keep_links: bool = False,
+        is_new: bool = False,
+        kept: Collection[tuple[int, int]] = (),
+    ) -> None:
         self.left_out = AttributesLeftOut()
         self.flags_left_out = 0
         self._root_fd = root_fd
         self._wording = wording
         self._keep_links = keep_links
         self._is_new = is_new
+        self._kept = kept
         self._there_before = set(map(os.fsencode, os.listdir(root_fd))) if is_new else set()
         self._masked = _umask() | 0o7000
         # Files in a new tree need no such call; directories, which may pass on a group, get theirs last.
@@ -345,6 +361,8 @@ class Writer:
         if self._is_new:
             raise NameTakenError(NAME_TAKEN)
         status = spot.lstat()
+        if (status.st_dev, status.st_ino) in self._kept:
+            raise NameTakenError(KEPT)
         self._later.pop((status.st_dev, status.st_ino), None)
         self._twins.forget(status)
         if not stat.S_ISDIR(status.st_mode):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
+from pydiskimg.images.create import new_overlay
 from pydiskimg.units import MIB
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.made_entries import filled, folder, regular, symlink
 
 ODD = "no\n\x1b[2Jname\udcff"
@@ -132,6 +136,43 @@ def test_the_image_is_not_replaced_by_a_copy_of_the_same_name(image: Path, capsy
     assert capsys.readouterr().err == text
     assert Path("file").read_bytes() == before
     assert main(["copy-out", "file", "/file", "out"]) == 0
+
+
+@pytest.mark.parametrize("below", ["etc/file", "linked"])
+def test_the_image_is_not_replaced_below_the_directory(
+    image: Path, below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkdir("out/etc")
+    os.rename("image", "out/etc/file" if below == "etc/file" else "out/linked")
+    if below == "linked":
+        os.link("out/linked", "out/etc/file")
+    before = Path("out", below).read_bytes()
+    capsys.readouterr()
+    assert main(["copy-out", f"out/{below}", "/", "out"]) == 1
+    text = "entry etc/file: it would replace a file that the copy is read from; copy it elsewhere\n"
+    assert capsys.readouterr().err.endswith(text)
+    assert Path("out", below).read_bytes() == before
+    assert os.stat(f"out/{below}").st_nlink == (1 if below == "etc/file" else 2)
+
+
+def test_a_backing_file_is_not_replaced_below_the_directory(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkdir("out/etc")
+    os.rename("image", "out/etc/file")
+    before = Path("out/etc/file").read_bytes()
+    new_overlay("top", len(before), backing_file=b"out/etc/file", backing_format=b"raw")
+    assert main(["copy-out", "--allow-references", ".", "top", "/", "out"]) == 1
+    assert "it would replace a file that the copy is read from" in capsys.readouterr().err
+    assert Path("out/etc/file").read_bytes() == before
+
+
+def test_an_archive_does_not_go_into_its_image(image: Path) -> None:
+    before = image.read_bytes()
+    with image.open("r+b") as output:
+        words = [sys.executable, "-m", "pydiskimg", "tar-out", "image", "/", "-"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, stdout=output, stderr=subprocess.PIPE, env=environment, check=False)
+    assert done.stderr == b"pydiskimg: -: is both source and destination; nothing was written\n"
+    assert (done.returncode, image.read_bytes()) == (1, before)
 
 
 @pytest.mark.parametrize(
