@@ -101,6 +101,12 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
         self.sector_size = sector_size
         self.reads_as_zero = reads_as_zero
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the file, as of a RawSource."""
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
     @abstractmethod
     def rungs(self) -> Sequence[Rung]:
         """Return the ways to zero that this kind of file has, the cheapest first."""

@@ -14,6 +14,7 @@ from pydiskimg.disks.preallocation import check_preallocation, reserve, write_ze
 from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.errors import InUseError, StorageError, UnsupportedImageError
 from pydiskimg.images import FORMATS
+from pydiskimg.images.backing_name import check_backing_name, refuse_itself
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header
@@ -186,6 +187,9 @@ def new_overlay(
             f"{name}: preallocated clusters would hide the backing file; with preallocation={preallocation} a backing "
             "file needs extended_l2=on"
         )
+    _check_arguments(name, size, "qcow2")
+    check_backing_name(name, backing_file, backing_format)
+    refuse_itself(name, backing_file)  # an image of this name would be replaced
     chosen = chosen_options(name, options)
     with new_file(path) as (fd, name), _new_data_file(name, chosen, round_size(size), preallocation) as data_file:
         store = GrowingFile(fd, name)

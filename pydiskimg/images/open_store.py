@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from pydiskimg.disks.open import open_raw_disk
-from pydiskimg.disks.store import store_of
+from pydiskimg.disks.store import GrowingFile, store_of
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS, detect
 from pydiskimg.startup import TYPE_CHECKING
@@ -27,6 +27,8 @@ class OpenStore:
         return self._store
 
     def __exit__(self, *_: object) -> None:
+        if isinstance(self._store, GrowingFile):
+            self._store.release()
         self._opened.close()
 
 

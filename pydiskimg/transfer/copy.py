@@ -15,6 +15,8 @@ from __future__ import annotations
 import threading
 
 from pydiskimg.disks.fits import check_fits
+from pydiskimg.disks.overlap import distance
+from pydiskimg.errors import InUseError
 from pydiskimg.extents import Kind
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.meter import Meter
@@ -97,9 +99,10 @@ def copy(
     without being written does not count. verify reads everything back, from the device where the system allows it, and
     compares it with the source.
 
-    Raises ValueError for a wrong unit and DoesNotFitError when the source is larger than the disk, both before the
-    first write. Any later error is the first one of a worker, raised after all workers have stopped; the contents of
-    the disk are then undefined. VerificationError has the offset of the first byte that differs.
+    Raises ValueError for a wrong unit or number of workers, DoesNotFitError when the source is larger than the disk,
+    and InUseError when both are overlapping regions of one disk, all before the first write. Any later error is the
+    first one of a worker, raised after all workers have stopped; the contents of the disk are then undefined.
+    VerificationError has the offset of the first byte that differs.
 
     >>> from pydiskimg import copy, new_image, open_image
     >>> with open_image("disk.qcow2") as source, new_image("copy.raw", source.size) as disk:
@@ -109,6 +112,7 @@ def copy(
     """
     unit = _checked_unit(unit, disk)
     check_fits(source, disk)
+    _refuse_shifted(source, disk)
     count = worker_count(workers, least=_least_workers(source, disk))
     spliced = Splicing(source, disk)
     copying = (_Copying if sparse else _Filling)(source, disk, unit, spliced)
@@ -132,6 +136,18 @@ def copy(
         disk.drop_cache()
         read_back(source, disk, unit=unit, workers=count, meter=meter)
     return copying.result()
+
+
+def _refuse_shifted(source: Source, disk: Disk) -> None:
+    """Raise InUseError if bytes of the source would be overwritten before they are read."""
+    between = distance(source, disk)
+    if between and abs(between) < source.size:
+        raise InUseError(
+            f"{disk.name}: overlaps the source, {source.name}, whose bytes would be lost before they are read; copy "
+            "them by way of another file",
+            errno=None,
+            filename=disk.name,
+        )
 
 
 def _least_workers(source: Source, disk: Disk) -> int:

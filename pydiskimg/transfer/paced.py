@@ -29,6 +29,8 @@ class PacedDisk(Disk):
     size: int
 
     def __init__(self, disk: Disk, rate: int) -> None:
+        if rate <= 0:
+            raise ValueError(f"{disk.name}: a rate of {rate} bytes a second is not possible; expected 1 or more")
         self.name = disk.name
         self.size = disk.size
         self._disk = disk

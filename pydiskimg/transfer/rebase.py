@@ -15,7 +15,8 @@ from contextlib import ExitStack
 
 from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import store_of
-from pydiskimg.errors import InUseError, UnsupportedImageError
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.backing_name import check_backing_name, itself
 from pydiskimg.images.chain import backing_sources, lock_files, open_chain, open_chain_disk
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.switch.backing import name_backing_file
@@ -82,6 +83,8 @@ def rename_backing(path: str | os.PathLike[str], backing: str, *, backing_format
     >>> new_overlay("top.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
     >>> rename_backing("top.qcow2", "disk.qcow2", backing_format="qcow2")
     """
+    if backing:
+        check_backing_name(os.fspath(path), os.fsencode(backing), os.fsencode(backing_format))
     with ExitStack() as stack:
         disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))
         name_backing_file(store_of(disk), os.fsencode(backing), backing_format.encode())
@@ -103,6 +106,4 @@ def _open_new(
 def _refuse_itself(new: ImageSource | None, name: str) -> None:
     for path in () if new is None else new.files():
         if os.path.exists(path) and os.path.samefile(path, name):
-            raise InUseError(
-                f"{name}: cannot be its own backing file, and {path} is the same file", errno=None, filename=name
-            )
+            raise itself(name, path)

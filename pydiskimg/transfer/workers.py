@@ -29,6 +29,8 @@ Item = TypeVar("Item")
 
 def worker_count(workers: int | None, *, least: int = 2) -> int:
     """Return the number of threads to use: at most 8; None means one for each CPU, and at least least."""
+    if workers is not None and workers < 0:
+        raise ValueError(f"{workers} workers are not possible; expected 1 or more, or None")
     return min(MAX_WORKERS, workers or max(least, os.cpu_count() or 1))
 
 

@@ -10,7 +10,9 @@ import logging
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 
+from pydiskimg.disks.overlap import overlap
 from pydiskimg.errors import FileSystemError
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
@@ -65,7 +67,10 @@ class Filling:
     """
 
     def __init__(self, *wanted: NewExt) -> None:
-        """Plan one or two file systems, and then wipe their disks."""
+        """Plan one or two file systems, and then wipe their disks. Raises ValueError for disks that share bytes."""
+        for one, other in combinations((ext.disk for ext in wanted), 2):
+            if overlap(one, other):
+                raise ValueError(f"{other.name}: overlaps {one.name}, which is for another file system")
         self._wanted = wanted
         made = [ext.allocated(journal_first=True) for ext in wanted]
         self._are_zero = [_begin(new) for new in made]
