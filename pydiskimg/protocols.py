@@ -311,6 +311,9 @@ class ShownDisk(Disk, Protocol):
             """The descriptor of the block device or file."""
 
 
+_PLAUSIBLE = 1 << 20
+
+
 def read_bytes(source: Addressable, offset: int, length: int) -> bytes:
     """Return length bytes of source from offset on, as new bytes.
 
@@ -321,6 +324,8 @@ def read_bytes(source: Addressable, offset: int, length: int) -> bytes:
     ...     read_bytes(image, 510, 2).hex()
     '55aa'
     """
+    if not 0 <= length <= _PLAUSIBLE:  # before so much memory is allocated
+        check_range(source, offset, length)
     buffer = bytearray(length)
     source.read_into(offset, buffer)
     return bytes(buffer)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.protocols import Disk, check_range
 from pydiskimg.startup import TYPE_CHECKING
@@ -31,6 +33,8 @@ class MemoryDisk(Disk):
     reads_as_zero: bool
 
     def __init__(self, size: int, *, fill: int = 0, sector_size: int = 512, name: str = "memory") -> None:
+        if not 0 <= size <= sys.maxsize:
+            raise ValueError(f"{name}: a size of {size} bytes is not possible in memory")
         self.data = bytearray([fill]) * size
         self.name = name
         self.sector_size = sector_size

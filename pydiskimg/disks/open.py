@@ -129,6 +129,8 @@ def _close(descriptors: list[int]) -> None:
 
 def _open(name: str, *, writable: bool) -> int:
     """Open name after checking its type: opening a FIFO would block, and a character device may act."""
+    if not name:
+        raise StorageError("the name of the image is empty", errno=errno.ENOENT, filename=name)
     try:
         mode = os.stat(name).st_mode
         if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):

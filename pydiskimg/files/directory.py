@@ -93,6 +93,10 @@ class DirectoryReader:
         if b"\0" in self.top:
             name = os.fsdecode(self.top)
             raise StorageError(f"{name}: a path cannot have a NUL byte in it", errno=errno.EINVAL, filename=name)
+        try:
+            os.lstat(self.top)
+        except OSError as error:
+            raise storage_error(error, os.fsdecode(self.top), "cannot read the directory") from error
         if self.progress is None:
             return self._entries()
         return with_progress(self._entries(), self.progress, _total(self.top))

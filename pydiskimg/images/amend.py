@@ -11,6 +11,7 @@ from pydiskimg.images.create import data_file_path
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_store import open_qcow2_store
 from pydiskimg.images.qcow2.header import read_header, require_changeable
+from pydiskimg.images.qcow2.options import refcount_problem
 from pydiskimg.images.qcow2.switch.features import (
     downgrade,
     require_downgradable,
@@ -106,10 +107,12 @@ def amend_image(
 def _check(store: Store, header: Header, amendment: Amendment) -> None:
     """Refuse impossible changes, before any change."""
     _check_backing(store.name, header, amendment)
-    version = amendment.version or header.version
-    bits = amendment.refcount_bits or header.refcount_bits
-    problem = None
-    if amendment.refcount_bits is not None and version < 3 and bits != 16:
+    version = header.version if amendment.version is None else amendment.version
+    bits = header.refcount_bits if amendment.refcount_bits is None else amendment.refcount_bits
+    problem = refcount_problem(bits)
+    if version not in (2, 3):
+        problem = f"version {version} is not written; expected 2 (0.10) or 3 (1.1)"
+    elif amendment.refcount_bits is not None and version < 3 and bits != 16:
         problem = f"reference counts of {bits} bits need compat=1.1"
     elif amendment.lazy_refcounts and version < 3:
         problem = "lazy_refcounts=on needs compat=1.1"

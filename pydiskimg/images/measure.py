@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images import FORMATS
 from pydiskimg.images.qcow2.sizes import round_size
 from pydiskimg.startup import TYPE_CHECKING, ValueObject
 
@@ -53,6 +55,10 @@ def measure(
     >>> 0 < measured.required < measured.fully_allocated
     True
     """
+    if format not in FORMATS:
+        raise UnsupportedImageError(f"the format {format!r} is not written; expected {' or '.join(FORMATS)}")
+    if size < 0:
+        raise UnsupportedImageError(f"a size of {size} bytes is not possible; expected 0 or more")
     if format == "raw":
         whole = size if source is not None else round_size(size)
         return Measured(whole, whole)

@@ -141,6 +141,8 @@ def open_raw(path: str | os.PathLike[str], *, name: str | None = None) -> RawSou
     name replaces path in messages. Raises StorageError if the file does not exist, may not be read, or is of another
     type.
     """
+    if not os.fspath(path):
+        raise StorageError("the name of the image is empty", errno=errno.ENOENT, filename="")
     name = name or os.fsdecode(path)
     try:
         # Checked before it is opened: opening a pipe waits, and opening some devices has effects.

@@ -7,7 +7,7 @@ import os
 
 from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import cut_file, store_of
-from pydiskimg.errors import UnsupportedImageError, storage_error
+from pydiskimg.errors import DoesNotFitError, UnsupportedImageError, storage_error
 from pydiskimg.images import detect
 from pydiskimg.images.qcow2.header import read_header, require_changeable, require_resizable
 from pydiskimg.images.qcow2.sizes import round_size
@@ -101,6 +101,9 @@ def _resize_raw(disk: DescriptorDisk, size: int, preallocation: str) -> None:
         os.ftruncate(disk.fd, size)
     except OSError as error:
         raise storage_error(error, disk.name, f"cannot change the size to {size} bytes") from error
+    except OverflowError as error:
+        text = f"{disk.name}: no file can have {format_bytes(size)}; nothing was changed"
+        raise DoesNotFitError(text, needed=size, available=0) from error
     disk.size = size
     if preallocation == "full":
         from pydiskimg.disks.preallocation import write_zeros

@@ -151,6 +151,9 @@ class PartitionTable:
         return self.boot_code.ljust(BOOT_CODE_SIZE, b"\0") if self.boot_code else head[:BOOT_CODE_SIZE]
 
 
+_LARGEST = (1 << 63) - (1 << 20)  # in a file's offsets, of whole MiB
+
+
 def plan_partition_table(
     disk_size: int, sector_size: int, wanted: Sequence[NewPartition], *, label: str | None = None
 ) -> PartitionTable:
@@ -172,6 +175,10 @@ def plan_partition_table(
     >>> made.size
     66060288
     """
+    if sector_size not in (512, 4096):
+        raise PartitionError(f"sectors of {sector_size} bytes are not possible; expected 512 or 4096")
+    if not 0 <= disk_size <= _LARGEST:
+        raise PartitionError(f"a disk of {disk_size} bytes is not possible; expected at most {_LARGEST}")
     if label is None:
         label = "dos" if disk_size <= MBR_LIMIT else "gpt"
     if label == "gpt":

@@ -139,7 +139,10 @@ def build_system(
 
 
 def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> tuple[Layout, NewUuids]:
-    label = {"mbr": "dos", "gpt": "gpt", None: None}[options.table]
+    labels = {"mbr": "dos", "gpt": "gpt", None: None}
+    if options.table not in labels:
+        raise ValueError(f"the partition table {options.table!r} is not known; expected 'mbr' or 'gpt'")
+    label = labels[options.table]
     layout = plan_layout(disk, boot_size=options.boot_size, swap_size=options.swap_size, label=label)
     if layout.swap is not None:
         check_swap(partition_region(disk, layout.swap))

@@ -20,7 +20,7 @@ from pydiskimg.errors import InUseError
 from pydiskimg.extents import Kind
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.meter import Meter
-from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, batches, pieces
+from pydiskimg.transfer.pieces import CHUNK_SIZE, MIN_UNIT, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, batches, pieces
 from pydiskimg.transfer.splice import Splicing
 from pydiskimg.transfer.workers import work_on, worker_count
 from pydiskimg.units import KIB
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 # If skipping is free, zeros are searched page by page; otherwise a run of them must be worth a command.
 FREE_UNIT = 4 * KIB
 ZERO_UNIT = 64 * KIB
-MIN_UNIT = 512
 # Fewer leave the device or the processors idle: a worker in a system call needs no processor. When reading includes
 # decompressing, more than 4 compete for the processor (measured with two: docs/adr/0008).
 MIN_WORKERS = 6

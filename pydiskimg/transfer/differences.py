@@ -20,7 +20,7 @@ from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.raw import RawSource
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.meter import Meter
-from pydiskimg.transfer.pieces import CHUNK_SIZE, cut
+from pydiskimg.transfer.pieces import CHUNK_SIZE, MIN_UNIT, cut
 from pydiskimg.transfer.workers import work_on, worker_count
 from pydiskimg.units import KIB
 
@@ -49,8 +49,8 @@ def write_differences(
 
     disk shows below at first, as an overlay of it does; None means that it shows zeros. but_its_own leaves out what the
     topmost image of source stores itself. sparse=False writes zeros as data. workers is the number of threads. progress
-    counts the compared bytes; a Meter is for one of several passes. Call disk.flush() afterwards. Raises what reading
-    and writing raise.
+    counts the compared bytes; a Meter is for one of several passes. Call disk.flush() afterwards. Raises ValueError
+    for a unit that is not a power of two from 512 to 2 MiB, and what reading and writing raise.
 
     >>> from pydiskimg import allow_references, new_overlay, open_image, open_image_disk, write_differences
     >>> new_overlay("small.qcow2", 64 << 20, backing_file=b"disk.raw", backing_format=b"raw")
@@ -58,6 +58,8 @@ def write_differences(
     ...     with open_image("disk.qcow2") as source, open_image("disk.raw") as below:
     ...         write_differences(source, below, disk, unit=65536)
     """
+    if not MIN_UNIT <= unit <= CHUNK_SIZE or unit & (unit - 1):
+        raise ValueError(f"unit {unit} is not a power of two from {MIN_UNIT} to {CHUNK_SIZE}")
 
     def found() -> Iterator[Extent]:
         return _pieces(source, below, unit, but_its_own=but_its_own)

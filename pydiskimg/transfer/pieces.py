@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A multiple of every qcow2 cluster size, so that no cluster is decompressed twice or written in parts.
 CHUNK_SIZE = 2 * MIB
+MIN_UNIT = 512  # bytes in the smallest cluster
 # Zeroing is one call to the kernel; the limit keeps progress moving and signals answered.
 ZERO_CHUNK_SIZE = GIB
 # Reading a shorter gap between data, and finding it to be zero, is faster than making it a separate piece.

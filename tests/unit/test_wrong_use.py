@@ -3,34 +3,53 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pydiskimg import (
+    Amendment,
+    ChangedTree,
+    Content,
+    DirectoryReader,
     DiskImageError,
+    Entry,
     InUseError,
     MemoryDisk,
     NewExt,
+    NewPartition,
     PacedDisk,
     Region,
     SourceRegion,
     Store,
+    SystemOptions,
     UnsupportedImageError,
+    amend_image,
+    build_system,
+    change_bitmaps,
+    check_qcow2,
     commit,
     compare,
     copy,
+    make_ext,
+    measure,
     new_image,
     new_overlay,
     open_disk,
     open_image,
     open_qcow2_store,
+    open_tree,
+    plan_partition_table,
+    populate,
     populate_joined,
     read_bytes,
     rename_backing,
     repair_qcow2,
+    resize_image,
     take_snapshot,
+    write_differences,
 )
 
 MIB = 1 << 20
@@ -137,3 +156,92 @@ def test_a_rate_at_which_nothing_moves(rate: int) -> None:
 def test_less_than_no_workers(work: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="-1 workers are not possible"):
         work()
+
+
+def changed(change: Callable[[ChangedTree], object]) -> Callable[[], object]:
+    """Return a function that makes a change in a tree, which must be sound afterwards."""
+
+    def run() -> None:
+        disk = MemoryDisk(8 * MIB)
+        make_ext(disk)
+        with open_tree(disk, writable=True) as tree:
+            tree.write("/file", b"contents")
+            try:
+                change(tree)
+            finally:
+                assert tree.list("/") == ["file", "lost+found"]
+                assert tree.read("/file") == b"contents"
+
+    return run
+
+
+def filled(**wrong: object) -> Callable[[], object]:
+    fields = {"uid": 0, "gid": 0, "mtime_ns": 0, "atime_ns": 0, "size": 0} | wrong
+    entry = Entry(b"file", stat.S_IFREG, 0o644, **fields)  # type: ignore[arg-type]
+    return lambda: populate(MemoryDisk(8 * MIB), [entry])
+
+
+def of_store(change: Callable[[Store], object]) -> Callable[[], object]:
+    def run() -> None:
+        with open_qcow2_store(made("image")) as store:
+            change(store)
+
+    return run
+
+
+LARGE = 1 << 63
+WRONG: dict[str, Callable[[], object]] = {
+    "memory": lambda: MemoryDisk(LARGE),
+    "memory below zero": lambda: MemoryDisk(-1),
+    "more bytes than there are": lambda: read_bytes(MemoryDisk(512), 0, LARGE),
+    "fewer bytes than none": lambda: read_bytes(MemoryDisk(512), 0, -1),
+    "the table of a disk that is too large": lambda: plan_partition_table(LARGE, 512, [NewPartition(Content.LINUX)]),
+    "the table of less than no disk": lambda: plan_partition_table(-1, 512, [NewPartition(Content.LINUX)]),
+    "odd sectors": lambda: plan_partition_table(64 * MIB, 511, [NewPartition(Content.LINUX)]),
+    "a table of another name": lambda: build_system(MemoryDisk(64 * MIB), [], SystemOptions(table="dos")),
+    "differences without a unit": lambda: write_differences(MemoryDisk(MIB), None, MemoryDisk(MIB), unit=0),
+    "differences of an odd unit": lambda: write_differences(MemoryDisk(MIB), None, MemoryDisk(MIB), unit=513),
+    "a raw image that is too large": lambda: resize_image(raw(), lambda _: LARGE),
+    "widths of counts": lambda: amend_image(made("image"), Amendment(refcount_bits=511)),
+    "a negative width of counts": lambda: amend_image(made("image"), Amendment(refcount_bits=-1)),
+    "a negative width of new counts": lambda: new_image("new", MIB, format="qcow2", refcount_bits=-1).__enter__(),
+    "version 0": lambda: amend_image(made("image"), Amendment(version=0)),
+    "version 4": lambda: amend_image(made("image"), Amendment(version=4)),
+    "what a new image needs": lambda: measure(-1, format="qcow2"),
+    "what another image needs": lambda: measure(MIB, format="vmdk"),
+    "a bitmap with a null byte": of_store(lambda store: change_bitmaps(store, lambda maps: maps.add(b"a\0b", None))),
+    "a snapshot before 1970": of_store(lambda store: take_snapshot(store, "old", now_ns=-1)),
+    "a snapshot after 2106": of_store(lambda store: take_snapshot(store, "new", now_ns=LARGE)),
+    "no directory": lambda: list(DirectoryReader(b"missing").entries()),
+    "a directory without a name": lambda: list(DirectoryReader(b"").entries()),
+    "an image without a name": lambda: open_image(""),
+    "a disk without a name": lambda: open_disk(""),
+    "an owner below zero": changed(lambda tree: tree.chown("/file", -1, 0)),
+    "a group that is too large": changed(lambda tree: tree.chown("/file", 0, 1 << 32)),
+    "a size below zero": changed(lambda tree: tree.truncate("/file", -1)),
+    "a directory's mode": changed(lambda tree: tree.make_directory("/new", mode=-1)),
+    "a directory's type": changed(lambda tree: tree.make_directory("/new", mode=0o100755)),
+    "a target with a null byte": changed(lambda tree: tree.symlink("/new", "a\0b")),
+    "an attribute with a null byte": changed(lambda tree: tree.set_attribute("/file", "user.a\0b", b"")),
+    "an entry of less than no size": filled(size=-1),
+    "an entry's owner": filled(uid=1 << 40),
+    "an entry's group": filled(gid=-1),
+    "an entry that is added": changed(
+        lambda tree: tree.put([Entry(b"new", stat.S_IFREG, 0o644, 1 << 40, 0, 0, 0)]),
+    ),
+}
+
+
+def raw() -> str:
+    Path("raw").write_bytes(bytes(MIB))
+    return "raw"
+
+
+@pytest.mark.parametrize("use", WRONG.values(), ids=WRONG)
+def test_wrong_values(use: Callable[[], object]) -> None:
+    with pytest.raises((DiskImageError, ValueError)) as refused:
+        use()
+    assert len(str(refused.value)) > len("math domain error"), "a sentence"
+    for image in Path().glob("image"):
+        with open_image(image, format="qcow2") as source:
+            assert check_qcow2(source.file).corruptions == 0  # type: ignore[attr-defined]

@@ -39,11 +39,17 @@ def encoded_time(nanoseconds: int) -> tuple[int, int]:
 
 
 def owner_fields(uid: int, gid: int) -> dict[str, Value]:
+    """Return the fields of owner and group. Raises ValueError for a number that is not from 0 to 4294967295."""
+    for number in (uid, gid):
+        if not 0 <= number < 1 << 32:
+            raise ValueError(f"the owner {number} is not possible; expected a number from 0 to {(1 << 32) - 1}")
     return {"i_uid": uid & 0xFFFF, "i_uid_high": uid >> 16, "i_gid": gid & 0xFFFF, "i_gid_high": gid >> 16}
 
 
 def size_fields(size: int) -> dict[str, Value]:
-    """Return the fields of a size in bytes."""
+    """Return the fields of a size in bytes. Raises ValueError for a size below zero."""
+    if size < 0:
+        raise ValueError(f"a size of {size} bytes is not possible; expected 0 or more")
     return {"i_size_lo": size & 0xFFFFFFFF, "i_size_high": size >> 32}
 
 

@@ -241,6 +241,8 @@ class BitmapSet:
             raise UnsupportedImageError(
                 f"{where}: a bitmap's name has 1 to {MAX_BITMAP_NAME_SIZE} bytes; found {len(name)}"
             )
+        if b"\0" in name:
+            raise UnsupportedImageError(f"{where}: a bitmap's name cannot have a null byte in it")
         if name in self.names:
             raise UnsupportedImageError(f"{where}: already exists; remove it first, or choose another name")
         smallest, largest = 1 << MIN_GRANULARITY_BITS, 1 << MAX_GRANULARITY_BITS

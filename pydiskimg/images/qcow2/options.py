@@ -94,9 +94,15 @@ def _problem(chosen: ChosenOptions) -> str | None:
     if chosen.compression_type not in layout.COMPRESSION_TYPES:
         expected = " or ".join(layout.COMPRESSION_TYPES)
         return f"the compression type {chosen.compression_type!r} is not known; expected {expected}"
-    if chosen.refcount_bits.bit_count() != 1 or chosen.refcount_order > layout.MAX_REFCOUNT_ORDER:
-        return f"reference counts of {chosen.refcount_bits} bits are not possible; expected a power of two from 1 to 64"
-    return (_problem_of_version_2(chosen) if chosen.version == 2 else None) or _problem_of_data_file(chosen)
+    in_version = _problem_of_version_2(chosen) if chosen.version == 2 else None
+    return refcount_problem(chosen.refcount_bits) or in_version or _problem_of_data_file(chosen)
+
+
+def refcount_problem(bits: int) -> str | None:
+    """Return the problem of reference counts of so many bits; None if they are possible."""
+    if bits in (1 << order for order in range(layout.MAX_REFCOUNT_ORDER + 1)):
+        return None
+    return f"reference counts of {bits} bits are not possible; expected a power of two from 1 to 64"
 
 
 def _problem_of_data_file(chosen: ChosenOptions) -> str | None:

@@ -243,7 +243,7 @@ class FileChanges:
         """Set an extended attribute, as Linux shows it; None removes it. An ACL also changes the permission bits."""
         self.check_changeable(inode)
         stored = stored_name(name)
-        if stored is None or len(stored[1]) > layout.NAME_MAX:
+        if stored is None or len(stored[1]) > layout.NAME_MAX or b"\0" in name:
             raise RefusedError("cannot have an extended attribute of this name", errno.EOPNOTSUPP)
         attributes = stored_attributes(self._transaction, inode)
         if value is None and attributes.pop(stored, None) is None:

@@ -250,7 +250,9 @@ class ChangedTree(ExtTree, Tree):
             self.files = ExtFiles(self._transaction.fs)
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make a directory of exactly this mode; its parent must exist."""
+        """Make a directory of exactly this mode; its parent must exist. Raises ValueError for more than 12 bits."""
+        if not 0 <= mode <= 0o7777:
+            raise ValueError(f"{mode:#o} is not the mode of a directory; expected at most 07777")
         with self._changing(path):
             self._made(*self._free_name(path), layout.DIRECTORY | mode, attributes)
 
@@ -269,7 +271,9 @@ class ChangedTree(ExtTree, Tree):
             self._dress(changes.make(*self._free_name(path), mode, device=device), attributes)
 
     def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
-        """Make a symlink to target, which the guest will resolve."""
+        """Make a symlink to target, which the guest will resolve. Raises ValueError for a target with a null byte."""
+        if "\0" in target:
+            raise ValueError(f"{quoted(target)} is not a path (it has a null byte)")
         with self._changing(path) as changes:
             inode = changes.symlink(*self._free_name(path), os.fsencode(target))
             self._dress(inode, attributes)
@@ -331,7 +335,9 @@ class ChangedTree(ExtTree, Tree):
             changes.resize(inode, inode.size, data)
 
     def truncate(self, path: str, size: int) -> None:
-        """Truncate a regular file at size bytes, or extend it with a hole."""
+        """Truncate a regular file at size bytes, or extend it with a hole. Raises ValueError for a negative size."""
+        if size < 0:
+            raise ValueError(f"a size of {size} bytes is not possible; expected 0 or more")
         with self._changing(path) as changes:
             changes.resize(changes.inode(self.inode(path).number), size)
 
@@ -341,7 +347,10 @@ class ChangedTree(ExtTree, Tree):
             changes.set_mode(changes.inode(self.inode(path).number), mode)
 
     def chown(self, path: str, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
-        """Change only owner and group: bits and capabilities that chown(2) would clear stay."""
+        """Change only owner and group: bits and capabilities that chown(2) would clear stay.
+
+        Raises ValueError for a number that is not from 0 to 4294967295.
+        """
         with self._changing(path) as changes:
             inode = changes.inode(self.inode(path, follow_symlinks=follow_symlinks).number)
             changes.set_owner(inode, uid, gid)

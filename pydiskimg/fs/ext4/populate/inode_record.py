@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import error as struct_error
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.inode_fields import encoded_time, size_fields
@@ -55,12 +56,15 @@ def inode_record(
     atime, atime_extra = encoded_time(owned.atime_ns)
     mtime, mtime_extra = encoded_time(owned.mtime_ns)
     made, made_extra = encoded_time(now * _SECOND)
-    return _pack(
-        *(owned.mode, uid & _FIRST_16, size & _FIRST_32, atime, made, mtime, gid & _FIRST_16, links),
-        *(sectors & _FIRST_32, owned.flags | stored.flags, stored.i_block, xattr_block & _FIRST_32, size >> 32),
-        *(sectors >> 32, xattr_block >> 32, uid >> 16, gid >> 16, layout.INODE_EXTRA_SIZE),
-        *(made_extra, mtime_extra, atime_extra, made, made_extra, attributes.in_inode),
-    )
+    try:
+        return _pack(
+            *(owned.mode, uid & _FIRST_16, size & _FIRST_32, atime, made, mtime, gid & _FIRST_16, links),
+            *(sectors & _FIRST_32, owned.flags | stored.flags, stored.i_block, xattr_block & _FIRST_32, size >> 32),
+            *(sectors >> 32, xattr_block >> 32, uid >> 16, gid >> 16, layout.INODE_EXTRA_SIZE),
+            *(made_extra, mtime_extra, atime_extra, made, made_extra, attributes.in_inode),
+        )
+    except struct_error as error:
+        raise ValueError(f"its mode, owner, size or flags cannot be stored: {error}") from error
 
 
 def stored_fields(size: int, sectors: int) -> dict[str, Value]:

@@ -212,6 +212,8 @@ class _Change(Switch):
             )
         highest = max((_number(each.whole_id) for each, _ in self._entries), default=0)
         seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
+        if not 0 <= seconds < 1 << 32:  # all that an entry of the table holds
+            raise ValueError(f"{now_ns} nanoseconds are not a time of a snapshot; expected one from 1970 to 2106")
         return Snapshot(
             whole_id=b"%d" % (highest + 1),
             whole_name=whole_name,
