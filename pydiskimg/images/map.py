@@ -144,16 +144,21 @@ class Qcow2Layer:
         return host_columns(self._mapping, offset, length, _ALONE) if self._ranges is None else None
 
 
+def has_map(source: Source) -> bool:
+    """True for an image that was opened to be read; False for a qcow2 disk that can be written, whose map changes."""
+    return source.format in FORMATS and (source.format != "qcow2" or isinstance(source, Qcow2Source))
+
+
 def layers_of(source: Source) -> Iterator[MapLayer]:
     """Yield the files of the chain, the image itself first."""
     below: Source | None = source
     while below is not None:
-        row = FORMATS.get(below.format)
-        if row is None:
+        if not has_map(below):
+            known = " nor a ".join(FORMATS)
             raise UnsupportedImageError(
-                f"{below.name}: is neither a {' nor a '.join(FORMATS)} image, so there is no map of it"
+                f"{below.name}: is neither a {known} image that is open for reading, so there is no map of it"
             )
-        layer = row.layer(below)
+        layer = FORMATS[below.format].layer(below)
         yield layer
         below = layer.below
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import threading
 
 from pydiskimg.extents import Kind
-from pydiskimg.images import FORMATS
 from pydiskimg.images.chain import backing_sources, file_of
-from pydiskimg.images.map import IS_PRESENT, map_rows
+from pydiskimg.images.map import IS_PRESENT, has_map, map_rows
 from pydiskimg.images.qcow2.backing import read_behind
 from pydiskimg.images.qcow2.host_offsets import IS_ZERO
 from pydiskimg.images.qcow2.reader import Qcow2Source
@@ -154,7 +153,7 @@ def _ranges(source: Source, below: Source | None, *, but_its_own: bool) -> Itera
 
 def _rows(source: Source) -> Iterator[tuple[int, int, int, int]]:
     """Start, length, depth and flags as from map_rows(); a source that is not an image has its extents at depth 0."""
-    if source.format in FORMATS:
+    if has_map(source):
         for start, length, depth, flags, _ in map_rows(source, 0, source.size)[1]:
             yield start, length, depth, flags
         return

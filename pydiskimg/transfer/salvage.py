@@ -13,9 +13,8 @@ import threading
 
 from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.images import FORMATS
 from pydiskimg.images.chain import backing_sources
-from pydiskimg.images.map import map_rows
+from pydiskimg.images.map import has_map, map_rows
 from pydiskimg.images.qcow2.host_offsets import IS_ZERO
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.runs import COMPRESSED
@@ -79,7 +78,7 @@ class SalvagedSource(ImageSource):
 
     def _told(self, position: int) -> Iterator[Extent]:
         """The extents from position on; in images they can begin anywhere."""
-        if self._source.format not in FORMATS:
+        if not has_map(self._source):
             yield from self._source.extents() if not position else ()
             return
         for start, length, _, flags, _ in map_rows(self._source, position, self.size - position)[1]:

@@ -226,6 +226,7 @@ WRONG: dict[str, Callable[[], object]] = {
     "an entry of less than no size": filled(size=-1),
     "an entry's owner": filled(uid=1 << 40),
     "an entry's group": filled(gid=-1),
+    "an entry's contents": filled(size=10, contents=[(-5, b"contents")]),
     "an entry that is added": changed(
         lambda tree: tree.put([Entry(b"new", stat.S_IFREG, 0o644, 1 << 40, 0, 0, 0)]),
     ),
@@ -245,3 +246,16 @@ def test_wrong_values(use: Callable[[], object]) -> None:
     for image in Path().glob("image"):
         with open_image(image, format="qcow2") as source:
             assert check_qcow2(source.file).corruptions == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_an_open_disk_is_a_source_of_differences(form: str) -> None:
+    with new_image("one", 8 * MIB, format=form) as disk:
+        disk.write(3 * MIB, b"contents")
+    with (
+        open_disk("one", format=form, writable=True) as source,
+        new_image("other", source.size, format="qcow2") as target,
+    ):
+        source.write(5 * MIB, b"more")
+        write_differences(source, None, target, unit=65536)
+        assert compare(source, target).difference is None

@@ -66,6 +66,8 @@ def _split(pieces: Sequence[MapPiece]) -> Iterator[MapPiece]:
 
 
 def _extent(first: int, at: int, count: int, is_written: bool) -> bytes:
+    if not 0 <= first < 1 << 32:
+        raise ValueError(f"its contents begin at block {first}, where a file has none")
     length = count if is_written else count + layout.EXTENT_MAX_LENGTH
     return _pack_extent(first, length, at >> 32, at & 0xFFFFFFFF)
 
