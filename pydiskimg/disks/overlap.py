@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from contextlib import suppress
+
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -23,6 +27,20 @@ def overlap(one: Source, other: Source) -> bool:
     """True when the two share a byte."""
     between = distance(one, other)
     return between is not None and -other.size < between < one.size
+
+
+def is_read_from(source: Source, fd: int) -> bool:
+    """True when fd is open on a regular file or block device that the source, or an image below it, is read from."""
+    while isinstance(source, SourceRegion):
+        source = source.source
+    with suppress(OSError):  # fd is not open, which writing to it reports
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            for name in source.files():
+                with suppress(OSError, ValueError):  # not every source is a file
+                    if os.path.samestat(os.stat(name), status):
+                        return True
+    return False
 
 
 def _place(source: Source) -> tuple[object, int]:

@@ -12,7 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.disks.overlap import is_read_from
+from pydiskimg.errors import InUseError, InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images import FORMATS
 from pydiskimg.images.qcow2.options import DEFAULT_CLUSTER_SIZE, chosen_options
@@ -80,9 +81,10 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     progress counts the bytes of data in both passes, and in a raw stream the zeros, too. announce is called once,
     before the first write, with the length of the stream in bytes.
 
-    Raises DoesNotFitError and UnsupportedImageError before the first byte when options and size do not go together, and
-    StorageError when the descriptor cannot be written (errno EPIPE when the reader has closed its end). After an error
-    the stream is incomplete, and read_stream() refuses it.
+    Raises DoesNotFitError and UnsupportedImageError before the first byte when options and size do not go together,
+    InUseError for the descriptor of a file that source is read from, and StorageError when the descriptor cannot be
+    written (errno EPIPE when the reader has closed its end). After an error the stream is incomplete, and read_stream()
+    refuses it.
 
     >>> import os
     >>> from pydiskimg import open_image, write_stream
@@ -93,6 +95,9 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     """
     if format not in FORMATS:
         raise UnsupportedImageError(f"{name}: the format {format!r} is not written; expected {' or '.join(FORMATS)}")
+    if is_read_from(source, fd):
+        text = f"{name}: is a file that {source.name} is read from; nothing was written"
+        raise InUseError(text, errno=None, filename=name)
     if not FORMATS[format].has_options:
         if announce is not None:
             announce(source.size)

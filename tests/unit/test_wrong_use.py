@@ -50,6 +50,7 @@ from pydiskimg import (
     resize_image,
     take_snapshot,
     write_differences,
+    write_stream,
 )
 
 MIB = 1 << 20
@@ -259,3 +260,18 @@ def test_an_open_disk_is_a_source_of_differences(form: str) -> None:
         source.write(5 * MIB, b"more")
         write_differences(source, None, target, unit=65536)
         assert compare(source, target).difference is None
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_stream_into_its_own_image(form: str) -> None:
+    with new_image("own", 8 * MIB, format=form) as disk:
+        disk.write(3 * MIB, b"contents")
+    before = Path("own").read_bytes()
+    with open_image("own", format=form) as source, Path("own").open("r+b") as own:
+        for part in (source, SourceRegion(source, 0, MIB)):
+            for out in ("raw", "qcow2"):
+                with pytest.raises(InUseError, match=r"is a file that own.* is read from; nothing was written"):
+                    write_stream(part, own.fileno(), format=out)
+        with Path("other").open("w+b") as other:
+            write_stream(source, other.fileno())
+    assert Path("own").read_bytes() == before
