@@ -37,6 +37,17 @@ if TYPE_CHECKING:
         compress: bool = False,
     ) -> OpenDisk[Qcow2Disk]: ...
 
+    @overload
+    def open_disk(
+        path: str | os.PathLike[str],
+        *,
+        writable: bool = False,
+        is_zero: bool = False,
+        format: str,
+        references: AllowedDirectory | None = None,
+        compress: bool = False,
+    ) -> OpenDisk[Any]: ...
+
 
 def open_disk(
     path: str | os.PathLike[str],
