@@ -121,7 +121,7 @@ def _opened_disk(
     if format is None:
         with open_raw(name) as file:
             format = detect_image(file)  # noqa: A001
-    opened: OpenDisk[Any] = open_disk(name, writable=True, format=format, references=references)  # type: ignore[call-overload]
+    opened: OpenDisk[Any] = open_disk(name, writable=True, format=format, references=references)
     return opened
 
 

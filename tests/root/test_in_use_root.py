@@ -88,7 +88,7 @@ def test_a_device_that_qemu_has_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
 def test_qemu_does_not_open_what_is_written(tmp_path: Path, form: str) -> None:
     path = made(tmp_path / "x.img", form)
-    with open_disk(path, writable=True, format=form):  # type: ignore[call-overload]  # both are known
+    with open_disk(path, writable=True, format=form):  # both are known
         commands = [["qemu-io", "-f", form, "-c", "read 0 512"], ["qemu-img", "resize", "-f", form]]
         if form == "qcow2":
             commands += [["qemu-img", "info"], ["qemu-img", "check"], ["qemu-io", "-r", "-c", "read 0 512"]]

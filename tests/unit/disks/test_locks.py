@@ -58,7 +58,7 @@ def test_what_a_machine_uses_is_not_written(image: tuple[Path, str], places: tup
     before = path.read_bytes()
     with locked(path, places):
         with pytest.raises(InUseError, match=r"is in use \(.* as QEMU does\); nothing was written") as caught:
-            open_disk(path, writable=True, format=form)  # type: ignore[call-overload]  # both are known
+            open_disk(path, writable=True, format=form)  # both are known
         assert (caught.value.errno, caught.value.filename) == (errno.EBUSY, str(path))
         with open_image(path, format=form) as source:
             assert source.size == 1 << 20
@@ -73,7 +73,7 @@ def test_a_reader_that_bears_writers_is_no_hindrance(image: tuple[Path, str]) ->
 
 def test_the_locks_of_a_writer_are_held_while_it_is_open(image: tuple[Path, str]) -> None:
     path, form = image
-    with open_disk(path, writable=True, format=form):  # type: ignore[call-overload]  # both are known
+    with open_disk(path, writable=True, format=form):  # both are known
         assert locks_seen(path) == {100, 101, 102, 103, 150, 201, 202, 203}
     assert locks_seen(path) == set()
     with open_disk(path):

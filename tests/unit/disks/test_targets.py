@@ -225,7 +225,7 @@ def test_what_was_opened_for_reading_is_not_written(tmp_path: Path, form: str) -
     with new_image(path, 300_000, format=form) as made:
         made.write(0, b"old")
     before = path.read_bytes()
-    with open_disk(path, format=form) as disk:  # type: ignore[call-overload]  # both are known
+    with open_disk(path, format=form) as disk:  # both are known
         for operation in OPERATIONS[:3]:
             with pytest.raises(StorageError, match=r"/disk: was opened for reading only$") as caught:
                 operation(disk)
