@@ -96,7 +96,7 @@ class DirectoryReader:
         try:
             os.lstat(self.top)
         except OSError as error:
-            raise storage_error(error, os.fsdecode(self.top), "cannot read the directory") from error
+            raise storage_error(error, os.fsdecode(self.top), "cannot be read to be copied") from error
         if self.progress is None:
             return self._entries()
         return with_progress(self._entries(), self.progress, _total(self.top))
