@@ -10,13 +10,15 @@ from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.text import quoted
 
+_PROTOCOLS = ("file", "host_device")  # which QEMU accepts as formats of raw files
+
 
 def check_backing_name(image: str, backing_file: bytes, backing_format: bytes) -> None:
     """Raise UnsupportedImageError for a name or format that image, a path, cannot record."""
     name, form = os.fsdecode(backing_file), os.fsdecode(backing_format)
     if not name or "\0" in name:
         raise UnsupportedImageError(f"{image}: {quoted(name)} is not the name of a backing file")
-    if form not in FORMATS:
+    if form not in (*FORMATS, *_PROTOCOLS):
         raise UnsupportedImageError(
             f"{image}: a backing file of the format {quoted(form)} is not read; expected {' or '.join(FORMATS)}"
         )
