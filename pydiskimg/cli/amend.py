@@ -113,7 +113,8 @@ def parse_amendment(text: str, amendment: Amendment) -> Amendment:
 
 
 _READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
-    **{key: READERS[key] for key in ("compat", "refcount_bits", "lazy_refcounts", "data_file", "data_file_raw")},
+    **{key: READERS[key] for key in ("compat", "refcount_bits", "lazy_refcounts", "data_file_raw")},
+    "data_file": ("data_file", lambda _, value: value),  # "" removes the name
     "size": ("size", lambda _, value: parse_size(value)),
     "backing_file": ("backing_file", lambda _, value: value),
     "backing_fmt": ("backing_format", lambda _, value: value),
