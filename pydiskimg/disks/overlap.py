@@ -19,7 +19,7 @@ def distance(one: Source, other: Source) -> int | None:
 
     Two opened images of another format than raw are not compared: one offset of their disks has one meaning.
     """
-    (base, start), (other_base, other_start) = _place(one), _place(other)
+    (base, start), (other_base, other_start) = _whole_of(one), _whole_of(other)
     return other_start - start if base == other_base else None
 
 
@@ -43,7 +43,7 @@ def is_read_from(source: Source, fd: int) -> bool:
     return False
 
 
-def _place(source: Source) -> tuple[object, int]:
+def _whole_of(source: Source) -> tuple[object, int]:
     """Return what identifies the whole file or disk, and the offset in it (bytes)."""
     start = 0
     while isinstance(source, SourceRegion):

@@ -36,6 +36,7 @@ from pydiskimg.system.edits.draft import Draft
 from pydiskimg.system.edits.renaming import Renaming
 from pydiskimg.system.hostname import change_host_name, check_host_name, host_names
 from pydiskimg.system.layout import Layout, NewUuids, fstab_entries, partition_region, plan_layout
+from pydiskimg.text import quoted
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ def build_system(
 def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> tuple[Layout, NewUuids]:
     labels = {"mbr": "dos", "gpt": "gpt", None: None}
     if options.table not in labels:
-        raise ValueError(f"the partition table {options.table!r} is not known; expected 'mbr' or 'gpt'")
+        raise ValueError(f"the partition table {quoted(options.table)} is not known; expected 'mbr' or 'gpt'")
     label = labels[options.table]
     layout = plan_layout(disk, boot_size=options.boot_size, swap_size=options.swap_size, label=label)
     if layout.swap is not None:

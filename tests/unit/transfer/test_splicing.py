@@ -407,5 +407,7 @@ def test_what_does_not_lie_in_whole_pages_is_not_moved(tmp_path: Path, calls: Ca
             return file.file_ranges(offset + 512, length)
 
     with open_raw(tmp_path / "raw") as file:
-        copied_to_file(Shifted(-1, name="shifted", size=2 * MIB, is_block_device=True), tmp_path / "disk", data[512:])
+        copied_to_file(
+            Shifted(file.fileno(), name="shifted", size=2 * MIB, is_block_device=True), tmp_path / "disk", data[512:]
+        )
     assert not calls.count
