@@ -142,7 +142,7 @@ def build_system(
 def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> tuple[Layout, NewUuids]:
     labels = {"mbr": "dos", "gpt": "gpt", None: None}
     if options.table not in labels:
-        raise ValueError(f"the partition table {quoted(options.table)} is not known; expected 'mbr' or 'gpt'")
+        raise ValueError(f"the partition table {quoted(str(options.table))} is not known; expected 'mbr' or 'gpt'")
     label = labels[options.table]
     layout = plan_layout(disk, boot_size=options.boot_size, swap_size=options.swap_size, label=label)
     if layout.swap is not None:
