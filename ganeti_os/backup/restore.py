@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # A qcow2 has whole sectors: if the exported disk ends within one, the backup has zeros after it.
 _SECTOR_SIZE = 512
-_PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
+_PADDING = {BackupKind.QCOW2: _SECTOR_SIZE - 1, BackupKind.RAW: 0}
 
 
 def restore_disk(pipe: Incoming, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> HeldDisk:

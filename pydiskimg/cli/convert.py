@@ -14,7 +14,7 @@ from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, UnsupportedImageError
-from pydiskimg.images import FORMATS
+from pydiskimg.images import FORMATS, PROTOCOLS
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 
 _IGNORED = "accepted as by qemu-img, without effect: "
-_PROTOCOLS = ("file", "host_device")  # qemu-img's names for raw formats
-_NAMES = (*FORMATS, *_PROTOCOLS)
+_NAMES = (*FORMATS, *PROTOCOLS)
 _WORKERS = tuple(str(number) for number in range(1, 17))
 _DESCRIPTION = """\
 Copy the image SRC to DST, sparsely and durably; several images become one, in the order given. A new file appears under
@@ -173,7 +172,7 @@ def _read_protocols(arguments: Arguments, sources: list[str]) -> None:
     """Make file and host_device mean raw, after checking that host_device names a device."""
     for attribute, names in (("format", sources), ("output_format", [arguments.destination])):
         form = getattr(arguments, attribute)
-        if form not in _PROTOCOLS:
+        if form not in PROTOCOLS:
             continue
         for name in names if form == "host_device" else ():
             if not is_block_device(name):

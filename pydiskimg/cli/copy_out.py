@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
-from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.cli.tree_argument import READ, add_tree_arguments, image_argument, path_argument, tree_argument
 from pydiskimg.errors import StorageError
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
@@ -89,14 +89,8 @@ def _keep_image(arguments: argparse.Namespace) -> None:
 
 def _own_files(arguments: argparse.Namespace) -> set[tuple[int, int]]:
     """Return device and inode of IMAGE and its backing files, which may be anywhere in DIRECTORY."""
-    from pydiskimg.cli.arguments import open_source  # imported here: it would slow --help down
-    from pydiskimg.cli.references import references
-
     found = set()
-    with (
-        references(arguments) as policy,
-        open_source(arguments.image, format=arguments.format, references=policy) as source,
-    ):
+    with image_argument(arguments) as source:
         for name in source.files():
             with suppress(OSError):  # an address is not a file
                 status = os.stat(name)

@@ -14,7 +14,7 @@ import re
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.image_options import split_options
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images import FORMATS
+from pydiskimg.images import FORMATS, PROTOCOLS
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 JSON = "json:"
-_PROTOCOLS = ("file", "host_device")
 _DEEPEST = 40  # levels of a description; chains of images are shorter
 _SECTOR = 512
 _STRING = re.compile(r"""(?s)"(?:[^"\\]|\\.)*"|'((?:[^'\\]|\\.)*)'""")
@@ -150,12 +149,12 @@ def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescri
         raise UnsupportedImageError(f"{shown}: describes a chain of more than {_DEEPEST} images")
     rest = _unfolded(options, shown)
     driver = _driver(rest, None, shown)
-    if driver in _PROTOCOLS or (driver is None and "filename" in rest):
+    if driver in PROTOCOLS or (driver is None and "filename" in rest):
         found = ImageDescription(_file_name(rest, driver, shown))
-        found.image_format = "raw" if driver in _PROTOCOLS else None
+        found.image_format = "raw" if driver in PROTOCOLS else None
         return found
     if driver is not None and driver not in FORMATS:
-        raise UnsupportedImageError(f"{shown}: driver={driver!s}; expected one of {', '.join((*FORMATS, *_PROTOCOLS))}")
+        raise UnsupportedImageError(f"{shown}: driver={driver!s}; expected one of {', '.join((*FORMATS, *PROTOCOLS))}")
     file = _inner(rest, "file", shown)
     if file is None:
         raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")
@@ -189,7 +188,7 @@ def _driver(options: dict[str, Any], default: str | None, shown: str) -> str | N
     driver = options.pop("driver", default)
     if driver is not None and not isinstance(driver, str):
         raise UnsupportedImageError(
-            f"{shown}: driver is not a name; expected one of {', '.join((*FORMATS, *_PROTOCOLS))}"
+            f"{shown}: driver is not a name; expected one of {', '.join((*FORMATS, *PROTOCOLS))}"
         )
     return driver
 
@@ -212,9 +211,9 @@ def _backing(options: dict[str, Any], shown: str, depth: int) -> ImageDescriptio
 def _file_name(options: dict[str, Any], driver: str | None, shown: str) -> str:
     rest = dict(options)
     driver = _driver(rest, driver, shown)
-    if driver is not None and driver not in _PROTOCOLS:
+    if driver is not None and driver not in PROTOCOLS:
         raise UnsupportedImageError(
-            f"{shown}: file.driver={driver!s}; expected one of {', '.join((*FORMATS, *_PROTOCOLS))}"
+            f"{shown}: file.driver={driver!s}; expected one of {', '.join((*FORMATS, *PROTOCOLS))}"
         )
     name = rest.pop("filename", None)
     if not isinstance(name, str) or "\0" in name:

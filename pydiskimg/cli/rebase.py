@@ -14,14 +14,13 @@ from pydiskimg.cli.options import (
     add_quiet_option,
 )
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.images import FORMATS
+from pydiskimg.images import FORMATS, PROTOCOLS
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-_UNSEEN_FORMATS = ("file", "host_device")  # protocols, which QEMU accepts as formats of raw files
 _EXAMPLES = """\
 pydiskimg rebase --allow-references . -b other.qcow2 -F qcow2 top.qcow2
 pydiskimg rebase -u -b /images/other.qcow2 -F qcow2 top.qcow2
@@ -41,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_format_option(parser, choices=("qcow2",), note="format; only qcow2 has backing files")
     parser.add_argument("-b", dest="backing", metavar="BACKING", help="new backing file; '' for none, as with -u alone")
-    add_format_option(parser, "-F", of="BACKING", dest="backing_format", choices=(*FORMATS, *_UNSEEN_FORMATS))
+    add_format_option(parser, "-F", of="BACKING", dest="backing_format", choices=(*FORMATS, *PROTOCOLS))
     parser.add_argument("-u", dest="unsafe", action="store_true", help="change the name only: open and compare nothing")
     parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters that are written")
     add_force_share_option(parser, "accepted as by qemu-img; files are locked all the same")
@@ -66,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.backing is None:
         arguments.usage_error("missing: -b, the new backing file, or -u to have none")
-    if arguments.backing_format in _UNSEEN_FORMATS:
+    if arguments.backing_format in PROTOCOLS:
         arguments.usage_error(f"-F {arguments.backing_format} goes with -u, which opens nothing; use -F raw")
     from pydiskimg.cli.progress import progress
 

@@ -10,7 +10,14 @@ from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
 from pydiskimg.cli.progress import progress
-from pydiskimg.cli.tree_argument import READ, add_tree_arguments, check_directory, path_argument, tree_argument
+from pydiskimg.cli.tree_argument import (
+    READ,
+    add_tree_arguments,
+    check_directory,
+    image_argument,
+    path_argument,
+    tree_argument,
+)
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,14 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _refuse_image(arguments: argparse.Namespace) -> None:
     """Raise InUseError if the archive would replace IMAGE or one of its backing files."""
-    from pydiskimg.cli.arguments import open_source  # imported here: a new file needs no such check
-    from pydiskimg.cli.convert_target import refuse_own_file
-    from pydiskimg.cli.references import references
+    from pydiskimg.cli.convert_target import refuse_own_file  # imported here: a new file needs no such check
 
-    with (
-        references(arguments) as policy,
-        open_source(arguments.image, format=arguments.format, references=policy) as source,
-    ):
+    with image_argument(arguments) as source:
         refuse_own_file(source, arguments.tarball, named=[arguments.image])
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydiskimg.cli import Arguments, Parser
     from pydiskimg.fs.ext4.change.tree import ChangedTree
     from pydiskimg.fs.ext4.tree import ExtTree
+    from pydiskimg.protocols import ImageSource
 
 READ = (
     "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of its only file "
@@ -56,6 +57,15 @@ def changed_tree_argument(arguments: Arguments) -> ChangedTree:
     """Return the files of the image in the arguments, to be changed and closed. Raises as open_tree() does."""
     found: ChangedTree = _opened(arguments, writable=True)
     return found
+
+
+def image_argument(arguments: Arguments) -> ImageSource:
+    """Return the image in the arguments itself, to be closed: its files are those that must not be overwritten."""
+    from pydiskimg.cli.arguments import open_source  # imported here: it would slow --help down
+    from pydiskimg.cli.references import references
+
+    with references(arguments) as policy:
+        return open_source(arguments.image, format=arguments.format, references=policy)
 
 
 def _opened(arguments: Arguments, **how: Any) -> Any:

@@ -62,10 +62,7 @@ class BorrowedDescriptor:
             for source, position, length in ranges:
                 share_blocks(self.fd, offset, source, position, length)
                 offset += length
-        except OSError as error:
-            from logging import getLogger  # takes long to import, and is rarely needed
-
-            getLogger(__name__).info("%s: data is copied, as its blocks cannot be shared: %s", self.name, error)
+        except OSError:  # as on most file systems: nothing is said of it, and no module imported for that
             return False
         return True
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.protocols import Disk, ImageBytes, ImageSource, Progress, Source
 
+PROTOCOLS = ("file", "host_device")  # which QEMU accepts as names of raw formats
 _CONVERT = "convert it with: qemu-img convert -O qcow2 OLD NEW"
 
 

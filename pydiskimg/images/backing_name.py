@@ -7,10 +7,8 @@ import os
 from contextlib import suppress
 
 from pydiskimg.errors import InUseError, UnsupportedImageError
-from pydiskimg.images import FORMATS
+from pydiskimg.images import FORMATS, PROTOCOLS
 from pydiskimg.text import quoted
-
-_PROTOCOLS = ("file", "host_device")  # which QEMU accepts as formats of raw files
 
 
 def check_backing_name(image: str, backing_file: bytes, backing_format: bytes) -> None:
@@ -18,7 +16,7 @@ def check_backing_name(image: str, backing_file: bytes, backing_format: bytes) -
     name, form = os.fsdecode(backing_file), os.fsdecode(backing_format)
     if not name or "\0" in name:
         raise UnsupportedImageError(f"{image}: {quoted(name)} is not the name of a backing file")
-    if form not in (*FORMATS, *_PROTOCOLS):
+    if form not in (*FORMATS, *PROTOCOLS):
         raise UnsupportedImageError(
             f"{image}: a backing file of the format {quoted(form)} is not read; expected {' or '.join(FORMATS)}"
         )

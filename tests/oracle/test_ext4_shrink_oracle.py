@@ -15,22 +15,14 @@ from hypothesis import strategies as st
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
-from pydiskimg.fs.ext4.change.inodes import changed, store
-from pydiskimg.fs.ext4.change.quota import keep_quota
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
-from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.descriptors import descriptor_record, halves, locations, read_descriptor, read_descriptors
 from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
-from pydiskimg.fs.ext4.inodes import read_inode
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, XATTR_HEADER
+from pydiskimg.fs.ext4.layout import SUPERBLOCK
 from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext, tables
-from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
-from pydiskimg.fs.ext4.tree import open_ext_tree
-from pydiskimg.fs.ext4.xattr_writer import seal_block
-from pydiskimg.protocols import Source
 from pydiskimg.records import Value
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_contents import contents_of
@@ -39,6 +31,7 @@ from tests.fixtures.journals import JournalWriter, random_log
 from tests.fixtures.limits import assert_sentence, limits
 from tests.fixtures.made_entries import FIXED, folder, hard_link, regular
 from tests.fixtures.programs import Tool, run
+from tests.fixtures.shrunk_ext import WITH_VALUES, everything, judged, with_values
 from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.oracle
@@ -97,14 +90,6 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return filled(tmp_path_factory.mktemp("contents"))
 
 
-def everything(source: Source) -> object:
-    """Contents and metadata of all files, with their times."""
-    names = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_atime_ns", "st_rdev")
-    with open_ext_tree(source) as tree:
-        times = {path: [getattr(status, name) for name in names] for path, status in tree.walk()}
-    return contents_of(source), times
-
-
 def disk_of(tool: Tool, directory: Path, options: str, contents: Path, size: int = SIZE) -> MemoryDisk:
     path = made_ext(tool, directory / "image", options, size, contents)
     if "quota" in options:  # mke2fs does not count the files that it puts there
@@ -112,54 +97,6 @@ def disk_of(tool: Tool, directory: Path, options: str, contents: Path, size: int
     disk = MemoryDisk(size)
     disk.data[:] = path.read_bytes()
     return disk
-
-
-def with_values(tool: Tool, directory: Path, options: str, size: int = 10 * MIB) -> MemoryDisk:
-    """Return a file system of 160 inodes, in use at the end: of files, and of values of their attributes."""
-    disk = MemoryDisk(size)
-    disk.data[:] = made_ext(tool, directory / "image", f"-t ext4 -b 1024 -g 1024 -N 160 {options}", size).read_bytes()
-    rng = random.Random(3)
-    with open_changed_tree(disk) as tree:
-        for number in range(36):
-            tree.make_directory(f"/{number}")
-            values = {"user.large": rng.randbytes(2500 + 40 * number), "user.small": b"s" * (number % 5 * 40)}
-            tree.write(f"/{number}/file", rng.randbytes(number * 70), attributes=values)
-            tree.chown(f"/{number}/file", number % 5, number % 3)
-            tree.set_attribute(f"/{number}", "user.of a directory", rng.randbytes(3000))
-        for number in range(36):
-            if number % 3 or number < 9:
-                tree.remove_tree(f"/{number}")
-        for number in (33, 30):
-            tree.write(f"/{number}/shares", b"", attributes={"user.fills the inode": bytes(50)})
-        tree.set_attribute("/33/shares", "user.value in the block", rng.randbytes(3000))
-    share_block(disk, "/33/shares", "/30/shares")
-    return disk
-
-
-def share_block(disk: MemoryDisk, first: str, second: str) -> None:
-    """Let a file have the block of attributes that another one has, as the kernel does where they are equal."""
-    transaction = Transaction(disk)
-    keep_quota(transaction)
-    fs = transaction.fs
-    with open_ext_tree(disk) as tree:
-        one, two = (read_inode(fs, tree.stat(name).st_ino) for name in (first, second))
-    block = bytearray(fs.read(one.xattr_block))
-    XATTR_HEADER.put(block, {"h_refcount": 2})
-    seal_block(block, one.xattr_block, fs.checksums)
-    transaction.put(one.xattr_block, block)
-    store(transaction, changed(two, {name: one.fields[name] for name in ("i_file_acl_lo", "i_blocks_lo")}))
-    transaction.commit()
-    transaction.close()
-
-
-def judged(tool: Tool, directory: Path, disk: MemoryDisk, size: int | None = None, *, first: str = "-fn") -> Path:
-    """Have e2fsck check what there is of a disk, after it may have put something in order."""
-    path = directory / "judged"
-    path.write_bytes(bytes(disk.data)[:size])
-    if first != "-fn":
-        run(tool("e2fsck"), first, path, expect=(0, 1))
-    run(tool("e2fsck"), "-fn", path)
-    return path
 
 
 @pytest.mark.parametrize("options", list(FEATURES))
@@ -251,64 +188,6 @@ def test_metadata_that_flex_bg_has_put_after_the_end(tmp_path: Path, tool: Tool,
         shrunk = shrink_ext(disk, size)
         judged(tool, tmp_path, disk, shrunk)
         assert contents_of(disk) == before
-
-
-WITH_VALUES = {
-    "journal": "-O ea_inode",
-    "quota": "-O ea_inode,quota,project -E quotatype=usrquota:grpquota:prjquota",
-    "quota and an orphan file": "-O ea_inode,quota,orphan_file -E quotatype=usrquota:grpquota",
-    "neither": "-O ea_inode,inline_data,^has_journal,^metadata_csum",
-}
-
-
-@pytest.mark.parametrize("kind", WITH_VALUES)
-def test_values_that_get_other_numbers(tmp_path: Path, tool: Tool, kind: str) -> None:
-    disk = with_values(tool, tmp_path, WITH_VALUES[kind])
-    judged(tool, tmp_path, disk)
-    before, minimum = everything(disk), minimum_size(disk)
-    numbers = {inode.number for inode in inodes_in_use(Transaction(disk).fs, Transaction(disk).groups)}
-    assert max(numbers) > 140
-    for size in (6 * MIB, None):
-        shrunk = shrink_ext(disk, size)
-        path = judged(tool, tmp_path, disk, shrunk)
-        assert everything(Region(disk, 0, shrunk)) == before
-        report = check_ext(disk)
-        assert report.is_clean, report.details
-    assert shrunk == minimum
-    files = contents_of(disk)
-    assert files["/30/shares"].attributes == files["/33/shares"].attributes
-    value = files["/33/file"].attributes["user.large"]
-    run(tool("debugfs"), "-R", f"ea_get -f {tmp_path}/value /33/file user.large", path)
-    assert (tmp_path / "value").read_bytes() == value
-
-
-@pytest.mark.parametrize("is_before", [True, False])
-@pytest.mark.parametrize("is_moved", [True, False])
-def test_a_value_whose_number_is_before_its_owners(
-    tmp_path: Path, tool: Tool, *, is_before: bool, is_moved: bool
-) -> None:
-    """Inodes move in the order of their numbers, and the usage of an owner is counted while its value is elsewhere."""
-    disk = MemoryDisk(10 * MIB)
-    options = "-t ext4 -b 1024 -g 1024 -N 160 -O ea_inode,quota -E quotatype=usrquota:grpquota"
-    disk.data[:] = made_ext(tool, tmp_path / "image", options, disk.size).read_bytes()
-    with open_changed_tree(disk) as tree:
-        for number in range(140):
-            tree.write(f"/{number}", b"")
-        numbers = {tree.stat(f"/{number}").st_ino: f"/{number}" for number in range(140)}
-        last = max(numbers)
-        owner = last - 3 if is_moved else 20
-        tree.remove(numbers[last - (5 if is_before else 1)])
-    with open_changed_tree(disk) as tree:
-        tree.set_attribute(numbers[owner], "user.large", b"v" * 3000)
-    with open_changed_tree(disk) as tree:
-        for number, name in numbers.items():
-            if 30 < number < last - 6:
-                tree.remove(name)
-    before = everything(disk)
-    judged(tool, tmp_path, disk)
-    shrunk = shrink_ext(disk)
-    judged(tool, tmp_path, disk, shrunk)
-    assert everything(Region(disk, 0, shrunk)) == before
 
 
 STOPPED = [
