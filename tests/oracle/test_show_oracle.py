@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +18,7 @@ from pydiskimg.text import columns_of
 from pydiskimg.volumes.picture import disk_picture
 from tests.fixtures.ext_files import made_ext, sized
 from tests.fixtures.programs import Tool, run
+from tests.fixtures.terminals import on_terminal
 
 pytestmark = pytest.mark.oracle
 
@@ -121,15 +120,10 @@ def test_json_has_the_same_for_raw_and_qcow2(
 
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_a_terminal_has_colours_unless_told_otherwise(no_color: str, disk: Path) -> None:
-    controller, terminal = pty.openpty()
-    try:
-        environment = os.environ | {"NO_COLOR": no_color, "COLUMNS": "80"}
-        command = [sys.executable, "-m", "pydiskimg", "show", str(disk)]
-        subprocess.run(command, stdout=terminal, env=environment, check=True)
-        said = os.read(controller, 1 << 16)
-    finally:
-        os.close(controller)
-        os.close(terminal)
+    environment = os.environ | {"NO_COLOR": no_color, "COLUMNS": "80"}
+    command = [sys.executable, "-m", "pydiskimg", "show", str(disk)]
+    status, said = on_terminal(command, columns=80, environment=environment)
+    assert status == 0
     assert (b"\x1b[34m" in said) is not bool(no_color)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.example_files import make_example_files
+from tests.fixtures.terminals import on_terminal
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,11 @@ def test_images_and_their_files(example_files: Path, tmp_path: Path) -> None:
 
 
 def test_progress_on_a_terminal(example_files: Path) -> None:
-    terminal, other_end = pty.openpty()
     command = [sys.executable, "-S", "-m", "pydiskimg", "compare", "-p", "disk.qcow2", "disk.raw"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=example_files, env=environment, stdout=other_end, stderr=other_end, check=True)
-    os.close(other_end)
-    assert b"100%" in os.read(terminal, 4096)
-    os.close(terminal)
+    status, said = on_terminal(command, columns=200, environment=environment, directory=example_files)
+    assert status == 0
+    assert b"100%" in said
 
 
 @pytest.mark.parametrize(

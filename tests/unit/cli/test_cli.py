@@ -9,7 +9,6 @@ import pty
 import stat
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +17,7 @@ import pytest
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.open import open_image
 from tests.fixtures.checkout import ROOT
+from tests.fixtures.terminals import on_terminal
 
 COMMAND = [sys.executable, "-m", "pydiskimg"]
 MIB = 1 << 20
@@ -135,20 +135,8 @@ def test_version_and_help() -> None:
 
 
 def test_a_bar_on_a_terminal(image: Path, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    with subprocess.Popen(
-        [*COMMAND, "convert", "-p", image, tmp_path / "x"], cwd=ROOT, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        seen = b""
-        try:
-            while block := os.read(ours, 4096):
-                seen += block
-        except OSError:  # the terminal's other end is closed
-            pass
-        assert process.wait(60) == 0
-    os.close(ours)
+    status, seen = on_terminal([*COMMAND, "convert", "-p", image, tmp_path / "x"], columns=80, directory=ROOT)
+    assert status == 0
     assert b"an image: 100%, 3 MiB in" in seen
 
 

@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import signal
-import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from pydiskimg.cli import main, progress_report
 from pydiskimg.cli.progress_report import reported
 from pydiskimg.text import columns_of
 from tests.fixtures.checkout import ROOT
+from tests.fixtures.terminals import on_terminal
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -119,24 +117,10 @@ def test_a_log_gets_few_lines_and_no_percentage_of_what_is_not_known(
     assert said[-1].startswith("stream: 100%, 29 MiB in ")
 
 
-def on_terminal(words: list[str], *, until: bytes, number: int | None = None) -> tuple[int, bytes]:
-    """Run the command on a terminal, and send it a signal when it has written these bytes."""
-    mine, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 60))
+def pydiskimg(words: list[str], *, until: bytes = b"", number: int | None = None) -> tuple[int, bytes]:
+    """Run the command on a terminal, and send it a signal after it has written these bytes."""
     command = [sys.executable, "-m", "pydiskimg", *words]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT) as process:
-        os.close(theirs)
-        said = b""
-        while True:
-            try:
-                said += os.read(mine, 4096)
-            except OSError:  # the other end is closed
-                break
-            if number is not None and until in said:
-                process.send_signal(number)
-                number = None
-    os.close(mine)
-    return process.returncode, said
+    return on_terminal(command, columns=60, directory=ROOT, until=until, number=number)
 
 
 @pytest.mark.parametrize(("number", "status", "word"), [(2, 130, b"interrupted"), (15, 143, b"SIGTERM")])
@@ -144,7 +128,7 @@ def test_a_signal_ends_the_line_and_is_told_once(number: int, status: int, word:
     image = tmp_path / "disk.raw"
     with image.open("wb") as file:
         file.truncate(1 << 40)
-    found, said = on_terminal(["hash", "-p", str(image)], until=b"left", number=number)
+    found, said = pydiskimg(["hash", "-p", str(image)], until=b"left", number=number)
     assert found == status
     assert said.count(b"pydiskimg: ") == 1
     line = said.rpartition(b"pydiskimg: ")
@@ -155,7 +139,7 @@ def test_a_signal_ends_the_line_and_is_told_once(number: int, status: int, word:
 
 def test_the_whole_of_a_line_on_a_narrow_terminal(tmp_path: Path) -> None:
     (tmp_path / "disk.raw").write_bytes(bytes(64 * MIB))
-    status, said = on_terminal(["dd", "-p", f"if={tmp_path}/disk.raw", f"of={tmp_path}/copy"], until=b"")
+    status, said = pydiskimg(["dd", "-p", f"if={tmp_path}/disk.raw", f"of={tmp_path}/copy"])
     assert status == 0
     assert said.endswith(b"\r\n")
     assert all(columns_of(line.decode().rstrip()) < 60 for line in said.split(b"\r"))
