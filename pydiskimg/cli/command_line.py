@@ -40,6 +40,9 @@ _MESSAGES = {
     "expected one argument": "the value is missing",
 }
 
+# argparse looks for a translation of each of its texts, with up to 250 calls of stat(); _MESSAGES has the originals.
+setattr(argparse, "_", lambda text: text)  # noqa: B010 - which argparse has no other way to ask for
+
 
 def run(words: Sequence[str]) -> int:
     """Run the subcommand in words and return its exit status; argparse exits if the usage is wrong."""
