@@ -9,7 +9,7 @@ import stat
 
 from pydiskimg.disks.file import FileDisk
 from pydiskimg.errors import InUseError, StorageError, storage_error
-from pydiskimg.host.claims import claim_device, claim_file, device_holder
+from pydiskimg.host.claims import claim_device, claim_file
 from pydiskimg.startup import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def _open(name: str, *, writable: bool) -> int:
         raise
     except OSError as error:
         if error.errno == errno.EBUSY:
+            from pydiskimg.host.holders import device_holder  # takes longer to import than this module
+
             raise InUseError(
                 f"{name}: is in use ({device_holder(name)}); nothing was written", errno=errno.EBUSY, filename=name
             ) from error

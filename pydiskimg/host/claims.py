@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Find out who holds a disk, for the message that refuses it, and hold a disk against others."""
+"""Hold a disk against other writers, and refuse one that is in use."""
 
 from __future__ import annotations
 
@@ -19,22 +19,6 @@ _MOMENT_SECONDS = 2.0
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
-
-
-def device_holder(path: str) -> str:
-    """Return in a few words who holds the block device: its mount points, a device on top, or a process."""
-    try:
-        number = os.stat(path).st_rdev
-    except OSError:
-        return "unknown holder"
-    major, minor = os.major(number), os.minor(number)
-    points = _mount_points((major, minor))
-    if points:
-        return "mounted on " + ", ".join(points)
-    on_top = _names(f"/sys/dev/block/{major}:{minor}/holders")
-    if on_top:
-        return "part of " + ", ".join(on_top)
-    return "another process has opened it exclusively"
 
 
 def loop_over_file(fd: int) -> str | None:
@@ -172,15 +156,6 @@ def _command(process: int) -> str:
         return system_text(f"/proc/{process}/comm").strip()
     except OSError:
         return "which has ended"
-
-
-def _mount_points(device: tuple[int, int]) -> list[str]:
-    from pydiskimg.linux.mounts import mount_entries  # takes longer to import than this module, and is rarely needed
-
-    try:
-        return [entry.mount_point for entry in mount_entries() if entry.device == device]
-    except OSError:
-        return []
 
 
 def _names(directory: str) -> list[str]:

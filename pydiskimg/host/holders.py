@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Find out who holds a block device, for the message that refuses it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pydiskimg.linux.fileio import system_text
+from pydiskimg.linux.mounts import mount_entries
+
+_SYS = "/sys/dev/block"
+
+
+def device_holder(path: str) -> str:
+    """Return in a few words who holds the block device, a partition of it, or the disk that it is a partition of.
+
+    That is its mount points, a device on top, swap space, or else a process.
+    """
+    try:
+        number = os.stat(path).st_rdev
+    except OSError:
+        return "unknown holder"
+    if held := _held(number):
+        return held
+    directory = f"{_SYS}/{_text(number)}"
+    partitions = [name for name in _names(directory) if os.path.exists(f"{directory}/{name}/partition")]
+    for name in partitions:
+        if held := _held(_number(f"{directory}/{name}")):
+            return f"partition {name} is {held}"
+    if os.path.exists(f"{directory}/partition"):
+        disk = os.path.dirname(os.path.realpath(directory))
+        if held := _held(_number(disk)):
+            return f"the whole disk, {os.path.basename(disk)}, is {held}"
+    return "another process has opened it exclusively"
+
+
+def _held(number: int) -> str:
+    """Return who holds this device as a whole, or nothing."""
+    if points := _mount_points(number):
+        return "mounted on " + ", ".join(points)
+    if on_top := _names(f"{_SYS}/{_text(number)}/holders"):
+        return "part of " + ", ".join(on_top)
+    return "swap space" if number in _swap_devices() else ""
+
+
+def _mount_points(number: int) -> list[str]:
+    """Return where the device is mounted; btrfs has a number of its own there, so that only the name tells."""
+    device = os.major(number), os.minor(number)
+    try:
+        entries = mount_entries()
+    except OSError:
+        return []
+    return [entry.mount_point for entry in entries if entry.device == device or _block_device(entry.source) == number]
+
+
+def _swap_devices() -> list[int | None]:
+    try:
+        lines = system_text("/proc/swaps").splitlines()[1:]
+    except OSError:  # a kernel without swap
+        return []
+    return [_block_device(line.split()[0]) for line in lines]
+
+
+def _block_device(path: str) -> int | None:
+    """Return the number of the block device of this name, or None for any other name."""
+    if not path.startswith("/"):
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_rdev if stat.S_ISBLK(status.st_mode) else None
+
+
+def _number(directory: str) -> int:
+    """Return the number of the device with this directory in /sys, 0 if it has gone."""
+    try:
+        major, minor = system_text(f"{directory}/dev").split(":")
+    except OSError:
+        return 0
+    return os.makedev(int(major), int(minor))
+
+
+def _text(number: int) -> str:
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
