@@ -19,7 +19,6 @@ from pydiskimg.fs.ext4.change.files import FileChanges
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.directory_entries import directory_entries
-from pydiskimg.fs.ext4.directory_hash import DirectoryHash
 from pydiskimg.fs.ext4.directory_index import DirectoryIndex, opened_index
 from pydiskimg.fs.ext4.directory_writer import DirectoryWriter
 from pydiskimg.fs.ext4.file_system import read_file_system
@@ -33,6 +32,7 @@ from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.judged_ext import judged
 from tests.fixtures.made_entries import FIXED, folder, hard_link, regular
+from tests.fixtures.made_up_hashes import MadeUpHash
 from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle
@@ -95,7 +95,7 @@ def test_what_a_damaged_tree_does_not_lead_to_is_searched(number: int, monkeypat
         assert tree.files.find(inode, name_of(7)[:-1]) is None
 
 
-class Colliding(DirectoryHash):
+class Colliding(MadeUpHash):
     """Gives each group of seven names the same hash, in leaves of three."""
 
     def __call__(self, name: bytes) -> int:

@@ -204,7 +204,8 @@ def _by_hashes(entries: Entries, hashing: DirectoryHash) -> array[int]:
     """Return hash << 32 | index of all entries, sorted; parts are sorted and merged, because a list would take ten
     times as much memory.
     """
-    keys = (hashing(entry[1]) << 32 | index for index, entry in enumerate(_each(entries)))
+    hashes = hashing.of_each(entry[1] for entry in _each(entries))
+    keys = (value << 32 | index for index, value in enumerate(hashes))
     parts = []
     while part := sorted(islice(keys, _SORTED_AT_ONCE)):
         parts.append(array("Q", part))

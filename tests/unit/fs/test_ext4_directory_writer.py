@@ -6,22 +6,25 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.directory_hash import DirectoryHash
+from pydiskimg.fs.ext4.directory_hash import COMPUTED_HASHES, DirectoryHash
 from pydiskimg.fs.ext4.directory_writer import DirectoryEntry, DirectoryWriter
 from pydiskimg.fs.ext4.features import FEATURES
+from tests.fixtures.made_up_hashes import MadeUpHash
 
 
-class Colliding(DirectoryHash):
+class Colliding(MadeUpHash):
     """Gives ten names each the same hash."""
 
     def __call__(self, name: bytes) -> int:
         return int(name[:6]) // 10 * 2
 
 
-class Counted(DirectoryHash):
+class Counted(MadeUpHash):
     """Computes the hash from a name's number, in another order than that of the numbers."""
 
     def __call__(self, name: bytes) -> int:
@@ -89,6 +92,23 @@ def test_a_large_directory_takes_few_bytes_for_each_name() -> None:
         assert tracemalloc.get_traced_memory()[1] < 60 * count
     finally:
         tracemalloc.stop()
+
+
+@given(
+    names=st.lists(st.binary(min_size=1, max_size=255), max_size=40),
+    seed=st.binary(min_size=16, max_size=16),
+    is_signed=st.booleans(),
+    version=st.sampled_from(sorted(COMPUTED_HASHES)),
+)
+def test_many_names_have_the_hashes_of_each(names: list[bytes], seed: bytes, is_signed: bool, version: int) -> None:
+    hashing = DirectoryHash(seed, is_signed=is_signed, version=version)
+    assert [*hashing.of_each(iter(names))] == [hashing(name) for name in names]
+
+
+def test_more_names_than_are_hashed_at_once() -> None:
+    hashing = DirectoryHash(bytes(16), is_signed=True)
+    names = [b"%07d" % number * (1 + number % 9) for number in range(3000)]
+    assert [*hashing.of_each(names)] == [hashing(name) for name in names]
 
 
 def test_names_of_one_hash_go_on_in_the_next_leaf() -> None:

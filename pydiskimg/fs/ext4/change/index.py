@@ -43,8 +43,8 @@ class GrowingIndex:
 
     def put(self, entries: list[Entry]) -> None:
         """Add names, or point existing ones to other inodes."""
-        hashing = self._index.hashing
-        hashed = sorted((hashing(entry[0]), entry) for entry in entries)
+        hashes = self._index.hashing.of_each(entry[0] for entry in entries)
+        hashed = sorted(zip(hashes, entries, strict=True))
         at = 0
         while at < len(hashed):
             at = self._put_into_one(hashed, at)
@@ -95,11 +95,11 @@ class GrowingIndex:
 
     def _split_leaf(self, path: Path, number: int, name: bytes) -> None:
         """Move the upper half of a leaf's names, by their hashes, into a new one, to make room for name."""
-        hashing, block = self._index.hashing, self._index.where(number)
+        block = self._index.where(number)
         slots = [slot for slot in Leaf.read(self._fs, block, self._inode).slots() if slot.inode]
-        hashed: list[tuple[int, DirectoryEntry]] = sorted(
-            (hashing(slot.name), (slot.inode, slot.name, slot.file_type)) for slot in slots
-        )
+        hashes = self._index.hashing.of_each(slot.name for slot in slots)
+        entries: list[DirectoryEntry] = [(slot.inode, slot.name, slot.file_type) for slot in slots]
+        hashed = sorted(zip(hashes, entries, strict=True))
         if len(hashed) < 2:
             raise DamagedIndexError(f"block {number} has no room for a name of {len(name)} bytes")
         middle = _middle([entry_length(entry[1]) for _, entry in hashed])

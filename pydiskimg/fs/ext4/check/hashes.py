@@ -61,7 +61,7 @@ class HashTree:
         if not self._is_usable:
             return
         if table is None:
-            hashes = [self._hash(name) for name in names] if self._is_hashed else []
+            hashes = [*self._hash.of_each(names)] if self._is_hashed else []
             self._leaves[index] = (min(hashes, default=_HIGHEST), max(hashes, default=0))
             return
         if index == 0:
