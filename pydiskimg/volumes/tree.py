@@ -15,7 +15,6 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.volumes.find import Volume, find_volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, Literal, overload
 
     from pydiskimg.disks.open import OpenDisk
@@ -98,6 +97,9 @@ def _open_changed(
 ) -> ChangedTree:
     from contextlib import ExitStack  # imported here: reading does not need it
 
+    from pydiskimg.fs.ext4.change.tree import open_changed_tree
+    from pydiskimg.volumes.changing import claimed_region, release_region
+
     with ExitStack() as stack:
         source: Source
         if isinstance(image, str | os.PathLike):
@@ -105,7 +107,13 @@ def _open_changed(
         else:
             source = image
         opened = ExitStack()
-        changed = _changed_tree(_found(source, partition)[0], source, opened.close)
+        region = claimed_region(source, _found(source, partition)[0])
+        opened.callback(release_region, region)
+        try:
+            changed = open_changed_tree(region, close=opened.close)
+        except BaseException:
+            opened.close()
+            raise
         opened.push(stack.pop_all())
         return changed
 
@@ -123,17 +131,6 @@ def _opened_disk(
             format = detect_image(file)  # noqa: A001
     opened: OpenDisk[Any] = open_disk(name, writable=True, format=format, references=references)
     return opened
-
-
-def _changed_tree(volume: Volume, disk: Any, close: Callable[[], None]) -> ChangedTree:
-    from pydiskimg.disks.region import Region
-    from pydiskimg.fs.ext4.change.tree import open_changed_tree
-
-    if not hasattr(disk, "write"):
-        raise ValueError(f"{disk.name}: is a Source, and only a Disk can be changed")
-    name = f"{disk.name}, {volume.location}"
-    region = Region(disk, volume.partition.start, volume.partition.length, name=name)
-    return open_changed_tree(region, close=close)
 
 
 def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
