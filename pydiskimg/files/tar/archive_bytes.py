@@ -64,6 +64,14 @@ class ArchiveBytes:
             offset += count
             length -= count
 
+    def piece(self, length: int) -> memoryview | None:
+        """Return the next length bytes as one piece and take them; None if they are not all in memory yet."""
+        start, end = self._at, self._at + length
+        if end > len(self._data):
+            return None
+        self._at = end
+        return self._view[start:end]
+
     def skip_to(self, position: int) -> None:
         """Skip bytes up to a position that is not before this one."""
         self._at = position - self._start

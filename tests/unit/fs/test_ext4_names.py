@@ -9,15 +9,22 @@ from hypothesis import strategies as st
 from pydiskimg.fs.ext4.populate.names import NameTable
 from pydiskimg.fs.ext4.tree.entry_paths import Named
 
-STEPS = st.lists(st.tuples(st.integers(1, 3), st.binary(min_size=1, max_size=3), st.booleans()), max_size=60)
+NAMES = st.sampled_from([bytes([letter]) * count for letter in b"abc" for count in (1, 2)])
+Located = tuple[int, bytes]
+IN_DIRECTORIES = st.tuples(st.integers(1, 3), NAMES)
+STEPS = st.lists(st.tuples(IN_DIRECTORIES, st.booleans(), st.lists(IN_DIRECTORIES, max_size=2)), max_size=60)
 
 
 @given(steps=STEPS)
-def test_names_come_and_go_as_in_dictionaries(steps: list[tuple[int, bytes, bool]]) -> None:
+def test_names_come_and_go_as_in_dictionaries(
+    steps: list[tuple[Located, bool, list[Located]]],
+) -> None:
+    """Others are looked for between looking for a name and adding it, or none is."""
     table = NameTable()
     model: dict[tuple[int, bytes], Named] = {}
-    for number, (directory, name, add) in enumerate(steps, 1):
-        assert table.find(directory, name) == model.get((directory, name))
+    for number, ((directory, name), add, looked_for) in enumerate(steps, 1):
+        for one in looked_for:
+            assert table.find(*one) == model.get(one)
         if add and (directory, name) not in model:
             model[directory, name] = Named(number, number % 7 + 1)
             table.add(directory, name, *model[directory, name])

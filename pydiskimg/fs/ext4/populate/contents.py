@@ -19,6 +19,10 @@ def write_contents(
     pieces: list[MapPiece] = []
     end = 0  # in the file; data between it and the next block is not yet written
     for offset, whole in contents:
+        if len(whole) == size and not offset and not end:  # most files are one piece
+            _write_blocks(pieces, 0, whole, space, output, block_size)
+            end = size
+            continue
         data = whole if offset + len(whole) <= size else whole[: max(size - offset, 0)]
         left = -end % block_size
         if left and offset < end + left:  # in the incomplete block
@@ -45,7 +49,8 @@ def _write_blocks(
     while count:
         start, stop = space.allocate(0, count)
         output.seek(start)
-        output.zeros(lead)
+        if lead:
+            output.zeros(lead)
         found = stop - start
         _add(pieces, logical, start, found)
         if found == count:  # for most files all of it

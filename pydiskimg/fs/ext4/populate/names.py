@@ -36,20 +36,26 @@ class NameTable:
         self._slots = array("I", bytes(4 * _FIRST_SIZE))
         self._count = 0
         self._last: dict[int, int] = {}
+        self._missed: tuple[int, bytes, int] | None = None  # what find() did not find last, and the slot for it
 
     def find(self, directory: int, name: bytes) -> Named | None:
-        _, offset = self._slot(directory, name)
+        slot, offset = self._slot(directory, name)
         if offset is None:
+            self._missed = directory, name, slot
             return None
         inode, _, file_type, _, _ = _NAME.unpack_from(self._names, offset)
         return Named(inode, file_type) if inode else None
 
     def add(self, directory: int, name: bytes, inode: int, file_type: int) -> None:
         """Add a new name. Raises FullError when there are more than can be numbered."""
-        slot, offset = self._slot(directory, name)
-        if offset is not None:
-            self._set(offset, inode, file_type)
-            return
+        missed, self._missed = self._missed, None
+        if missed is not None and missed[1] is name and missed[0] == directory:  # most names are looked for first
+            slot = missed[2]
+        else:
+            slot, found = self._slot(directory, name)
+            if found is not None:
+                self._set(found, inode, file_type)
+                return
         offset = len(self._names)
         if offset > _MOST:
             raise FullError(f"the names of all files take more than {_MOST >> 30} GiB of memory")
