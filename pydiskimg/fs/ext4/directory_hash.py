@@ -91,7 +91,8 @@ def _half_md4(name: bytes, start: State, is_signed: bool) -> int:
 def _half_md4_of_each(names: list[bytes], start: State, is_signed: bool) -> list[int]:
     """Return the hashes before their last bit is cleared; names of equally many pieces are hashed at once.
 
-    A lane of 64 bits of each number belongs to one name: the upper half takes what a sum or a shift carries over.
+    A lane of 64 bits of each number belongs to one name: the upper half takes what a sum or a shift carries over
+    (docs/adr/0160).
     """
     found = [0] * len(names)
     by_pieces: dict[int, list[int]] = {}
