@@ -10,7 +10,7 @@ import stat
 import time
 
 from pydiskimg.errors import InUseError, storage_error
-from pydiskimg.linux.fileio import system_text
+from pydiskimg.linux.fileio import system_names, system_text
 from pydiskimg.linux.locks import is_read, lock_as_backing_reader, lock_as_reader, lock_as_writer, lock_holder
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def loop_over_file(fd: int) -> str | None:
     """Return the loop device that is attached to the regular file open on fd, if there is one."""
-    attached = [name for name in _names("/sys/block") if os.path.exists(f"/sys/block/{name}/loop")]
+    attached = [name for name in system_names("/sys/block") if os.path.exists(f"/sys/block/{name}/loop")]
     if not attached:
         return None
     from pydiskimg.host.same_bytes import loop_backing
@@ -156,10 +156,3 @@ def _command(process: int) -> str:
         return system_text(f"/proc/{process}/comm").strip()
     except OSError:
         return "which has ended"
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []

@@ -6,10 +6,8 @@ from __future__ import annotations
 import os
 import stat
 
-from pydiskimg.linux.fileio import system_text
+from pydiskimg.linux.fileio import device_directory, device_number, system_names, system_text
 from pydiskimg.linux.mounts import mount_entries
-
-_SYS = "/sys/dev/block"
 
 
 def device_holder(path: str) -> str:
@@ -23,23 +21,30 @@ def device_holder(path: str) -> str:
         return "unknown holder"
     if held := _held(number):
         return held
-    directory = f"{_SYS}/{_text(number)}"
-    partitions = [name for name in _names(directory) if os.path.exists(f"{directory}/{name}/partition")]
-    for name in partitions:
-        if held := _held(_number(f"{directory}/{name}")):
+    directory = device_directory(number)
+    for name in system_names(directory):
+        if os.path.exists(f"{directory}/{name}/partition") and (held := _held_in(f"{directory}/{name}")):
             return f"partition {name} is {held}"
     if os.path.exists(f"{directory}/partition"):
         disk = os.path.dirname(os.path.realpath(directory))
-        if held := _held(_number(disk)):
+        if held := _held_in(disk):
             return f"the whole disk, {os.path.basename(disk)}, is {held}"
     return "another process has opened it exclusively"
+
+
+def _held_in(directory: str) -> str:
+    """Return who holds the device with this directory in /sys as a whole, or nothing."""
+    try:
+        return _held(device_number(directory))
+    except OSError:  # it has gone
+        return ""
 
 
 def _held(number: int) -> str:
     """Return who holds this device as a whole, or nothing."""
     if points := _mount_points(number):
         return "mounted on " + ", ".join(points)
-    if on_top := _names(f"{_SYS}/{_text(number)}/holders"):
+    if on_top := system_names(f"{device_directory(number)}/holders"):
         return "part of " + ", ".join(on_top)
     return "swap space" if number in _swap_devices() else ""
 
@@ -71,23 +76,3 @@ def _block_device(path: str) -> int | None:
     except OSError:
         return None
     return status.st_rdev if stat.S_ISBLK(status.st_mode) else None
-
-
-def _number(directory: str) -> int:
-    """Return the number of the device with this directory in /sys, 0 if it has gone."""
-    try:
-        major, minor = system_text(f"{directory}/dev").split(":")
-    except OSError:
-        return 0
-    return os.makedev(int(major), int(minor))
-
-
-def _text(number: int) -> str:
-    return f"{os.major(number)}:{os.minor(number)}"
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []

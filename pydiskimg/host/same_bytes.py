@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 
-from pydiskimg.linux.fileio import system_text
+from pydiskimg.linux.fileio import device_directory, device_number, system_text
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,14 +81,13 @@ def _ranges(status: os.stat_result) -> list[_Range]:
 
 def _below(top: _Range) -> _Range | None:
     """The same bytes on the block device below; None if there is none."""
-    number = top.identity[0]
-    directory = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    directory = os.path.realpath(device_directory(top.identity[0]))
     try:
         if os.path.exists(f"{directory}/partition"):
-            major, minor = system_text(f"{os.path.dirname(directory)}/dev").split(":")
+            disk = device_number(os.path.dirname(directory))
             offset = int(system_text(f"{directory}/start")) * _SECTOR_SIZE
             size = int(system_text(f"{directory}/size")) * _SECTOR_SIZE
-            return _shifted(top, (os.makedev(int(major), int(minor)), None), offset, size)
+            return _shifted(top, (disk, None), offset, size)
         backing = loop_backing(os.path.basename(directory))
         if backing is None:
             return None

@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 
-from pydiskimg.linux.fileio import system_text
+from pydiskimg.linux.fileio import device_directory, system_text
 
 BLKGETSIZE64 = 0x80081272
 BLKSSZGET = 0x1268
@@ -34,8 +34,7 @@ def open_kernel_node(fd: int) -> int | None:
     """
     status = os.fstat(fd)
     try:
-        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-        lines = system_text(f"/sys/dev/block/{number}/uevent").splitlines()
+        lines = system_text(f"{device_directory(status.st_rdev)}/uevent").splitlines()
         name = next(line.partition("=")[2] for line in lines if line.startswith("DEVNAME="))
         node = os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, StopIteration):
@@ -69,8 +68,7 @@ def read_partitions_again(fd: int) -> bool:
 
 def can_discard(fd: int) -> bool:
     """True when the block device reports that it can discard blocks; False also if /sys does not tell."""
-    number = os.fstat(fd).st_rdev
-    device = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    device = os.path.realpath(device_directory(os.fstat(fd).st_rdev))
     for directory in (device, os.path.dirname(device)):  # a partition has no queue of its own
         try:
             return int(system_text(f"{directory}/queue/discard_max_bytes")) > 0

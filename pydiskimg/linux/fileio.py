@@ -70,3 +70,22 @@ def system_text(path: str) -> str:
     """Return the text of a file of /proc or /sys, with surrogate escapes for what is not UTF-8. Raises OSError."""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
+
+
+def system_names(directory: str) -> list[str]:
+    """Return the names in a directory of /proc or /sys, sorted; none if it does not exist."""
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def device_directory(number: int) -> str:
+    """Return the directory of /sys, a symlink, that tells about the block device of this number."""
+    return f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
+
+
+def device_number(directory: str) -> int:
+    """Return the number of the device with this directory in /sys. Raises OSError if it has gone."""
+    major, minor = system_text(f"{directory}/dev").split(":")
+    return os.makedev(int(major), int(minor))

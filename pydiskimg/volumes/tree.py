@@ -64,8 +64,9 @@ def open_tree(
     are those of open_image(); a Source stays the caller's.
 
     writable returns a ChangedTree. A path is then opened as by open_disk(), which refuses a disk that is mounted or
-    used by another program; an open Disk may be passed in place of a path. A qcow2 image is written in place, and
-    blocks of its backing file are copied when they change. Nothing is written before the first change.
+    used by another program; an open Disk may be passed in place of a path, unless another tree changes the same file
+    system (InUseError). A qcow2 image is written in place, and blocks of its backing file are copied when they change.
+    Nothing is written before the first change.
 
     Raises PartitionError for a partition that does not exist, FileSystemError where there is no file system that can be
     read or changed, or several and none of them is a root, and what open_image() and open_disk() raise.
@@ -108,12 +109,8 @@ def _open_changed(
             source = image
         opened = ExitStack()
         region = claimed_region(source, _found(source, partition)[0])
-        opened.callback(release_region, region)
-        try:
-            changed = open_changed_tree(region, close=opened.close)
-        except BaseException:
-            opened.close()
-            raise
+        stack.callback(release_region, region)
+        changed = open_changed_tree(region, close=opened.close)
         opened.push(stack.pop_all())
         return changed
 

@@ -88,7 +88,7 @@ class Reader:
         )
         if kind == stat.S_IFREG:
             entry.size = member.size
-            # The body of most files is in memory, and passed on without a generator, which takes as long as the rest.
+            # The body of most files is in memory already, and is passed on without generators of its pieces.
             body = self._stream.piece(member.stored) if member.sparse is None else None
             entry.contents = self._contents(member) if body is None else ((0, body),) if body else ()
         _check(entry)

@@ -16,13 +16,12 @@ STEPS = st.lists(st.tuples(IN_DIRECTORIES, st.booleans(), st.lists(IN_DIRECTORIE
 
 
 @given(steps=STEPS)
-def test_names_come_and_go_as_in_dictionaries(
-    steps: list[tuple[Located, bool, list[Located]]],
-) -> None:
-    """Others are looked for between looking for a name and adding it, or none is."""
+def test_names_come_and_go_as_in_dictionaries(steps: list[tuple[Located, bool, list[Located]]]) -> None:
+    """Others may be looked for between looking for a name and adding it."""
     table = NameTable()
     model: dict[tuple[int, bytes], Named] = {}
     for number, ((directory, name), add, looked_for) in enumerate(steps, 1):
+        assert table.find(directory, name) == model.get((directory, name))
         for one in looked_for:
             assert table.find(*one) == model.get(one)
         if add and (directory, name) not in model:

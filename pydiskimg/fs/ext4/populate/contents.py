@@ -49,8 +49,7 @@ def _write_blocks(
     while count:
         start, stop = space.allocate(0, count)
         output.seek(start)
-        if lead:
-            output.zeros(lead)
+        output.zeros(lead)
         found = stop - start
         _add(pieces, logical, start, found)
         if found == count:  # for most files all of it
