@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmarks.inputs import INPUTS
-from benchmarks.programs import PATH
+from benchmarks.programs import PATH, emulated
 from benchmarks.rows import Row
 from benchmarks.scale import Scale
 from benchmarks.targets import TARGETS
@@ -80,7 +80,7 @@ class Bench:
     def programs(self) -> Mapping[str, str]:
         """The installed command before all others: from a checkout, Python may have to compile the modules first."""
         virtual = {"LIBGUESTFS_BACKEND": "direct"}
-        if not Path("/dev/kvm").exists():
+        if emulated():
             virtual["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         here = Path(__file__)

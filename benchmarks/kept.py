@@ -21,12 +21,16 @@ def keep(directory: Path, result: Result) -> None:
 
 
 def kept(directory: Path, row: Row) -> Result | None:
-    """Return the earlier measurements of the row; None if it was not measured, or its commands have changed."""
+    """Return the earlier measurements of the row; None if it was not measured, or its commands have changed.
+
+    Peers that were left out then may be missing.
+    """
     try:
         found = json.loads(_path(directory, row).read_text())
     except FileNotFoundError:
         return None
-    if tuple(found["commands"]) != row.commands:
+    commands, alone = found["commands"], row.without(["*"]).commands
+    if tuple(commands[: len(alone)]) != alone or not set(commands) <= set(row.commands):
         return None
     return Result(row, {name: [Taken(**one) for one in some] for name, some in found["taken"].items()})
 

@@ -48,6 +48,11 @@ def mounted(disk: Path | str, point: Path) -> Iterator[Path]:
         point.rmdir()
 
 
+def emulated() -> bool:
+    """True where the virtual machines of virt-* have no KVM, or the environment of libguestfs says so."""
+    return not Path("/dev/kvm").exists() or "force_tcg" in os.environ.get("LIBGUESTFS_BACKEND_SETTINGS", "")
+
+
 @cache
 def mke2fs_takes_tarballs() -> bool:
     done = subprocess.run(["mke2fs", "-V"], capture_output=True, text=True, check=True, env={"PATH": PATH})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import LIMIT, OURS
+from benchmarks.programs import emulated
 from benchmarks.rows import Row
 from benchmarks.turns import LEAST_MEMORY, Ratio, Taken, ratio
 from pydiskimg.units import GIB, MIB, format_size
@@ -142,6 +143,7 @@ def machine(directory: Path) -> tuple[str, ...]:
         f"Kernel: {kernel.sysname} {kernel.release} {kernel.machine}",
         f"Disk of the targets: {_disk(directory)}",
         f"Load when the measurements ended: {os.getloadavg()[2]:.2f} (15 minutes)",
+        f"Virtual machines of virt-*: {'emulated' if emulated() else 'KVM'}",
         f"Versions: {_versions()}",
     )
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from benchmarks.__main__ import main
 
 
@@ -25,3 +27,15 @@ def test_rows_are_measured_and_written(tmp_path: Path) -> None:
     main(["--small", "--rounds=1", *where, "--continue", "check-empty", "mkfs-ext2-64m"])
     assert kept.exists()
     assert (tmp_path / "small/measured/check-empty.json").read_bytes() == before
+
+
+def test_a_row_measured_without_a_peer_is_not_measured_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    where = [f"--{name}={tmp_path}" for name in ("inputs", "directory", "temporary")]
+    main(["--small", "--rounds=1", *where, "--without=qemu-*", "check-empty"])
+    alone = capfd.readouterr().out
+    main(["--small", "--rounds=1", *where, "--continue", "check-empty"])
+    assert capfd.readouterr().out == alone
+    path = tmp_path / "small/measured/check-empty.json"
+    path.write_text(path.read_text().replace("pydiskimg check", "pydiskimg info"))
+    main(["--small", "--rounds=1", *where, "--continue", "check-empty"])
+    assert "qemu-img" in capfd.readouterr().out
