@@ -110,7 +110,7 @@ def _open(path: str, check: Callable[[], None]) -> int:
         try:
             fd = open_regular(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise storage_error(error, path, "cannot make the lock file") from error
+            raise storage_error(error, path, "cannot make a lock file in the cache directory (CACHE_DIR)") from error
         try:
             while not _lock(fd, _USE, fcntl.F_RDLCK):
                 check()

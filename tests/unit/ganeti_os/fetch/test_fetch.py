@@ -14,6 +14,7 @@ import pytest
 from ganeti_os.fetch import FetchError, UnreachableError, fetched
 from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
+from pydiskimg.errors import StorageError
 from pydiskimg.web import client, retries
 from tests.fixtures.fetching import DATA, MIB, NAME, fetch, left, refused
 from tests.fixtures.image_server import ImageServer
@@ -370,6 +371,16 @@ def test_what_does_not_fit_is_refused_before(server: ImageServer, cache: Path, m
     text = refused(server.url, cache)
     assert f"{NAME} has {len(DATA)} bytes (5.01 MiB), of which 5.01 MiB are missing, and" in text
     assert left(cache) == set()
+
+
+def test_a_cache_that_takes_no_lock(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    fetch(server.url, cache)
+    lock = cache / f".{NAME}.lock"
+    lock.mkdir()
+    with pytest.raises(StorageError, match="CACHE_DIR") as caught:
+        fetch(server.url, cache)
+    assert str(lock) in str(caught.value)
 
 
 def test_progress_and_messages(server: ImageServer, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
