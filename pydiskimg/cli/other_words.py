@@ -6,18 +6,23 @@ from __future__ import annotations
 # The command for a first word that is not one of ours; those of virt-* that have the same name are not listed.
 _COMMANDS = {
     "convert": "cp",
+    "cat": "head tail virt-tail",
+    "ls": "dir find tree",
+    "copy-in": "edit virt-edit put upload",
+    "copy-out": "get download",
+    "sparsify": "zerofree fstrim trim discard",
     "df": "du",
     "write": "copy bmaptool",
     "grow": "resize2fs growpart expand virt-resize",
-    "partition": "sfdisk parted fdisk sgdisk",
+    "partition": "sfdisk parted fdisk sgdisk gdisk cfdisk",
     "partition create": "mklabel mktable",
     "partition add": "mkpart",
     "partition list": "print",
-    "filesystems": "blkid lsblk virt-inspector",
+    "filesystems": "blkid lsblk inspect list virt-inspector virt-list-filesystems virt-list-partitions",
     "check": "fsck e2fsck",
     "hash": "sha256sum checksum",
-    "mkfs": "mke2fs mkfs.ext2 mkfs.ext3 mkfs.ext4",
-    "build": "virt-make-fs",
+    "mkfs": "mke2fs mkfs.ext2 mkfs.ext3 mkfs.ext4 format",
+    "build": "virt-make-fs virt-builder mkosi",
 }
 # The action for one of parted or sfdisk.
 _ACTIONS = {
@@ -25,12 +30,16 @@ _ACTIONS = {
     "create": "mklabel mktable new",
     "add": "mkpart append",
     "delete": "rm remove",
-    "set": "name type toggle change",
+    "set": "name type toggle change flag",
     "pydiskimg grow or pydiskimg shrink": "resize resizepart",
 }
 
 _VIRT = "filesystems df ls cat diff sparsify copy-in copy-out tar-in tar-out"
 _IN_PLACE = "IMAGE is changed in place; pydiskimg convert --used makes a copy, with -c a compressed one"
+_OVERLAY = "it can be tried on an overlay: pydiskimg create -f qcow2 -b IMAGE -F FORMAT OVERLAY"
+_CHANGE = "grow shrink sparsify resize partition-create partition-add partition-delete partition-set copy-in tar-in rm"
+_JSON = "info map compare check snapshot measure write hash show filesystems df grow shrink sparsify mkfs mkswap build "
+_JSON += "ls stat diff partition-list partition-create partition-add partition-delete partition-set"
 _TAR = "--compress -z --gzip -J --xz -j --bzip2"
 # Commands, options that they do not have ("": one more operand), and why, or what to use.
 _OPTIONS = (
@@ -53,6 +62,16 @@ _OPTIONS = (
     ("diff", "--dir-times", "--times compares the times of directories, too"),
     ("diff", "--extra-stats", "pydiskimg stat prints all metadata of a file"),
     ("diff", "--time-t --time-days --time-relative", "--times compares times, which are not printed"),
+    (_JSON, "-j -J --json", "--output json is for programs"),
+    ("stat", "-c --printf", "--output json is for programs"),
+    (_CHANGE, "-n --dry-run --no-act --simulate", _OVERLAY),
+    ("write", "-n --dry-run", "on a terminal, what would be overwritten is shown before the question"),
+    ("check", "-n --dry-run", "nothing is changed without -r"),
+    ("check", "-y -a --fix", "-r all repairs a qcow2 image"),
+    ("mkfs", "-F", "--force overwrites what DISK contains"),
+    ("mkfs", "-j", "-t ext3 and -t ext4 have a journal"),
+    ("mkfs", "-d", "pydiskimg tar-in and copy-in bring files into a file system, pydiskimg build makes a whole system"),
+    ("show", "--svg", "-o FILE writes SVG"),
     ("sparsify", "--compress --convert -o --tmp --check-tmpdir", _IN_PLACE),
     ("sparsify", "", _IN_PLACE),
     ("sparsify", "--zero --ignore", "all ext file systems and swap areas of IMAGE are treated"),

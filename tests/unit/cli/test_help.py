@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from pydiskimg.cli import main
+from pydiskimg.cli.commands import COMMANDS
 from pydiskimg.cli.help_text import example_lines
 
 
@@ -78,6 +79,11 @@ def test_a_long_comment_of_an_example_is_a_line_of_its_own() -> None:
         (["ls", "x", "-lZ"], 2, "there is no option -Z\n"),
         (["ls", "x", "--long=3"], 2, "takes no value; found '3'"),
         (["partition", "add", "x", "1MiB", "9MiB"], 2, "'1MiB' is one argument too many: --type, --start and --size"),
+        (["tail", "x"], 2, "'tail' is not a command; did you mean cat?"),
+        (["df", "--json", "x"], 2, "there is no option --json: --output json is for programs"),
+        (["partition", "list", "-J", "x"], 2, "there is no option -J: --output json is for programs"),
+        (["grow", "-n", "x"], 2, "there is no option -n: it can be tried on an overlay: pydiskimg create"),
+        (["check", "-n", "x"], 1, "there is no option -n: nothing is changed without -r"),
         (["partition", "set", "x", "1", "esp"], 2, "'esp' is one argument too many: what changes is named by options"),
         (["partition", "add", "--end", "9M", "x"], 2, "there is no option --end: --size names the size"),
         (["bmap", "create", "x"], 2, "'x' is one argument too many: pydiskimg bmap IMAGE makes a map"),
@@ -97,3 +103,13 @@ def test_what_nearly_exists_is_named(
         main(words)
     assert ended.value.code == status
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"partition {action}" for action in ["list", "create", "add", "delete", "set"])]
+)
+def test_json_leads_to_output(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status_of([*command.split(), "--help"])
+    has_output = "--output {human,json}" in capsys.readouterr().out
+    status_of([*command.split(), "--json", "x", "1", "1"])
+    assert ("--output json" in capsys.readouterr().err) == (has_output or command == "partition")
