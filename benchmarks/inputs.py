@@ -179,7 +179,8 @@ def debian(path: Path, making: Making) -> None:
         path.hardlink_to(packed(bootable_debian(making.kept / "systems", DEBIAN_12)))
     else:
         names = [name for name in _SMALL_SYSTEM.split() if Path("/", name).exists()]
-        run("tar", "-czf", str(path), *TAR, "-C", "/", *names)
+        parents = sorted({str(parent) for name in names for parent in Path(name).parents} - {"."})
+        run("tar", "-czf", str(path), *TAR, "-C", "/", "--no-recursion", *parents, "--recursion", *names)
 
 
 @_input
