@@ -208,6 +208,10 @@ def tarball_of(path: Path, files: int) -> None:
     """Make a tarball of so many files of ten bytes, a thousand in each directory."""
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         for number in range(files):
+            if number % 1000 == 0:
+                directory = tarfile.TarInfo(f"./{number // 1000:04}")
+                directory.type, directory.mode, directory.mtime = tarfile.DIRTYPE, 0o755, 1_600_000_000
+                archive.addfile(directory)
             entry = tarfile.TarInfo(f"./{number // 1000:04}/{number:07}")
             entry.size, entry.mtime = 10, 1_600_000_000
             archive.addfile(entry, BytesIO(b"%09d\n" % number))
