@@ -67,7 +67,7 @@ def _disk(path: Path, size: int, small: bool) -> None:
 
 
 def _data(path: Path, amount: int, small: bool) -> None:
-    """A disk of one size that holds so much data, which deflates by half."""
+    """A disk of one size that holds the given amount of data, which deflates by half."""
     _pieces(path, GIB if small else 8 * GIB, 64, amount // 64)
 
 
@@ -82,7 +82,7 @@ def _pieces(path: Path, size: int, count: int, length: int) -> None:
 
 
 def _extents(path: Path, count: int, _small: bool) -> None:
-    """A disk with so many pieces of 4 KiB, always 16 KiB apart, so that it grows with them."""
+    """A disk with the given number of pieces of 4 KiB, always 16 KiB apart, so that it grows with them."""
     fragmented_disk(path, count * 16 * KIB, count)
 
 

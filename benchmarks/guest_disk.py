@@ -15,7 +15,7 @@ ROOT_START = 229 * MIB
 
 
 def make_guest_disk(disk: Path, size: int, data: int) -> None:
-    """Make a raw disk of size bytes with so many bytes of files on its root. Needs root."""
+    """Make a raw disk of size bytes with that many bytes of files on its root. Needs root."""
     with disk.open("wb") as file:
         file.truncate(size)
     root = (ROOT_START, size - ROOT_START)

@@ -120,7 +120,7 @@ _made_from("padded_extents_qcow2", "many_extents_raw", "qemu-img convert -W -m 8
 
 
 def fragmented_disk(path: Path, size: int, extents: int) -> None:
-    """Make a raw disk of so many equal parts, in each of them 4 KiB of data, after 4 KiB of a hole."""
+    """Make a raw disk of that many equal parts, each with 4 KiB of data after a hole of 4 KiB."""
     _truncated(path, size)
     distance, piece = size // extents, os.urandom(_PIECE - 8)
     with path.open("r+b", buffering=0) as file:
@@ -205,7 +205,7 @@ def million(path: Path, making: Making) -> None:
 
 
 def tarball_of(path: Path, files: int) -> None:
-    """Make a tarball of so many files of ten bytes, a thousand in each directory."""
+    """Make a tarball of that many files of ten bytes, a thousand in each directory."""
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         for number in range(files):
             if number % 1000 == 0:
@@ -244,7 +244,7 @@ def debian_dump(path: Path, making: Making) -> None:
 
 
 def real_files(tree: Path, amount: int, number: int = 0) -> None:
-    """Put so many bytes of this machine's real files into the directory tree, other ones for each number."""
+    """Put that many bytes of this machine's real files into the directory tree, different files for each number."""
     words = " ".join(_TREES)
     subprocess.run(
         f"{{ tar -C / -cf - {words}; tar -C / -cf - usr/bin usr/lib; }} 2>/dev/null"

@@ -115,7 +115,7 @@ def _ratio_lines(title: str, marks: Mapping[str, Sequence[Mark]], axis: Axis, bo
 
 
 def _mark(mark: Mark, axis: Axis, y: float, *, first: bool) -> Iterator[str]:
-    """Draw a mark; first: it is that of the fastest peer, whose spread and name are shown."""
+    """Draw a mark; first: it is the fastest peer's, whose spread and name are shown."""
     told = f"{mark.name}: {mark.ratio:.2f} times, rounds {mark.least:.2f} to {mark.most:.2f}"
     style = "reached" if mark.reached else "missed"
     if mark.wanted and axis.low <= mark.wanted <= axis.high:

@@ -324,7 +324,7 @@ def read_bytes(source: Addressable, offset: int, length: int) -> bytes:
     ...     read_bytes(image, 510, 2).hex()
     '55aa'
     """
-    if not 0 <= length <= _PLAUSIBLE:  # before so much memory is allocated
+    if not 0 <= length <= _PLAUSIBLE:  # before that much memory is allocated
         check_range(source, offset, length)
     buffer = bytearray(length)
     source.read_into(offset, buffer)

@@ -28,7 +28,7 @@ from pydiskimg.units import format_size
 log = logging.getLogger(__name__)
 
 _MOST_STEPS = 100  # of a symlink's way, names and symlinks
-_LONGEST = 4000  # bytes of a path upwards; only a hostile guest has so many directories
+_LONGEST = 4000  # bytes of a path upwards; only a hostile guest nests directories so deeply
 
 
 class OverlayError(DiskImageError):

@@ -167,7 +167,7 @@ ganeti-instance-image). Links in it may lead anywhere, and each program and conf
 ## The network of an instance
 
 `create` and `rename` give each NIC in the guest what Ganeti knows of it: the address in `NIC_n_IP`, with the netmask
-and the gateway of its network (`gnt-network`), told by its MAC address. A NIC without an address, or with one whose
+and the gateway of its network (`gnt-network`), found by its MAC address. A NIC without an address, or with one whose
 network is not known, keeps the DHCP of the image; where the image has nothing for it, DHCP is written. An IPv6
 address that follows from the MAC address (a network of Ganeti's with an IPv6 subnet) is made by the guest itself. The
 first NIC with a gateway has the default route; a gateway outside of the NIC's network is reached on the link.
@@ -176,7 +176,7 @@ first NIC with a gateway has the default route; a gateway outside of the NIC's n
     gnt-network connect --nic-parameters=mode=bridged,link=br0 net1
     gnt-instance add --net 0:ip=pool,network=net1 ...
 
-| system in the guest | files | how it tells a NIC |
+| system in the guest | files | how it identifies a NIC |
 | --- | --- | --- |
 | netplan | `/etc/netplan/95-ganeti.yaml`; other files that name an ethernet go | MAC address |
 | systemd-networkd | `/etc/systemd/network/0-ganeti-nicN.network`, before all others | MAC address |
@@ -229,8 +229,8 @@ These defaults differ; a file that relies on theirs needs a line:
 | `CUSTOMIZE_DIR` | `/etc/ganeti/instance-image/hooks` | `/etc/ganeti/instance-image.d` |
 
 As long as our directory of scripts has none that is enabled and theirs has some, the log says so. Scripts that read
-`common.sh` need a change: it is not there. What they took from it is in the environment, as told above; a name of your
-own in the settings file is not.
+`common.sh` need a change, as it does not exist here. What they took from it is in the environment, as described above;
+a name of your own in the settings file is not.
 """
 
 

@@ -32,7 +32,7 @@ _Clock: TypeAlias = "Callable[[], float]"
 def reported(
     title: str, *, write: _Write, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[int, int], None]]:
-    """Give a Progress callback that reports on standard error, by write(); clock tells seconds."""
+    """Give a Progress callback that reports on standard error, by write(); clock returns seconds."""
     report = (_Line if sys.stderr.isatty() else _Log)(printable(title), write, clock)
     is_complete = False
     try:
@@ -52,7 +52,7 @@ class _Pace:
         self._samples: deque[tuple[float, int]] = deque([(self.start, 0)])
 
     def note(self, now: float, done: int) -> None:
-        """Note that so many bytes are done."""
+        """Note that this many bytes are done."""
         self._samples.append((now, done))
         while len(self._samples) > 2 and now - self._samples[0][0] > _PACE_SECONDS:
             self._samples.popleft()

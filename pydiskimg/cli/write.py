@@ -22,8 +22,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "write",
         description="Write IMAGE (raw, qcow2, or raw compressed with gzip, xz, bzip2 or zstd) to DEVICE, sparsely and "
-        "durably, and read it back past the cache. On a terminal the contents of DEVICE are shown and a "
-        "confirmation is asked for; without a terminal --yes is needed. A device that is mounted, held or "
+        "durably, and read it back past the cache. On a terminal what is on DEVICE is shown and has to "
+        "be confirmed; without a terminal --yes is needed. A device that is mounted, held or "
         "used by a virtual machine is refused. The checksums of a block map (IMAGE.bmap or --bmap) are "
         "compared with the written device. DEVICE may also be a file.",
         examples=_EXAMPLES,

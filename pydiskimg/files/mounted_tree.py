@@ -195,7 +195,7 @@ class MountedTree:
         """Return an extended attribute of the file at path, symlinks followed; None if the file or file system has none
         such.
         """
-        with self._errors(path, "cannot be looked at"), _opened(self._locate(path)) as handle:
+        with self._errors(path, "cannot be examined"), _opened(self._locate(path)) as handle:
             try:
                 return os.getxattr(f"/proc/self/fd/{handle}", name)
             except OSError as error:
@@ -206,7 +206,7 @@ class MountedTree:
     def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
         """Return what os.stat() gives for path inside the tree."""
         with (
-            self._errors(path, "cannot be looked at"),
+            self._errors(path, "cannot be examined"),
             _opened(self._locate(path, 0 if follow_symlinks else os.O_NOFOLLOW)) as handle,
         ):
             return os.fstat(handle)

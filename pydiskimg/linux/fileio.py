@@ -81,7 +81,7 @@ def system_names(directory: str) -> list[str]:
 
 
 def device_directory(number: int) -> str:
-    """Return the directory of /sys, a symlink, that tells about the block device of this number."""
+    """Return the directory of /sys, a symlink, that describes the block device of this number."""
     return f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
 
 

@@ -20,7 +20,7 @@ _NO_SEEK_DATA = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
 _STEP = 4096
 
 
-# DATA that is joined across holes is yielded when it has so many bytes, so that it can be read meanwhile.
+# DATA that is joined across holes is yielded when it has this many bytes, so that it can be read meanwhile.
 _LONG = 16 << 20
 
 

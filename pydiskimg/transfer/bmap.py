@@ -23,7 +23,7 @@ from pydiskimg.text import printable
 from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import CHUNK_SIZE, checked_extents
 
-MAX_SIZE = 64 << 20  # bytes of a block map; a million runs take 100 MB with bmaptool's spaces, and no image has so many
+MAX_SIZE = 64 << 20  # bytes of a block map; a million runs take 100 MB with bmaptool's spaces; no image has that many
 _BLOCK_SIZE = 4096
 _KNOWN = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 _LARGEST = 1 << 63

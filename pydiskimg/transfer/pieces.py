@@ -25,7 +25,7 @@ MIN_UNIT = 512  # bytes in the smallest cluster
 ZERO_CHUNK_SIZE = GIB
 # Reading a shorter gap between data, and finding it to be zero, is faster than making it a separate piece.
 SHORT_GAP = 64 * KIB
-# In a batch of so many pieces the cost of each is low; more would leave other threads without work at the end.
+# In a batch of this many pieces the cost of each is low; more would leave other threads without work at the end.
 MOST_PIECES = 256
 # If nothing is done for zeros, they are not divided: a small image can claim exabytes of them.
 WHOLE = 1 << 63

@@ -20,7 +20,7 @@ class Watch:
         self._began = self._used = self._busy = 0.0
 
     def hangs(self, case: str, used: float, now: float) -> bool:
-        """Tell whether a process hangs that is at a case and has used so much of the processor until now."""
+        """Tell whether a process hangs that is at a case and has used that much of the processor until now."""
         if case != self._case:
             self._case, self._began, self._busy = case, used, now
         if used != self._used:

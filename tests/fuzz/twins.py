@@ -438,7 +438,7 @@ def _qemu_io(*words: str) -> None:
 
 
 def run_sequence(directory: Path, rng: random.Random, *, steps: int) -> Twins:
-    """Do so many commands; raises AssertionError, with all of them, at the first difference."""
+    """Do that many commands; raises AssertionError, with all of them, at the first difference."""
     twins = Twins(directory, rng)
     for _ in range(steps):
         twins.step()

@@ -30,7 +30,7 @@ MEMORY = 256 << 20
 ADDRESS_SPACE = 1 << 30
 LOOP = 5.0  # seconds of the processor after which a case is broken off
 IMAGES = ("qcow2", "ext4")
-QEMU_EACH = 10  # one case of so many is read by qemu-img too
+QEMU_EACH = 10  # one case in this many is read by qemu-img, too
 
 TURNS = (
     *("bitmap", "bitmap", "repair", "repair", "repair"),

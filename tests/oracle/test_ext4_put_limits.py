@@ -22,7 +22,7 @@ MOST = 65000
 
 
 def image(tool: Tool, tmp_path: Path, options: str, links: int) -> MemoryDisk:
-    """Return a file system with a file and a directory that say that they have so many links."""
+    """Return a file system with a file and a directory whose link counts are that high."""
     path = made_ext(tool, tmp_path / "image", options, 4 * MIB)
     commands = f"write /dev/null file\nmkdir d\nset_inode_field file links_count {links}\n"
     run(tool("debugfs"), "-w", "-f", "-", path, given=commands + f"set_inode_field d links_count {links}\n")

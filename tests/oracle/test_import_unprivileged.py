@@ -91,7 +91,7 @@ FILES: dict[str, Callable[[], list[Entry]]] = {
 
 
 def image_of(node: Node, tool: Tool, *parts: tuple[int, str]) -> Path:
-    """Make a disk image with file systems of 8 MiB, each at so many MiB; of a btrfs its beginning."""
+    """Make a disk image with file systems of 8 MiB, each at that many MiB; of a btrfs its beginning."""
     path, volume = node.images / "image", node.directory / "volume"
     path.touch()
     os.truncate(path, SIZE)

@@ -31,7 +31,7 @@ from tests.fixtures.programs import Tool, run
 pytestmark = pytest.mark.root
 
 SIZE = 64 * MIB
-COUNT = 24_000  # with so many the kernel's leaves and tables, two thirds full, need a third level
+COUNT = 24_000  # with that many the kernel's leaves and tables, two thirds full, need a third level
 
 
 def name_of(number: int) -> str:

@@ -45,7 +45,7 @@ class KeyMaker:
 
     def start(self) -> None:
         """Begin with the RSA key; further calls do nothing. Raises ImportError without the library."""
-        import cryptography  # noqa: F401 - what is missing is to be told before a disk is written
+        import cryptography  # noqa: F401 - what is missing has to be reported before a disk is written
 
         if self._thread is None:
             self._thread = threading.Thread(target=self._make_rsa, name="RSA host key")

@@ -156,14 +156,14 @@ def _md4_turn(start: State, words: tuple[int, ...], mask: int, second: int, thir
 
 
 def _words(name: bytes, count: int, is_signed: bool) -> Iterator[tuple[int, ...]]:
-    """Yield tuples of so many words of four bytes, the first byte highest."""
+    """Yield tuples of that many words of four bytes, the first byte highest."""
     form = _FORMS[count]
     for at in range(0, len(name), form.size):
         yield form.unpack(_piece(name, at, count, is_signed))
 
 
 def _piece(name: bytes, at: int, count: int, is_signed: bool) -> bytes:
-    """Return so many words of a name from byte at on, the first byte of each highest.
+    """Return that many words of a name from byte at on, the first byte of each highest.
 
     The space after the name's end, also within a word, is filled with the remaining length.
     """

@@ -94,7 +94,7 @@ class DirectoryWriter:
         return NewDirectory(self._leaves(chain(own, _each(entries)), counts, seed), len(counts), is_indexed=False)
 
     def linear(self, number: int, parent: int, entries: Entries, least: int) -> NewDirectory:
-        """Return the directory without a tree, with at least so many blocks."""
+        """Return the directory without a tree, with at least that many blocks."""
         seed, own = self._checksums.for_inode(number), self._own_entries(number, parent)
         counts = _counts(chain(own, _each(entries)), self._space)
         counts.extend([0] * (least - len(counts)))

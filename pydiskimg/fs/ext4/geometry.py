@@ -122,7 +122,7 @@ class Geometry(ValueObject):
         return self.clusters_in(self.group_size(group))
 
     def clusters_in(self, blocks: int) -> int:
-        """The number of clusters that so many blocks from a cluster's start take."""
+        """The number of clusters that this many blocks from a cluster's start take."""
         return -(-blocks // self.cluster_blocks)
 
     def cluster_of(self, block: int) -> tuple[int, int]:

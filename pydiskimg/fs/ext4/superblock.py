@@ -107,7 +107,7 @@ def parse_superblock(raw: bytes) -> Superblock | None:
 
 
 class Identity:
-    """What tells one file system from another; now is in seconds since 1970, label is encoded."""
+    """What distinguishes one file system from another; now is in seconds since 1970, label is encoded."""
 
     def __init__(self, uuid: UUID, hash_seed: UUID, label: bytes, now: int) -> None:
         self.uuid = uuid

@@ -89,7 +89,7 @@ def _for_trees(fields: dict[str, int], features: int, group: int, free: dict[str
 
 
 def _tree_blocks(records: int, block: int, record: int, key: int) -> int:
-    """Return the blocks of the largest tree of so many records: each block is half full."""
+    """Return the blocks of the largest tree of that many records: each block is half full."""
     total, in_block = 0, max(2, block // record // 2)
     while records > 1:
         records = -(-records // in_block)

@@ -61,7 +61,7 @@ def read_luks_header(file: Source, header: Header) -> LuksHeader:
     """Return the LUKS header of an image whose crypt_method is LUKS. Raises InvalidImageError if there is none."""
     pointer = header.extensions.get(layout.EXTENSION_CRYPTO, b"")
     if len(pointer) != CRYPTO_HEADER.size:
-        raise _invalid(file, f"the header extension that tells where it is has {len(pointer)} bytes, expected 16")
+        raise _invalid(file, f"the header extension with its location has {len(pointer)} bytes, expected 16")
     offset, length = CRYPTO_HEADER.unpack(pointer).values()
     size = LUKS1.size + KEY_SLOTS * KEY_SLOT.size
     if length < size or offset + size > file.size:

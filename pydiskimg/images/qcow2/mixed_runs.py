@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # A few other clusters between clusters with mixed subclusters are included: one by one each would be a step.
 _RUNS = re.compile(b"M(?:[DHZ]{0,7}M)*|H+|Z+|D+|C+")
-_GROUPS = re.compile(rb"M(?:[HZDC]{0,7}M){0,31}|[HZDC]+")  # of so many that a step has enough work
+_GROUPS = re.compile(rb"M(?:[HZDC]{0,7}M){0,31}|[HZDC]+")  # long enough that a step has enough work
 
 
 def runs_with_mixed(kinds: bytes) -> Iterator[tuple[int, int, int]]:

@@ -99,7 +99,7 @@ def _problem(chosen: ChosenOptions) -> str | None:
 
 
 def refcount_problem(bits: int) -> str | None:
-    """Return the problem of reference counts of so many bits; None if they are possible."""
+    """Return the problem of reference counts of that many bits; None if they are possible."""
     if bits in (1 << order for order in range(layout.MAX_REFCOUNT_ORDER + 1)):
         return None
     return f"reference counts of {bits} bits are not possible; expected a power of two from 1 to 64"

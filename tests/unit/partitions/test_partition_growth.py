@@ -192,7 +192,7 @@ def test_the_flush_comes_between_the_writes() -> None:
 
 
 class HugeDisk(MemoryDisk):
-    """So many bytes; only the first MiB can be read."""
+    """That many bytes; only the first MiB can be read."""
 
     def __init__(self, size: int) -> None:
         super().__init__(MIB)

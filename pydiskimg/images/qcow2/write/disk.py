@@ -257,7 +257,7 @@ class Qcow2Disk(Disk):
     def grow(self, size: int) -> None:
         """Extend the virtual disk to size bytes, rounded up to 512, if it is smaller; the new part reads as zero.
 
-        No other method may be called meanwhile. Raises DoesNotFitError if clusters of this size cannot map so much.
+        No other method may be called meanwhile. Raises DoesNotFitError if clusters of this size cannot map that much.
         """
         self._require_open(writing=True)
         size, old = round_size(size), self.size
