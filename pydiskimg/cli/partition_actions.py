@@ -14,20 +14,26 @@ from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import references
 from pydiskimg.disks.block import BlockDisk
+from pydiskimg.errors import PartitionError
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.linux.blockdev import read_partitions_again
 from pydiskimg.partitions.change import ChangedTable, PartitionChange, new_table, open_table
+from pydiskimg.partitions.layout import MBR
 from pydiskimg.partitions.mbr_entries import with_extended
-from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
-from pydiskimg.partitions.read import gpt_sector_size, table_label
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import gpt_sector_size, other_sectors, table_label
 from pydiskimg.partitions.types import name_of
-from pydiskimg.protocols import Disk
+from pydiskimg.protocols import Disk, Source, read_bytes
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
+from pydiskimg.volumes.find import find_volumes, table_sector_size
 
 if TYPE_CHECKING:
     from pydiskimg.partitions.types import Label
+
+
+_BOOT_SECTORS = {b"NTFS    ": "ntfs", b"EXFAT   ": "exfat"}  # by the name at byte 3
 
 
 def _change(arguments: argparse.Namespace) -> PartitionChange:
@@ -43,9 +49,9 @@ def list_partitions(arguments: argparse.Namespace) -> None:
         references(arguments) as policy,
         open_image(arguments.disk, format=arguments.format, references=policy) as source,
     ):
-        sector_size = gpt_sector_size(source) or SECTOR_SIZES[0]
+        sector_size = gpt_sector_size(source) or table_sector_size(source)
         found = with_extended(source, sector_size)
-        label = table_label(source)
+        label = table_label(source) if found or not _content_of(source) else None
     rows = [
         [
             part.number,
@@ -112,7 +118,12 @@ def create(arguments: argparse.Namespace) -> None:
 def add(arguments: argparse.Namespace) -> None:
     """Add a partition."""
     wanted = _change(arguments)
-    with _table(arguments) as table:
+    with _disk(arguments) as disk:
+        if content := _content_of(disk):
+            raise PartitionError(
+                f"{disk.name}: has no partition table, but {content}; make one with: pydiskimg partition create --force"
+            )
+        table = _opened(disk)
         number = table.add(arguments.start, arguments.size, wanted, number=arguments.number, logical=arguments.logical)
         part = next(part for part in table.partitions if part.number == number)
         kind = name_of(part.type) or part.type
@@ -141,7 +152,32 @@ def change(arguments: argparse.Namespace) -> None:
 @contextmanager
 def _table(arguments: argparse.Namespace) -> Iterator[ChangedTable]:
     with _disk(arguments) as disk:
-        yield open_table(disk)
+        yield _opened(disk)
+
+
+def _opened(disk: Disk) -> ChangedTable:
+    """Return the table of disk; refuse an MBR that was made for sectors of another size than the disk's."""
+    size = table_sector_size(disk)
+    if size != disk.sector_size and table_label(disk) == "dos":
+        raise PartitionError(
+            f"{disk.name}: has {other_sectors('an MBR', size, disk.sector_size)}; attach it as a device that has them: "
+            f"losetup --sector-size {size}"
+        )
+    return open_table(disk)
+
+
+def _content_of(source: Source) -> str:
+    """Return the type of what the whole disk contains, such as ext4, if it is not partitioned; empty if unknown."""
+    try:
+        volume, *more = find_volumes(source, tell=lambda _: None)
+    except PartitionError:
+        return ""
+    if volume.partition.number or more:
+        return ""
+    if volume.content:
+        return volume.content.type
+    # Their boot sectors have an MBR's signature.
+    return _BOOT_SECTORS.get(read_bytes(source, 3, 8), "") if source.size >= MBR.size else ""
 
 
 @contextmanager

@@ -79,16 +79,23 @@ def write_image(arguments: argparse.Namespace) -> None:
                 _check_by_bmap(disk, size, block_map, passes.second if callback else None)
     checked = "" if arguments.no_verify else ", read back and compared"
     if block_map is not None:
-        checked += f"; {len(block_map.ranges)} ranges have the checksums of the block map"
+        checked += f"; {_by_checksums(block_map)}"
     if not arguments.quiet:
         facts = {
             "filename": arguments.image,
             "device": arguments.device,
             "size": size,
             "verified": not arguments.no_verify,
-            "block-map-ranges": None if block_map is None else len(block_map.ranges),
+            "block-map-ranges": None if block_map is None else block_map.checked_ranges,
         }
         show(facts, [f"{arguments.device}: {format_size(size)} were written{checked}"], arguments.output)
+
+
+def _by_checksums(block_map: BlockMap) -> str:
+    if not block_map.checked_ranges:
+        return "the block map has no checksums"
+    ranges = "1 range has" if block_map.checked_ranges == 1 else f"{block_map.checked_ranges} ranges have"
+    return f"{ranges} the checksums of the block map"
 
 
 class _Passes:

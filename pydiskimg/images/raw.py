@@ -57,6 +57,15 @@ class RawSource(ImageBytes):
         status = os.fstat(self._open_fd)
         return status.st_dev, status.st_ino
 
+    @property
+    def sector_size(self) -> int | None:
+        """The logical sectors of a block device (bytes); None for a file, which may have been made for any."""
+        if not self.is_block_device:
+            return None
+        from pydiskimg.linux.blockdev import logical_sector_size  # imported here: most images are files
+
+        return logical_sector_size(self._open_fd)
+
     def fileno(self) -> int:
         """Return the descriptor, which stays the source's."""
         return self._open_fd

@@ -56,7 +56,7 @@ def refuse_overlaps(name: str, spans: Iterable[Span]) -> None:
         if span.start >= span.end or span.start < before.end:
             raise PartitionError(
                 f"{name}: {span.what} (sectors {span.start} to {span.end}) overlaps {before.what} (to {before.end}); "
-                "the partition table is damaged, nothing was grown"
+                "the partition table is damaged, nothing was changed"
             )
         before = span
 

@@ -9,7 +9,7 @@ from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.growth_plan import Span, refuse_overlaps
 from pydiskimg.partitions.layout import EXTENDED, MBR, is_partitioned, mbr_entries
 from pydiskimg.partitions.partition import Partition, has_mbr
-from pydiskimg.partitions.read import MAX_LOGICAL, read_partition_table
+from pydiskimg.partitions.read import MAX_LOGICAL, extended_record, read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
 # Some readers count start, length and the first sector after a partition in 32 bits.
@@ -51,7 +51,8 @@ def _extended(source: Source, sector_size: int) -> list[Partition]:
 def read_entries(source: Source, record: int, extended: int, sector_size: int) -> list[MbrEntry]:
     """Return a record's used entries (0: the MBR): data counts from the record, links from the extended partition."""
     found = []
-    for slot, entry in enumerate(mbr_entries(read_bytes(source, record * sector_size, MBR.size))):
+    sector = extended_record(source, record, sector_size) if record else read_bytes(source, 0, MBR.size)
+    for slot, entry in enumerate(mbr_entries(sector)):
         kind, length = entry["OSType"], entry["SizeInLBA"]
         if kind and length:
             start = entry["StartingLBA"] + (extended if kind in EXTENDED else record)
@@ -60,18 +61,25 @@ def read_entries(source: Source, record: int, extended: int, sector_size: int) -
 
 
 def read_chain(source: Source, container: MbrEntry, sector_size: int) -> list[MbrEntry]:
-    """Return the entries of every logical record; the caller has checked that the chain ends."""
+    """Return the entries of every logical record. Raises PartitionError for a chain that partitioners do not write."""
     chain: list[MbrEntry] = []
     areas = []
+    seen: set[int] = set()
     record = container.start
-    for _ in range(MAX_LOGICAL + 1):
+    while True:
+        if record in seen or len(seen) > MAX_LOGICAL:
+            raise PartitionError(
+                f"{source.name}: the chain of extended boot records is circular or longer than {MAX_LOGICAL} "
+                f"(at byte {record * sector_size}); nothing was changed"
+            )
+        seen.add(record)
         entries = read_entries(source, record, container.start, sector_size)
         links = [entry for entry in entries if entry.kind in EXTENDED]
         logical = [entry for entry in entries if entry.kind not in EXTENDED]
         if any(entry.slot != 0 for entry in logical) or any(entry.slot != 1 for entry in links):
             raise PartitionError(
                 f"{source.name}: the extended boot record at byte {record * sector_size} is not one that "
-                "partitioners write; nothing was grown"
+                "partitioners write; nothing was changed"
             )
         areas += [Span(record, record + 1, f"the extended boot record in sector {record}"), *spans_of(logical)]
         chain += entries
@@ -83,7 +91,7 @@ def read_chain(source: Source, container: MbrEntry, sector_size: int) -> list[Mb
     if outside is not None:
         raise PartitionError(
             f"{source.name}: {outside.what} (sectors {outside.start} to {outside.end}) lies outside of its extended "
-            f"partition (sectors {container.start} to {container.end}); nothing was grown"
+            f"partition (sectors {container.start} to {container.end}); nothing was changed"
         )
     return chain
 

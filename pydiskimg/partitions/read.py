@@ -153,18 +153,7 @@ def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[P
     seen = set()
     while record not in seen and number < 5 + MAX_LOGICAL:
         seen.add(record)
-        offset = record * sector_size
-        if offset + MBR.size > source.size:
-            raise PartitionError(
-                f"{source.name}: extended boot record at byte {offset} lies beyond the end of the disk ({source.size})"
-            )
-        sector = read_bytes(source, offset, MBR.size)
-        if not has_mbr(sector):
-            raise PartitionError(
-                f"{source.name}: extended boot record at byte {offset} has no signature (found "
-                f"{sector[MBR.slice_of('Signature')].hex()}, expected 55aa)"
-            )
-        logical, following = mbr_entries(sector)[:2]
+        logical, following = mbr_entries(extended_record(source, record, sector_size))[:2]
         kind, length = logical["OSType"], logical["SizeInLBA"] * sector_size
         if kind and length:
             start = (record + logical["StartingLBA"]) * sector_size
@@ -178,6 +167,22 @@ def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[P
         f"{source.name}: the chain of extended boot records is circular or longer than {MAX_LOGICAL} "
         f"(at byte {record * sector_size})"
     )
+
+
+def extended_record(source: Source, record: int, sector_size: int) -> bytes:
+    """Return the extended boot record in a sector. Raises PartitionError if there is none."""
+    offset = record * sector_size
+    if offset + MBR.size > source.size:
+        raise PartitionError(
+            f"{source.name}: extended boot record at byte {offset} lies beyond the end of the disk ({source.size})"
+        )
+    sector = read_bytes(source, offset, MBR.size)
+    if not has_mbr(sector):
+        raise PartitionError(
+            f"{source.name}: extended boot record at byte {offset} has no signature (found "
+            f"{sector[MBR.slice_of('Signature')].hex()}, expected 55aa)"
+        )
+    return sector
 
 
 def _read_gpt(source: Source, sector_size: int, *, backup: bool) -> list[Partition]:

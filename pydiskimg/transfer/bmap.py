@@ -47,6 +47,11 @@ class BlockMap:
     ranges: tuple[MappedRange, ...]
 
     @property
+    def checked_ranges(self) -> int:
+        """How many ranges have a checksum."""
+        return sum(one.checksum is not None for one in self.ranges)
+
+    @property
     def checked_bytes(self) -> int:
         """How many bytes have a checksum."""
         return sum(one.end - one.start for one in self.ranges if one.checksum is not None)
@@ -77,7 +82,15 @@ def parse_bmap(data: bytes, name: str) -> BlockMap:
     size, block = _number(root, "ImageSize", name), _number(root, "BlockSize", name)
     if not (0 < block <= CHUNK_SIZE and size < _LARGEST):
         raise _invalid(name, f"it states {size} bytes in blocks of {block}")
-    return BlockMap(size, algorithm, tuple(_ranges(root, size, block, name)))
+    ranges = tuple(_ranges(root, size, block, name))
+    if _text(root, "MappedBlocksCount") is not None:
+        stated, found = (
+            _number(root, "MappedBlocksCount", name),
+            sum(-((one.start - one.end) // block) for one in ranges),
+        )
+        if stated != found:
+            raise _invalid(name, f"its ranges have {found} blocks, and it states {stated}")
+    return BlockMap(size, algorithm, ranges)
 
 
 def make_bmap(source: Source, *, progress: Progress | None = None) -> bytes:

@@ -89,6 +89,18 @@ def find_volumes(source: Source, tell: Callable[[str], object] | None = None) ->
     return first
 
 
+def table_sector_size(source: Source) -> int:
+    """Return the bytes of a sector for which find_volumes() takes the partition table, readable or not."""
+    own, *others = dict.fromkeys(_sector_sizes(source))
+    taken = None
+    for size in (own, *others):
+        for found in volume_readings(source, [size], [], tell=lambda _: None):
+            if any(volume.content for volume in found):
+                return size
+            taken = taken or size
+    return taken or own
+
+
 def _sector_sizes(source: Source) -> Iterable[int]:
     own = getattr(source, "sector_size", None)  # a Disk has one
     return SECTOR_SIZES if own is None else (own, *SECTOR_SIZES)

@@ -20,7 +20,7 @@ from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.partitions.types import TYPES
 from tests.fixtures.ext_files import sized
-from tests.fixtures.programs import Tool, run
+from tests.fixtures.programs import Tool, making, run
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.oracle
@@ -222,3 +222,51 @@ def test_a_hybrid_mbr_is_left_as_it_is(tmp_path: Path, tool: Tool, capsys: pytes
         assert main(["partition", *words, str(path), *(["1"] if words != ["add"] else [])]) == 1
         assert "hybrid" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def logical_disk(path: Path, tool: Tool) -> Path:
+    parts = ("1: start=2048,size=20480", "2: start=40960,size=300000,type=5", "5: start=43008,size=20480")
+    script = "\n".join((*parts, "6: start=200000,size=2048"))
+    run(tool("sfdisk"), "-q", str(sized(path, SIZE)), given=script)
+    return path
+
+
+CHANGES = [["add", "--size", "1M"], ["set", "--type", "swap", "1"], ["delete", "6"]]
+
+
+@pytest.mark.parametrize("action", CHANGES, ids=[action[0] for action in CHANGES])
+@pytest.mark.parametrize("damage", ["cut", "circle"])
+def test_a_damaged_chain_is_refused(
+    tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str], action: list[str], damage: str
+) -> None:
+    """The end of the disk is missing, or the last record leads to the first."""
+    path = logical_disk(tmp_path / "disk", tool)
+    if damage == "cut":
+        sized(path, 60 * MIB)
+    else:
+        with path.open("r+b") as file:
+            file.seek((200000 - 2048) * 512 + 446 + 16)
+            file.write(bytes.fromhex("00000000 05000000 00000000 00100000"))
+    before = path.read_bytes()
+    operands = [str(path), *action[1:]] if action[0] == "delete" else [*action[1:-1], str(path), action[-1]]
+    operands = [*action[1:], str(path)] if action[0] == "add" else operands
+    assert main(["partition", action[0], *operands]) == 1
+    assert "extended boot record" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("maker", ["mkfs.vfat", "mkfs.ntfs -Q -F", "mkfs.exfat"])
+def test_a_file_system_whose_boot_sector_looks_like_a_table(
+    tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str], maker: str
+) -> None:
+    path = sized(tmp_path / "disk", 100 * MIB)
+    run(*making(tool, maker), str(path))
+    before = path.read_bytes()
+    assert main(["partition", "add", str(path)]) == 1
+    assert "has no partition table, but " in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert main(["partition", "list", str(path)]) == 0
+    assert "has no partition table" in capsys.readouterr().err
+    assert main(["partition", "create", "--force", str(path)]) == 0
+    assert main(["partition", "add", str(path)]) == 0
+    assert by_sfdisk(path, tool)

@@ -2,7 +2,8 @@
 """The bytes of a compressed file, inflated ahead of their reader by a thread.
 
 gzip is inflated by isal if it is installed, otherwise by zlib: both check the length and the CRC in each trailer, which
-libarchive skips. libarchive inflates every other compression.
+libarchive skips. bzip2 is inflated by Python's own module, since libarchive ends silently at a later stream of a file
+that is damaged in its first bytes. libarchive inflates every other compression.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
-from pydiskimg.errors import ArchiveError, storage_error
+from pydiskimg.errors import ArchiveError, StorageError, storage_error
 from pydiskimg.files.tar import layout
 
 READ = 512 << 10
@@ -76,7 +77,9 @@ def inflate_input(file: ArchiveInput) -> Generator[Inflated, None, None]:
     """Do as inflate() does with the rest of a file or pipe."""
     start = file.peek(layout.BLOCK)
     if start.startswith(b"\x1f\x8b"):
-        return _gathered(_gunzip(file))
+        return _gathered(_members(file, _gzip()))
+    if start.startswith(b"BZh"):
+        return _gathered(_members(file, _bzip2()))
     if len(start) == layout.BLOCK and start[0] and layout.checksum_is_right(start):
         return _uncompressed(file)
     from pydiskimg.files.tar.libarchive import inflate_any  # imported here: most archives do not need it
@@ -106,7 +109,7 @@ def _uncompressed(file: ArchiveInput) -> Generator[Inflated, None, None]:
 
 
 class _Decompressor(Protocol):
-    """A member of gzip, like bz2.BZ2Decompressor for a file of bzip2; input beyond max_length is kept."""
+    """Inflates a member of a file, like bz2.BZ2Decompressor; input beyond max_length is kept."""
 
     eof: bool
     unused_data: bytes
@@ -132,8 +135,24 @@ class _ZlibDecompressor:
         return inflated
 
 
-def _gzip_library() -> tuple[Callable[[], _Decompressor], type[Exception]]:
-    """Return the constructor of a _Decompressor, and its exceptions.
+class _Compression(NamedTuple):
+    """How the members of a file are inflated; magic is the first byte of each."""
+
+    name: str
+    magic: bytes
+    decompressor: Callable[[], _Decompressor]
+    failure: type[Exception]
+
+
+def _bzip2() -> _Compression:
+    import bz2  # imported here: few archives need it
+
+    new: Callable[[], Any] = bz2.BZ2Decompressor
+    return _Compression("bzip2", b"B", new, OSError)
+
+
+def _gzip() -> _Compression:
+    """Return the compression with the best library for it.
 
     isal's class takes the interpreter's lock once for each block. Its decompressobj takes it each time that it doubles
     its buffer from 16 KiB on, and waits for the thread that has it.
@@ -141,31 +160,34 @@ def _gzip_library() -> tuple[Callable[[], _Decompressor], type[Exception]]:
     try:
         from isal import igzip_lib
     except ImportError:
-        return _ZlibDecompressor, zlib.error
+        return _Compression("gzip", b"\x1f", _ZlibDecompressor, zlib.error)
     library: Any = igzip_lib  # the stub declares IsalError as an instance
-    return partial(library.IgzipDecompressor, library.DECOMP_GZIP), library.IsalError
+    new = partial(library.IgzipDecompressor, library.DECOMP_GZIP)
+    return _Compression("gzip", b"\x1f", new, library.IsalError)
 
 
-def _gunzip(file: ArchiveInput) -> Generator[Inflated, None, None]:
-    new_decompressor, failure = _gzip_library()
+def _members(file: ArchiveInput, compression: _Compression) -> Generator[Inflated, None, None]:
     pending = b""
     while True:
-        pending = _next_member(pending or file.read(READ), file.position, file.name)
+        pending = _next_member(pending or file.read(READ), file, compression)
         if not pending and not file.peek(1):
             return
         if not pending:
             continue
         try:
-            pending = yield from _member(new_decompressor(), pending, file)
-        except failure as error:
+            pending = yield from _member(compression, pending, file)
+        except StorageError:  # an OSError, as those of bzip2
+            raise
+        except compression.failure as error:
             raise ArchiveError(
-                f"{file.name}: the gzip data before byte {file.position} of the file are corrupt ({error}); "
-                "get the file again"
+                f"{file.name}: the {compression.name} data before byte {file.position} of the file are corrupt "
+                f"({error}); get the file again"
             ) from error
 
 
-def _member(decompressor: _Decompressor, pending: bytes, file: ArchiveInput) -> Generator[Inflated, None, bytes]:
-    """Yield the contents of a member of gzip that begins with pending; return the bytes read after its end."""
+def _member(compression: _Compression, pending: bytes, file: ArchiveInput) -> Generator[Inflated, None, bytes]:
+    """Yield the contents of a member that begins with pending; return the bytes read after its end."""
+    decompressor = compression.decompressor()
     while True:
         data = decompressor.decompress(pending, _INFLATED)
         if data:
@@ -174,15 +196,17 @@ def _member(decompressor: _Decompressor, pending: bytes, file: ArchiveInput) -> 
             return decompressor.unused_data
         pending = file.read(READ) if decompressor.needs_input else b""
         if not data and not pending and decompressor.needs_input:
-            raise ArchiveError(f"{file.name}: the gzip data end early, at byte {file.position}; the file is truncated")
+            raise ArchiveError(
+                f"{file.name}: the {compression.name} data end early, at byte {file.position}; the file is truncated"
+            )
 
 
-def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
-    """Return pending from the next gzip member on; tapes and some tools pad the file with zeros."""
+def _next_member(pending: bytes, file: ArchiveInput, compression: _Compression) -> bytes:
+    """Return pending from the next member on; tapes and some tools pad the file with zeros."""
     rest = pending.lstrip(b"\0")
-    if rest and not rest.startswith(b"\x1f"):
+    if rest and not rest.startswith(compression.magic):
         raise ArchiveError(
-            f"{name}: {len(rest)} bytes before byte {consumed} of the file are not gzip data; "
+            f"{file.name}: {len(rest)} bytes before byte {file.position} of the file are not {compression.name} data; "
             "something was appended to the archive, or it is corrupt"
         )
     return rest

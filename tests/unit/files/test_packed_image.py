@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pydiskimg.errors import DiskImageError
+from pydiskimg.errors import ArchiveError, DiskImageError
 from pydiskimg.files.tar import open_packed
 from pydiskimg.images import looks_like
 from pydiskimg.images.raw import open_raw
@@ -302,3 +302,22 @@ def test_a_name_that_does_not_say_that_it_is_compressed_is_told(node: Node, tmp_
     assert (
         "x.img: is compressed with gzip, although its name does not say so; its contents are installed" in done.stderr
     )
+
+
+def read_all(path: Path) -> bytes:
+    with open_packed(path) as packed:
+        return b"".join(iter(lambda: packed.read(MIB), b""))
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+@pytest.mark.parametrize("length", [0, 1, 2, 5, 8, 14])
+def test_a_file_of_several_streams_is_whole_or_refused(tmp_path: Path, ending: str, length: int) -> None:
+    """Parallel compressors make such files; a stream that was cut in its header has been taken for the end."""
+    parts = [b"a" * 100_000, os.urandom(50_000)]
+    first, second = map(COMPRESSIONS[ending], parts)
+    path = tmp_path / f"image.{ending}"
+    path.write_bytes(first + second)
+    assert read_all(path) == b"".join(parts)
+    path.write_bytes(first + (second[:length] or b"X" + second[1:]))
+    with pytest.raises(ArchiveError):
+        read_all(path)

@@ -39,6 +39,11 @@ def test_version_1_has_sha1_and_may_have_ranges_without() -> None:
         check_by_bmap(disk, found)
 
 
+def test_a_map_that_has_lost_a_range() -> None:
+    with pytest.raises(InvalidImageError, match=r"its ranges have 1 blocks, and it states 2"):
+        parse_bmap(OLD.replace("<Range> 2 </Range>", "").encode(), "old.bmap")
+
+
 def test_a_map_of_ours_is_read_back_and_notices_a_change_of_itself() -> None:
     disk = MemoryDisk(3 * 4096 + 100, fill=7)
     made = make_bmap(disk)
