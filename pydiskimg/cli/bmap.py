@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.transfer.bmap import make_bmap
 
     require_file_name(arguments.image)
+    if arguments.output == "-":
+        arguments.output = None
     if arguments.output is not None:
         require_name(arguments.output, "block map")
     with (

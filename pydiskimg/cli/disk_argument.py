@@ -77,6 +77,10 @@ def _partition(disk: Disk, number: int) -> Region:
     for partition in partitions:
         if partition.number == number:
             return Region(disk, partition.start, partition.length, name=f"{disk.name} partition {number}")
+    image = None if partitions else looks_like(disk)
+    if image is not None:
+        what = f"is {image}" if image.startswith(("a ", "the ")) else f"contains data {image}"
+        raise PartitionError(f"{disk.name}: {what}; expected a raw disk (pydiskimg convert makes one)")
     found = ", ".join(str(partition.number) for partition in partitions) or "none"
     raise PartitionError(f"{disk.name}: has no partition {number}; found: {found}")
 

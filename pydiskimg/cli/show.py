@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         examples=_EXAMPLES,
     )
     add_format_option(parser)
-    parser.add_argument("-o", dest="svg", metavar="FILE", help="write an SVG drawing to FILE")
+    parser.add_argument("-o", dest="svg", metavar="FILE", help="write an SVG drawing to FILE (-: standard output)")
     add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("disk", metavar="DISK", help="disk image or block device")

@@ -33,22 +33,27 @@ _BLUE, _GREEN = 34, 32  # ECMA-48
 def show_disk(arguments: argparse.Namespace) -> None:
     """Draw the disk in the arguments."""
     require_file_name(arguments.disk)
-    if arguments.svg is not None:
+    to_file = arguments.svg not in (None, "-")
+    if to_file:
         require_name(arguments.svg, "drawing")
     width = min(_MOST, max(_LEAST, shutil.get_terminal_size().columns - _LEFT))
     with (
         references(arguments) as policy,
         open_source(arguments.disk, format=arguments.format, references=policy) as source,
     ):
-        if arguments.svg is not None:
+        if to_file:
             refuse_own_file(source, arguments.svg, named=[arguments.disk])
         picture = disk_picture(source, width if arguments.svg is None else _SVG_COLUMNS)
         title = f"{arguments.disk}: {source.format}, {format_size(picture.size)}"
     for note in picture.notes:
         tell(note)
     if arguments.svg is not None:
+        drawing = svg(picture, title, [_text(one) for one in picture.volumes])
+        if not to_file:
+            sys.stdout.write(drawing)
+            return
         with new_file(arguments.svg) as (fd, name):
-            pwrite_all(fd, 0, svg(picture, title, [_text(one) for one in picture.volumes]).encode(), name=name)
+            pwrite_all(fd, 0, drawing.encode(), name=name)
         return
     if arguments.output == "json":
         show(_facts(arguments.disk, picture), (), "json")

@@ -7,7 +7,7 @@ import os
 
 from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import cut_file, store_of
-from pydiskimg.errors import DoesNotFitError, UnsupportedImageError, storage_error
+from pydiskimg.errors import DoesNotFitError, StorageError, UnsupportedImageError, storage_error
 from pydiskimg.images import detect
 from pydiskimg.images.qcow2.header import read_header, require_changeable, require_resizable
 from pydiskimg.images.qcow2.sizes import round_size
@@ -154,16 +154,28 @@ def _grow(disk: DescriptorDisk, image: Qcow2Disk, size: int, preallocation: str)
     """Extend the virtual disk in disk."""
     old, file_end = image.size, os.fstat(disk.fd).st_size
     image.grow(size)
-    if preallocation != "off" or image.has_raw_data_file:
-        image.preallocate(old, size - old, full=preallocation == "full")
-    image.flush()
+    try:
+        if preallocation != "off" or image.has_raw_data_file:
+            image.preallocate(old, size - old, full=preallocation == "full")
+        image.flush()
+        _reserve(disk, image, preallocation, file_end, old)
+    except StorageError as error:
+        error.add_what_is_left(
+            f"the image has the new size of {size} bytes, which is not preallocated; pydiskimg check -r leaks frees "
+            "clusters that are not used"
+        )
+        raise
+
+
+def _reserve(disk: DescriptorDisk, image: Qcow2Disk, preallocation: str, file_end: int, old: int) -> None:
+    """Let the file system allocate what the file has gained, for preallocation=falloc."""
     if preallocation != "falloc" or (disk.is_block_device and image.data_file is None):
         return
     from pydiskimg.disks.preallocation import reserve
 
     file, start, end = disk, file_end, os.fstat(disk.fd).st_size
     if image.data_file is not None:
-        file, start, end = _data_file(image), old, size
+        file, start, end = _data_file(image), old, image.size
     reserve(file.fd, start, end - start, name=file.name)
 
 

@@ -124,9 +124,10 @@ def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
     try:
         volume = _volume(disk)
         if not may_mount and not volume.content.is_ext:
-            kind = volume.content.type
+            is_raw = disk.format in ("", "raw")
+            why = "mounting is not allowed" if is_raw else f"it cannot be mounted in a {disk.format} image"
             raise NothingToGrowError(
-                f"{volume} contains {kind}, which can grow only while it is mounted, and mounting is not allowed"
+                f"{volume} contains {volume.content.type}, which can grow only while it is mounted, and {why}"
             )
     except NothingToGrowError as reason:
         return VolumeGrowth(f"{disk.name}: nothing to grow: {reason}")

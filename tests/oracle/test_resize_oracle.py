@@ -119,7 +119,7 @@ def test_a_raw_file(tmp_path: Path, preallocation: str) -> None:
 
 
 def test_a_file_in_front_of_which_there_is_no_room(tmp_path: Path) -> None:
-    """A limit of the file's size stands for a full disk: the image is the old one."""
+    """A limit of the file's size stands for a full disk: the contents are the old ones, and the new size is told."""
     path = written(tmp_path / "disk.qcow2", MIB)
     before = raw(path)
     limit = os.path.getsize(path) + (64 << 10)
@@ -132,6 +132,8 @@ def test_a_file_in_front_of_which_there_is_no_room(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "File too large" in done.stderr
+    assert f"the new size of {64 * MIB} bytes" in done.stderr
+    assert main(["check", "-q", "-r", "leaks", str(path)]) == 0
     check(path)
     assert raw(path)[:MIB] == before
 

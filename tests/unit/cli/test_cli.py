@@ -125,6 +125,9 @@ def test_mkfs_and_mkswap_do_not_overwrite_unasked(tmp_path: Path) -> None:
     assert run("mkswap", "--force", disk).returncode == 0
     fails("mkfs", "-t", "ext2", disk, words="holds swap")
     fails("mkfs", "--partition", "1", disk, words="has no partition 1; found: none")
+    image = str(tmp_path / "image.qcow2")
+    assert run("create", "-q", "-f", "qcow2", image, "16M").returncode == 0
+    fails("mkfs", "--partition", "1", image, words="is a qcow2 image; expected a raw disk")
 
 
 def test_version_and_help() -> None:
