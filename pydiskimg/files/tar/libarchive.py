@@ -32,8 +32,9 @@ def _load() -> Any:
         from libarchive import ffi
     except (ImportError, OSError) as error:
         raise ArchiveError(
-            f"a file that is compressed otherwise than with gzip needs libarchive-c, which cannot be loaded ({error}); "
-            "install Debian's package python3-libarchive-c, or libarchive13 and run: pip install libarchive-c"
+            f"a file that is compressed otherwise than with gzip or bzip2 needs libarchive-c, which cannot be loaded "
+            f"({error}); install Debian's package python3-libarchive-c, or libarchive13 and run: "
+            "pip install libarchive-c"
         ) from error
     finally:
         if is_ours:
