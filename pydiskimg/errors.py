@@ -31,11 +31,26 @@ class DiskImageError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(_one_line(message))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let the error pass between processes, whatever its constructor takes."""
+        fields = dict(self.__dict__)
+        if isinstance(self, OSError):
+            fields |= {"errno": self.errno, "strerror": self.strerror, "filename": self.filename}
+        return _restored, (type(self), self.args, fields)
+
     def add_what_is_left(self, text: str) -> None:
         """Append a clause that says what was written, unless the text has one."""
         if not self.tells_what_is_left:
             self.args = (_one_line(f"{self}; {text}"), *self.args[1:])
             self.tells_what_is_left = True
+
+
+def _restored(kind: type[DiskImageError], args: tuple[object, ...], fields: dict[str, object]) -> DiskImageError:
+    error = kind.__new__(kind)
+    error.args = args
+    for name, value in fields.items():
+        setattr(error, name, value)
+    return error
 
 
 class InvalidImageError(DiskImageError):

@@ -94,9 +94,13 @@ class DirectoryReader:
             name = os.fsdecode(self.top)
             raise StorageError(f"{name}: a path cannot have a NUL byte in it", errno=errno.EINVAL, filename=name)
         try:
-            os.lstat(self.top)
+            status = os.lstat(self.top)
         except OSError as error:
             raise storage_error(error, os.fsdecode(self.top), "cannot be read to be copied") from error
+        if not self.prefix and not stat.S_ISDIR(status.st_mode):  # without an entry of its own nothing would be left
+            name = os.fsdecode(self.top)
+            hint = "; end its name with a slash to follow it" if stat.S_ISLNK(status.st_mode) else ""
+            raise StorageError(f"{name}: is not a directory{hint}", errno=errno.ENOTDIR, filename=name)
         if self.progress is None:
             return self._entries()
         return with_progress(self._entries(), self.progress, _total(self.top))

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from pydiskimg.disks.overlap import overlap
 from pydiskimg.disks.region import Region
-from pydiskimg.errors import InUseError
+from pydiskimg.errors import InUseError, StorageError
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,17 +25,24 @@ _CHANGING: WeakSet[Region] = WeakSet()
 def claimed_region(disk: Any, volume: Volume) -> Region:
     """Return the part of the disk that is to be changed, until release_region() or until nothing refers to it.
 
-    Raises InUseError if another tree changes a part of it, ValueError for a Source that is no Disk.
+    Raises InUseError if another tree changes a part of it, ValueError for a Source that is not a Disk.
     """
     if not hasattr(disk, "write"):
         raise ValueError(f"{disk.name}: is a Source, and only a Disk can be changed")
     name = f"{disk.name}, {volume.location}"
     region = Region(disk, volume.partition.start, volume.partition.length, name=name)
-    if any(overlap(region, other) for other in [*_CHANGING]):
+    if any(_overlap(region, other) for other in [*_CHANGING]):
         text = f"{name}: is in use (another tree changes it; close that one first); nothing was written"
         raise InUseError(text, errno=errno.EBUSY, filename=name)
     _CHANGING.add(region)
     return region
+
+
+def _overlap(region: Region, other: Region) -> bool:
+    try:
+        return overlap(region, other)
+    except StorageError:  # the other one's disk was closed before its tree, which can change nothing any more
+        return False
 
 
 def release_region(region: Region) -> None:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import stat
 from collections.abc import Callable
+from copy import copy as shallow
 from pathlib import Path
 
 import pytest
@@ -15,17 +18,21 @@ from pydiskimg import (
     Content,
     DirectoryReader,
     DiskImageError,
+    DoesNotFitError,
     Entry,
     InUseError,
     MemoryDisk,
     NewExt,
     NewPartition,
     PacedDisk,
+    ReferenceDeniedError,
     Region,
     SourceRegion,
+    StorageError,
     Store,
     SystemOptions,
     UnsupportedImageError,
+    VerificationError,
     amend_image,
     build_system,
     change_bitmaps,
@@ -84,6 +91,49 @@ def test_a_copy_between_regions_that_overlap(as_file: bool, start: int) -> None:
         copy(Region(disk, 0, 4 * MIB), Region(disk, 4 * MIB, 4 * MIB), verify=True)
         copy(disk, disk)
         assert read_bytes(disk, 0, disk.size) == contents[: 4 * MIB] * 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageError("disk: cannot be read", errno=5, filename="disk"),
+        InUseError("disk: is in use", errno=None, filename="disk"),
+        DoesNotFitError("disk: is small", needed=3, available=2),
+        VerificationError("disk: differs", offset=4),
+        ReferenceDeniedError("top: names base", reference="base"),
+    ],
+)
+def test_errors_pass_between_processes(error: DiskImageError) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), shallow(error)):
+        assert type(again) is type(error)
+        assert (str(again), again.__dict__) == (str(error), error.__dict__)
+        assert [getattr(again, name, None) for name in ("errno", "filename")] == [
+            getattr(error, name, None) for name in ("errno", "filename")
+        ]
+
+
+def test_a_tree_that_outlives_its_disk() -> None:
+    for name in ("one", "two"):
+        with new_image(name, 8 * MIB) as disk:
+            make_ext(disk)
+    with open_disk("one", writable=True) as disk:
+        kept = open_tree(disk, writable=True)
+    with open_tree("two", writable=True) as tree:  # the other image was refused
+        tree.write("/new", b"")
+    del kept
+
+
+def test_a_directory_to_copy_that_is_none() -> None:
+    """An empty file system was made of it."""
+    os.mkdir("real")
+    os.mkdir("real/inside")
+    os.symlink("real", "link")
+    os.symlink("nowhere", "dangling")
+    Path("file").touch()
+    for name in (b"link", b"dangling", b"file"):
+        with pytest.raises(StorageError, match="is not a directory"):
+            populate(MemoryDisk(16 * MIB), DirectoryReader(name).entries())
+    assert populate(MemoryDisk(16 * MIB), DirectoryReader(b"link/").entries()).entries == 1
 
 
 def test_two_file_systems_in_one_place() -> None:
