@@ -167,7 +167,7 @@ class FileChanges:
 
     def _with_one_more_link(self, inode: StoredInode) -> StoredInode:
         if inode.kind == layout.DIRECTORY:
-            raise RefusedError("is a directory", errno.EPERM)
+            raise RefusedError("a directory cannot have another name", errno.EPERM)
         if inode.links >= _LINK_MAX:
             raise RefusedError(f"already has {inode.links} names", errno.EMLINK)
         return changed(inode, {"i_links_count": inode.links + 1, **self._times("i_ctime")})
@@ -295,15 +295,15 @@ class FileChanges:
         gone = self.inode(old)
         if gone.kind == layout.DIRECTORY:
             if not is_directory:
-                raise RefusedError(*_IS_DIRECTORY)
-            self._check_empty(gone)
+                raise RefusedError("cannot replace a directory", errno.EISDIR)
+            self._check_empty(gone, "cannot replace a directory that is not empty")
         elif is_directory:
-            raise RefusedError(*_NO_DIRECTORY)
+            raise RefusedError("is a directory and cannot replace another file", errno.ENOTDIR)
         return gone
 
-    def _check_empty(self, inode: StoredInode) -> None:
+    def _check_empty(self, inode: StoredInode, problem: str = "is a directory that is not empty") -> None:
         if not ChangedDirectory(self._transaction, inode).is_empty():
-            raise RefusedError("is a directory that is not empty", errno.ENOTEMPTY)
+            raise RefusedError(problem, errno.ENOTEMPTY)
 
     def _check_not_below(self, inode: StoredInode, target: StoredInode) -> None:
         """Refuse to move a directory into one below it."""
