@@ -73,7 +73,8 @@ class ChangedTree(ExtTree, Tree):
     durable when the call returns, and an interruption leaves it done or not done, once the journal has been replayed by
     mounting or `e2fsck -p`. A call that fails has changed nothing. together() makes several changes one transaction.
     close() marks the file system as clean, which can fail as a change can. Paths and other errors are those of ExtTree;
-    NoSpaceError is raised when the file system is full.
+    NoSpaceError is raised when the file system is full. One thread at a time may use a tree, and until it is closed
+    nothing else may write to its part of the disk: no copy(), and no growth or shrinking of the file system.
 
     >>> from pydiskimg import open_tree
     >>> with open_tree("disk.qcow2", writable=True) as tree:
