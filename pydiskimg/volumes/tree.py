@@ -46,6 +46,16 @@ if TYPE_CHECKING:
         writable: Literal[True],
     ) -> ChangedTree: ...
 
+    @overload
+    def open_tree(
+        image: str | os.PathLike[str] | Disk,
+        *,
+        partition: int | None = None,
+        format: str | None = None,
+        references: AllowedDirectory | None = None,
+        writable: bool,
+    ) -> ExtTree: ...
+
 
 def open_tree(
     image: str | os.PathLike[str] | Source,
