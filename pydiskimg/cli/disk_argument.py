@@ -72,17 +72,23 @@ def disk_argument(arguments: argparse.Namespace) -> Iterator[Disk]:
 def _partition(disk: Disk, number: int) -> Region:
     from pydiskimg.disks.region import Region
     from pydiskimg.partitions.read import read_partition_table
+    from pydiskimg.volumes.find import refuse_other_sectors
 
+    refuse_other_sectors(disk)
     partitions = read_partition_table(disk, sector_size=disk.sector_size)
     for partition in partitions:
         if partition.number == number:
             return Region(disk, partition.start, partition.length, name=f"{disk.name} partition {number}")
     image = None if partitions else looks_like(disk)
     if image is not None:
-        what = f"is {image}" if image.startswith(("a ", "the ")) else f"contains data {image}"
-        raise PartitionError(f"{disk.name}: {what}; expected a raw disk (pydiskimg convert makes one)")
+        raise PartitionError(f"{disk.name}: is {image_noun(image)}; expected a raw disk (pydiskimg convert makes one)")
     found = ", ".join(str(partition.number) for partition in partitions) or "none"
     raise PartitionError(f"{disk.name}: has no partition {number}; found: {found}")
+
+
+def image_noun(image: str) -> str:
+    """Return what looks_like() has found as a noun: "data compressed with xz" of "compressed with xz"."""
+    return image if image.startswith(("a ", "the ")) else f"data {image}"
 
 
 def refuse_to_overwrite(disk: Disk, *, whole_disk: bool, has_partition_option: bool = True) -> None:
@@ -106,7 +112,7 @@ def _found(disk: Disk, *, whole_disk: bool) -> str | None:
 
     image = looks_like(disk) if whole_disk else None
     if image is not None:
-        return f"holds {image}" if image.startswith(("a ", "the ")) else f"holds data {image}"
+        return f"holds {image_noun(image)}"
     found = probe(disk)
     if found is not None:
         label = "no label" if found.label is None else f"label '{found.label}'"

@@ -36,7 +36,7 @@ _ACTIONS = {
 
 _VIRT = "filesystems df ls cat diff sparsify copy-in copy-out tar-in tar-out"
 _IN_PLACE = "IMAGE is changed in place; pydiskimg convert --used makes a copy, with -c a compressed one"
-_OVERLAY = "it can be tried on an overlay: pydiskimg create -f qcow2 -b IMAGE -F FORMAT OVERLAY"
+_OVERLAY = "try it on an overlay: pydiskimg create -f qcow2 -b IMAGE -F FORMAT OVERLAY"
 _CHANGE = "grow shrink sparsify resize partition-create partition-add partition-delete partition-set copy-in tar-in rm"
 _JSON = "info map compare check snapshot measure write hash show filesystems df grow shrink sparsify mkfs mkswap build "
 _JSON += "ls stat diff partition-list partition-create partition-add partition-delete partition-set"

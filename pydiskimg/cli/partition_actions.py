@@ -14,7 +14,10 @@ from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import references
 from pydiskimg.disks.block import BlockDisk
-from pydiskimg.errors import PartitionError
+from pydiskimg.disks.region import SourceRegion
+from pydiskimg.errors import FileSystemError, PartitionError
+from pydiskimg.fs.probe import probe
+from pydiskimg.fs.signatures import signature_name
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.linux.blockdev import read_partitions_again
@@ -22,18 +25,15 @@ from pydiskimg.partitions.change import ChangedTable, PartitionChange, new_table
 from pydiskimg.partitions.layout import MBR
 from pydiskimg.partitions.mbr_entries import with_extended
 from pydiskimg.partitions.partition import Partition
-from pydiskimg.partitions.read import gpt_sector_size, other_sectors, table_label
+from pydiskimg.partitions.read import gpt_sector_size, read_partition_table, table_label
 from pydiskimg.partitions.types import name_of
-from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.protocols import Disk, Source
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
-from pydiskimg.volumes.find import find_volumes, table_sector_size
+from pydiskimg.volumes.find import refuse_other_sectors, table_sector_size
 
 if TYPE_CHECKING:
     from pydiskimg.partitions.types import Label
-
-
-_BOOT_SECTORS = {b"NTFS    ": "ntfs", b"EXFAT   ": "exfat"}  # by the name at byte 3
 
 
 def _change(arguments: argparse.Namespace) -> PartitionChange:
@@ -51,7 +51,7 @@ def list_partitions(arguments: argparse.Namespace) -> None:
     ):
         sector_size = gpt_sector_size(source) or table_sector_size(source)
         found = with_extended(source, sector_size)
-        label = table_label(source) if found or not _content_of(source) else None
+        label = table_label(source) if found or not _content_of(source, sector_size) else None
     rows = [
         [
             part.number,
@@ -119,7 +119,7 @@ def add(arguments: argparse.Namespace) -> None:
     """Add a partition."""
     wanted = _change(arguments)
     with _disk(arguments) as disk:
-        if content := _content_of(disk):
+        if content := _content_of(disk, disk.sector_size):
             raise PartitionError(
                 f"{disk.name}: has no partition table, but {content}; make one with: pydiskimg partition create --force"
             )
@@ -156,28 +156,22 @@ def _table(arguments: argparse.Namespace) -> Iterator[ChangedTable]:
 
 
 def _opened(disk: Disk) -> ChangedTable:
-    """Return the table of disk; refuse an MBR that was made for sectors of another size than the disk's."""
-    size = table_sector_size(disk)
-    if size != disk.sector_size and table_label(disk) == "dos":
-        raise PartitionError(
-            f"{disk.name}: has {other_sectors('an MBR', size, disk.sector_size)}; attach it as a device that has them: "
-            f"losetup --sector-size {size}"
-        )
+    refuse_other_sectors(disk)
     return open_table(disk)
 
 
-def _content_of(source: Source) -> str:
+def _content_of(source: Source, sector_size: int) -> str:
     """Return the type of what the whole disk contains, such as ext4, if it is not partitioned; empty if unknown."""
     try:
-        volume, *more = find_volumes(source, tell=lambda _: None)
-    except PartitionError:
+        if read_partition_table(source, sector_size=sector_size):
+            return ""
+        content = probe(source)
+    except (PartitionError, FileSystemError):
         return ""
-    if volume.partition.number or more:
-        return ""
-    if volume.content:
-        return volume.content.type
-    # Their boot sectors have an MBR's signature.
-    return _BOOT_SECTORS.get(read_bytes(source, 3, 8), "") if source.size >= MBR.size else ""
+    if content is not None:
+        return content.type
+    # The boot sectors of NTFS and exFAT have an MBR's signature.
+    return signature_name(SourceRegion(source, 0, min(source.size, MBR.size))) or ""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from pydiskimg.cli.arguments import require_file_name, require_name
 from pydiskimg.cli.convert_target import refuse_own_file
+from pydiskimg.cli.disk_argument import image_noun
 from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
@@ -215,7 +216,7 @@ def _ask(disk: Disk) -> None:
 def _held(disk: Disk) -> Iterator[str]:
     image = looks_like(disk)
     if image is not None:
-        yield image if image.startswith(("a ", "the ")) else f"data {image}"
+        yield image_noun(image)
         return
     unclear: list[str] = []
     try:

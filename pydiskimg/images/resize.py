@@ -160,9 +160,10 @@ def _grow(disk: DescriptorDisk, image: Qcow2Disk, size: int, preallocation: str)
         image.flush()
         _reserve(disk, image, preallocation, file_end, old)
     except StorageError as error:
+        missing = "" if preallocation == "off" else ", which is not preallocated"
         error.add_what_is_left(
-            f"the image has the new size of {size} bytes, which is not preallocated; pydiskimg check -r leaks frees "
-            "clusters that are not used"
+            f"the image has the new size of {size} bytes{missing}; pydiskimg check -r leaks frees clusters that are "
+            "not used"
         )
         raise
 

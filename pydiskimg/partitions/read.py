@@ -27,7 +27,7 @@ from pydiskimg.partitions.layout import (
     mbr_entries,
 )
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition, has_mbr
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import Disk, Source, read_bytes
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -112,6 +112,14 @@ def gpt_sector_size(source: Source) -> int | None:
 def other_sectors(what: str, table: int, disk: int) -> str:
     """Return a clause that a partition table was made for sectors of another size than the disk has (both bytes)."""
     return f"{what} for sectors of {table} bytes, while the disk has sectors of {disk}"
+
+
+def other_sectors_error(disk: Disk, what: str, table: int) -> PartitionError:
+    """Return the error for a table, which what names, for sectors of table bytes, which disk does not have."""
+    return PartitionError(
+        f"{disk.name}: has {other_sectors(what, table, disk.sector_size)}; attach it as a device that has them: "
+        f"losetup --sector-size {table}"
+    )
 
 
 def refuse_hybrid(source: Source, partitions: Sequence[Partition], *, sector_size: int = 512) -> None:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from pydiskimg.disks.region import SourceRegion
-from pydiskimg.errors import FileSystemError, PartitionError
+from pydiskimg.errors import FileSystemError, PartitionError, StorageError
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition, has_mbr
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import Disk, Source, read_bytes
 from pydiskimg.startup import TYPE_CHECKING, ValueObject
 
 if TYPE_CHECKING:
@@ -90,19 +90,39 @@ def find_volumes(source: Source, tell: Callable[[str], object] | None = None) ->
 
 
 def table_sector_size(source: Source) -> int:
-    """Return the bytes of a sector for which find_volumes() takes the partition table, readable or not."""
-    own, *others = dict.fromkeys(_sector_sizes(source))
-    taken = None
-    for size in (own, *others):
-        for found in volume_readings(source, [size], [], tell=lambda _: None):
-            if any(volume.content for volume in found):
+    """Return the bytes of a sector for which find_volumes() takes the partition table, readable or not.
+
+    What a partition contains is read only if the table is plausible with several sizes, and may be unreadable then.
+    """
+    sizes = _sector_sizes(source)
+    tables = list(_tables(source, sizes, [], _read))
+    if len(tables) > 1:
+        for size, partitions in tables:
+            if any(_holds_something(source, part) for part in partitions):
                 return size
-            taken = taken or size
-    return taken or own
+    return tables[0][0] if tables else sizes[0]
 
 
-def _sector_sizes(source: Source) -> Iterable[int]:
-    own = getattr(source, "sector_size", None)  # a Disk has one
+def _holds_something(source: Source, partition: Partition) -> bool:
+    try:
+        return probed(source, partition, lambda _: None).content is not None
+    except StorageError:
+        return False
+
+
+def refuse_other_sectors(disk: Disk) -> None:
+    """Raise PartitionError if the MBR of disk was made for sectors of another size than the disk has."""
+    size = table_sector_size(disk)
+    if size == disk.sector_size:
+        return
+    from pydiskimg.partitions.read import other_sectors_error, table_label  # imported here, as in _read()
+
+    if table_label(disk) == "dos":
+        raise other_sectors_error(disk, "an MBR", size)
+
+
+def _sector_sizes(source: Source) -> Sequence[int]:
+    own = getattr(source, "sector_size", None)  # a Disk and a block device have one
     return SECTOR_SIZES if own is None else (own, *SECTOR_SIZES)
 
 
@@ -119,16 +139,24 @@ def volume_readings(
     A size with which the table cannot be read is skipped, and its error is added to problems. read reads the table;
     tell is called with a sentence on each volume whose contents are unclear; by default a warning is logged.
     """
+    for _, partitions in _tables(source, sector_sizes, problems, read or _read):
+        yield [probed(source, part, tell) for part in partitions]
+
+
+def _tables(
+    source: Source, sector_sizes: Iterable[int], problems: list[PartitionError], read: TableReader
+) -> Iterator[tuple[int, Sequence[Partition]]]:
+    """Yield each sector size with the partitions, or the whole disk for none; otherwise as volume_readings()."""
     seen = set()
     for sector_size in dict.fromkeys(sector_sizes):
         try:
-            partitions = tuple((read or _read)(source, sector_size))
+            partitions = tuple(read(source, sector_size))
         except PartitionError as error:
             problems.append(error)
             continue
         if partitions not in seen:
             seen.add(partitions)
-            yield [probed(source, part, tell) for part in partitions or (Partition(0, 0, source.size, ""),)]
+            yield sector_size, partitions or (Partition(0, 0, source.size, ""),)
 
 
 def _read(source: Source, sector_size: int) -> Sequence[Partition]:

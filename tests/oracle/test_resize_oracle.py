@@ -119,7 +119,7 @@ def test_a_raw_file(tmp_path: Path, preallocation: str) -> None:
 
 
 def test_a_file_in_front_of_which_there_is_no_room(tmp_path: Path) -> None:
-    """A limit of the file's size stands for a full disk: the contents are the old ones, and the new size is told."""
+    """A limit of the file's size stands for a full disk: the contents stay, and the message has the new size."""
     path = written(tmp_path / "disk.qcow2", MIB)
     before = raw(path)
     limit = os.path.getsize(path) + (64 << 10)

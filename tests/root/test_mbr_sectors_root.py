@@ -34,7 +34,13 @@ def test_a_table_for_4096(tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixt
         assert listed == [(part["start"], part["size"]) for part in judged]
         assert main(["mkfs", "--partition", "1", device]) == 0
     before = path.read_bytes()
-    for words in (["add"], ["set", "--bootable"], ["delete"]):
-        assert main(["partition", *words, str(path), *["1"][: words != ["add"]]]) == 1
+    for words in (
+        ["partition", "add", str(path)],
+        ["partition", "set", "--bootable", str(path), "1"],
+        ["partition", "delete", str(path), "1"],
+        ["mkfs", "--force", "--partition", "1", str(path)],
+        ["mkswap", "--force", "--partition", "5", str(path)],
+    ):
+        assert main(words) == 1
         assert "has an MBR for sectors of 4096 bytes, while the disk has sectors of 512" in capsys.readouterr().err
     assert path.read_bytes() == before

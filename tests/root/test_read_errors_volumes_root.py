@@ -94,6 +94,16 @@ def test_what_cannot_be_read_is_told_in_a_line(
         assert (done.status, done.err) == (0, "")
 
 
+@pytest.mark.parametrize("words", ["list DISK", "add DISK --size 1M", "set --bootable DISK 1", "delete DISK 1"])
+def test_the_table_for_two_sector_sizes(failing: Callable[..., Path], tmp_path: Path, tool: Tool, words: str) -> None:
+    """The contents of a partition decide between sectors of 512 and 4096 bytes, and cannot be read."""
+    disk = sized(tmp_path / "disk", 4 * SIZE)
+    run(tool("sfdisk"), "-q", disk, given=f"label: dos\nstart={START // 512}, size={MIB // 512}, type=83\n")
+    path = failing(disk, START)
+    done = by_pydiskimg("partition", *(str(path) if word == "DISK" else word for word in words.split()))
+    assert (done.status, done.err) == (0, "")
+
+
 @pytest.mark.parametrize("lost", [TABLE, SUPERBLOCK, CONTENTS])
 def test_the_files_stay(
     failing: Callable[..., Path], made: tuple[Path, int], tmp_path: Path, tool: Tool, lost: str

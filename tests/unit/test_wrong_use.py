@@ -123,7 +123,7 @@ def test_a_tree_that_outlives_its_disk() -> None:
     del kept
 
 
-def test_a_directory_to_copy_that_is_none() -> None:
+def test_a_directory_to_copy_that_is_not_one() -> None:
     """An empty file system was made of it."""
     os.mkdir("real")
     os.mkdir("real/inside")

@@ -9,7 +9,7 @@ from pydiskimg.partitions.change.mbr import ChangedMbr
 from pydiskimg.partitions.change.table import ChangedTable
 from pydiskimg.partitions.layout import MBR, has_protective, is_partitioned, mbr_entries
 from pydiskimg.partitions.partition import has_mbr
-from pydiskimg.partitions.read import gpt_sector_size, other_sectors
+from pydiskimg.partitions.read import gpt_sector_size, other_sectors_error
 from pydiskimg.protocols import Disk, read_bytes
 
 
@@ -39,8 +39,5 @@ def open_table(disk: Disk) -> ChangedTable:
         return ChangedMbr(disk, disk.sector_size)
     size = gpt_sector_size(disk)
     if size is not None and size != disk.sector_size:
-        raise PartitionError(
-            f"{disk.name}: has {other_sectors('a GPT', size, disk.sector_size)}; attach it as a device that has them: "
-            f"losetup --sector-size {size}"
-        )
+        raise other_sectors_error(disk, "a GPT", size)
     return ChangedGpt(disk, disk.sector_size)

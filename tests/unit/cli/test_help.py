@@ -82,7 +82,7 @@ def test_a_long_comment_of_an_example_is_a_line_of_its_own() -> None:
         (["tail", "x"], 2, "'tail' is not a command; did you mean cat?"),
         (["df", "--json", "x"], 2, "there is no option --json: --output json is for programs"),
         (["partition", "list", "-J", "x"], 2, "there is no option -J: --output json is for programs"),
-        (["grow", "-n", "x"], 2, "there is no option -n: it can be tried on an overlay: pydiskimg create"),
+        (["grow", "-n", "x"], 2, "there is no option -n: try it on an overlay: pydiskimg create"),
         (["check", "-n", "x"], 1, "there is no option -n: nothing is changed without -r"),
         (["partition", "set", "x", "1", "esp"], 2, "'esp' is one argument too many: what changes is named by options"),
         (["partition", "add", "--end", "9M", "x"], 2, "there is no option --end: --size names the size"),

@@ -217,7 +217,7 @@ class FailingSource(ListSource):
             raise InvalidImageError("cluster 4 is corrupt")
         if self.failed.is_set():
             self.reads_after_failure += 1
-            time.sleep(0.02)  # so that the thread that failed runs, on a busy machine, too
+            time.sleep(0.2)  # so that the thread that failed runs, on a busy machine, too
         super().read_into(offset, buffer)
 
 
@@ -226,7 +226,7 @@ def test_the_first_error_stops_the_copy_and_is_reported() -> None:
     before = threading.active_count()
     with pytest.raises(InvalidImageError, match="cluster 4 is corrupt"):
         copy(source, MemoryDisk(source.size), workers=2)
-    assert source.reads_after_failure <= 10, "workers went on after the failure"
+    assert source.reads_after_failure <= 2, "workers went on after the failure"
     assert threading.active_count() == before
 
 
