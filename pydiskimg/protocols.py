@@ -331,6 +331,14 @@ def read_bytes(source: Addressable, offset: int, length: int) -> bytes:
     return bytes(buffer)
 
 
+def check_buffer(source: Addressable, offset: int, buffer: Buffer) -> None:
+    """Raise ValueError unless buffer is a row of bytes and lies inside the source when it begins at offset."""
+    length = len(buffer)
+    if memoryview(buffer).nbytes != length:
+        raise ValueError(f"{source.name}: the buffer is not a row of bytes; memoryview(buffer).cast('B') is one")
+    check_range(source, offset, length)
+
+
 def check_range(source: Addressable, offset: int, length: int) -> None:
     """Raise ValueError unless [offset, offset + length) lies inside the source."""
     if offset < 0 or length < 0 or offset + length > source.size:

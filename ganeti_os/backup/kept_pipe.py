@@ -10,7 +10,7 @@ from ganeti_os.install.nameless_file import end_at
 from pydiskimg.errors import StorageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import ImageBytes, WritableBuffer, check_range
+from pydiskimg.protocols import ImageBytes, WritableBuffer, check_buffer
 from pydiskimg.transfer.pipe import PipeReader
 from pydiskimg.units import GIB, MIB
 
@@ -114,7 +114,7 @@ class _BeginningOfFile(ImageBytes):
         yield Extent(0, self.size, Kind.DATA)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         if offset + len(buffer) > self._came:
             raise NotYetError(offset + len(buffer))
         pread_into(self._fd, offset, buffer, name=self.name)

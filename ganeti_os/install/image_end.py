@@ -10,7 +10,7 @@ from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.fs.probe.size import stated_size
 from pydiskimg.partitions.partition import SECTOR_SIZES
-from pydiskimg.protocols import Source, WritableBuffer, check_range, read_bytes
+from pydiskimg.protocols import Source, WritableBuffer, check_buffer, read_bytes
 from pydiskimg.units import format_bytes
 from pydiskimg.volumes.described_end import LOOK_AT, described_end
 from pydiskimg.volumes.find import Volume, volume_readings
@@ -80,7 +80,7 @@ class _Described(Source):
         yield Extent(0, self.size, Kind.DATA)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         view = memoryview(buffer)
         known = max(0, min(len(view), self._length - offset))
         if known:

@@ -13,7 +13,7 @@ from pydiskimg.errors import StorageError
 from pydiskimg.linux import blockdev
 from pydiskimg.linux.fallocate import punch_hole, zero_range
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import check_range
+from pydiskimg.protocols import check_buffer, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class BlockDisk(DescriptorDisk):
         if direct_fd is None or not self._reads_directly or not _is_aligned(offset, buffer):
             super().read_into(offset, buffer)
             return
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         try:
             pread_into(direct_fd, offset, buffer, name=self.name)
         except StorageError as error:
@@ -77,7 +77,7 @@ class BlockDisk(DescriptorDisk):
         if direct_fd is None or not _is_aligned(offset, data):
             super().write(offset, data)
             return
-        check_range(self, offset, len(data))
+        check_buffer(self, offset, data)
         try:
             pwrite_all(direct_fd, offset, data, name=self.name)
         except StorageError as error:

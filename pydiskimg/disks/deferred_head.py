@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydiskimg.disks.wipe import wipe_partition_table
 from pydiskimg.extents import Extent
-from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_buffer, check_range
 from pydiskimg.units import MIB
 
 # Covers the boot code, the partition table, the primary GPT and the superblock of a file system without a table.
@@ -65,13 +65,13 @@ class DeferredHead(Disk):
         return self.disk.extents()
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         self.disk.read_into(offset, buffer)
         kept = self._head[offset : offset + len(buffer)] if offset < len(self._head) else b""
         buffer[: len(kept)] = kept
 
     def write(self, offset: int, data: Buffer) -> None:
-        check_range(self, offset, len(data))
+        check_buffer(self, offset, data)
         kept = self._kept(offset, len(data))
         with memoryview(data) as view:
             self._head[offset : offset + kept] = view[:kept]

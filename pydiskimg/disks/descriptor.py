@@ -9,7 +9,7 @@ from abc import abstractmethod
 
 from pydiskimg.errors import StorageError, closed_error, read_only_error, storage_error
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import Disk, check_range
+from pydiskimg.protocols import Disk, check_buffer, check_range
 from pydiskimg.startup import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
@@ -131,11 +131,11 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
             yield Extent(0, self.size, Kind.DATA)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         pread_into(self.fd, offset, buffer, name=self.name)
 
     def write(self, offset: int, data: Buffer) -> None:
-        check_range(self, offset, len(data))
+        check_buffer(self, offset, data)
         fd = self.fd
         try:
             pwrite_all(fd, offset, data, name=self.name)

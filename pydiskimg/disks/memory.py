@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import Disk, check_range
+from pydiskimg.protocols import Disk, check_buffer, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class MemoryDisk(Disk):
             yield Extent(0, len(self.data), Kind.DATA)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         buffer[:] = self.data[offset : offset + len(buffer)]
 
     def write(self, offset: int, data: Buffer) -> None:
-        check_range(self, offset, len(data))
+        check_buffer(self, offset, data)
         self.data[offset : offset + len(data)] = data
         self.bytes_written += len(data)
 

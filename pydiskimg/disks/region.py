@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.protocols import Buffer, Disk, FileRange, Source, WritableBuffer, check_range
+from pydiskimg.protocols import Buffer, Disk, FileRange, Source, WritableBuffer, check_buffer, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class SourceRegion(Source):
                 return
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         self.source.read_into(self.start + offset, buffer)
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
@@ -85,7 +85,7 @@ class Region(SourceRegion, Disk):
         return self.disk.frees_zeros
 
     def write(self, offset: int, data: Buffer) -> None:
-        check_range(self, offset, len(data))
+        check_buffer(self, offset, data)
         self.disk.write(self.start + offset, data)
 
     def zero(self, offset: int, length: int) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.protocols import Disk
 from pydiskimg.units import MIB
 
 
 def wipe_partition_table(disk: Disk) -> None:
     """Zero the first and last MiB, which contain MBR, GPT, its backup and whole-disk signatures, and flush."""
+    require_unclaimed(disk)
     length = min(MIB, disk.size)
     disk.zero(0, length)
     disk.zero(disk.size - length, length)

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from pydiskimg.files.acl import AclEntry
 from pydiskimg.protocols import FileRange
 
+_KINDS = frozenset(
+    (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+)
+
 Contents = Iterable[tuple[int, memoryview]]
 """(offset, bytes) of a file, ascending, in bytes, with holes between them. Each piece is valid until the next."""
 
@@ -72,3 +76,18 @@ class Entry:
     @property
     def is_directory(self) -> bool:
         return self.kind == stat.S_IFDIR
+
+
+def check_entry(entry: Entry) -> None:
+    """Raise ValueError for a type, a mode or a symlink's target that no file has."""
+    if entry.kind not in _KINDS:
+        raise ValueError(f"its type is {entry.kind:#o}, which is not one of stat's S_IF constants")
+    if entry.mode >> 16:
+        raise ValueError(f"its mode is {entry.mode}; expected the twelve permission bits")
+    if entry.kind == stat.S_IFLNK and b"\0" in entry.link:
+        raise ValueError("the target of the symlink has a NUL byte in it")
+
+
+def unordered(offset: int, end: int) -> ValueError:
+    """Return the error for a piece of contents at offset after those that reach to end (bytes)."""
+    return ValueError(f"its contents do not ascend: there are bytes for offset {offset} after those up to {end}")

@@ -22,7 +22,7 @@ from pydiskimg.errors import ArchiveError, DiskImageError, MountPointError, NoSp
 from pydiskimg.files.acl import AclNames, encode, read_below
 from pydiskimg.files.attributes import AttributesLeftOut, drop_acls, set_attribute
 from pydiskimg.files.directory import opened_entry
-from pydiskimg.files.entry import Entry
+from pydiskimg.files.entry import Entry, check_entry
 from pydiskimg.files.resolve import Parents, Spot, Twins, UnsafePathError, check_length, components
 from pydiskimg.linux.fileio import open_path, pwrite_all
 from pydiskimg.linux.inodeflags import get_flags, set_flags
@@ -150,6 +150,7 @@ class Writer:
     def make(self, entry: Entry) -> None:
         """Make a file of an entry. Raises as its contents do, the wording's errors, and StorageError."""
         try:
+            check_entry(entry)
             if not self._is_new:
                 check_length(entry.path)
             spot = self._parents.spot(entry.path)

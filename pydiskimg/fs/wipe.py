@@ -17,6 +17,7 @@ LUKS2 second headers (16 KiB to 4 MiB). End: GPT backup, md 0.90 and 1.0, DRBD, 
 
 from __future__ import annotations
 
+from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.protocols import Disk
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import KIB, MIB
@@ -46,8 +47,9 @@ def wipe_signatures(disk: Disk) -> None:
     """Zero every location where a signature of an earlier use may be, and return when that is on stable storage.
 
     Even a disk that reads as zero is zeroed: another program may have written to it since it was opened, and zeroing a
-    hole costs nothing. Raises StorageError.
+    hole costs nothing. Raises InUseError if an open tree changes files on the disk, and StorageError.
     """
+    require_unclaimed(disk)
     for offset, length in signature_ranges(disk.size):
         disk.zero(offset, length)
     disk.flush()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pydiskimg.errors import closed_error
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2.cache import Cache
-from pydiskimg.protocols import ImageBytes, WritableBuffer, check_range
+from pydiskimg.protocols import ImageBytes, WritableBuffer, check_buffer
 from pydiskimg.web.address import Address, parse_address
 from pydiskimg.web.client import Client
 from pydiskimg.web.ranged import RangedFile, open_ranged
@@ -60,7 +60,7 @@ class AddressSource(ImageBytes):
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does. Raises FetchError, UnreachableError after several attempts."""
         self._require_open()
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         with memoryview(buffer) as view:
             if len(view) >= LARGE:
                 self._file.read_into(offset, view)

@@ -9,7 +9,7 @@ import stat
 
 from pydiskimg.errors import StorageError, closed_error, storage_error
 from pydiskimg.linux.fileio import pread_into
-from pydiskimg.protocols import ImageBytes, check_range
+from pydiskimg.protocols import ImageBytes, check_buffer
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class RawSource(ImageBytes):
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does. Raises InvalidImageError when the file became shorter."""
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         pread_into(self._open_fd, offset, buffer, name=self.name)
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 
+from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.disks.overlap import distance
 from pydiskimg.errors import InUseError
@@ -110,6 +111,7 @@ def copy(
     True
     """
     unit = _checked_unit(unit, disk)
+    require_unclaimed(disk)
     check_fits(source, disk)
     _refuse_shifted(source, disk)
     count = worker_count(workers, least=_least_workers(source, disk))

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from contextlib import ExitStack
 
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.protocols import ImageSource, check_range
+from pydiskimg.protocols import ImageSource, check_buffer
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class JoinedSource(ImageSource):
         yield Extent(position, self.size - position, Kind.HOLE)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         view = memoryview(buffer)
         while view:
             index = bisect_right(self._starts, offset) - 1

@@ -107,9 +107,11 @@ def _open_changed(
     references: AllowedDirectory | None,
 ) -> ChangedTree:
     from contextlib import ExitStack  # imported here: reading does not need it
+    from typing import cast
 
+    from pydiskimg.disks.claims import claim, release
+    from pydiskimg.disks.region import Region
     from pydiskimg.fs.ext4.change.tree import open_changed_tree
-    from pydiskimg.volumes.changing import claimed_region, release_region
 
     with ExitStack() as stack:
         source: Source
@@ -118,8 +120,13 @@ def _open_changed(
         else:
             source = image
         opened = ExitStack()
-        region = claimed_region(source, _found(source, partition)[0])
-        stack.callback(release_region, region)
+        if not hasattr(source, "write"):
+            raise ValueError(f"{source.name}: is a Source, and only a Disk can be changed")
+        volume = _found(source, partition)[0]
+        name = f"{source.name}, {volume.location}"
+        region = Region(cast("Disk", source), volume.partition.start, volume.partition.length, name=name)
+        claim(region)
+        stack.callback(release, region)
         changed = open_changed_tree(region, close=opened.close)
         opened.push(stack.pop_all())
         return changed

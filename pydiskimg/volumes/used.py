@@ -23,7 +23,7 @@ from pydiskimg.fs.signatures import stranger
 from pydiskimg.fs.swap import swap_used
 from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.read import gpt_sector_size, read_partition_table, refuse_hybrid
-from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range
+from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_buffer
 from pydiskimg.ranges import RangeList
 from pydiskimg.units import KIB
 from pydiskimg.volumes.find import Volume, volume_readings
@@ -67,7 +67,7 @@ class UsedSource(Source):
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does, with zeros for bytes that are not in use."""
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         view = memoryview(buffer)
         done = start = end = offset
         for first, last in self._used.within(offset, offset + len(view)):

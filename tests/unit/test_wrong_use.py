@@ -226,16 +226,50 @@ def changed(change: Callable[[ChangedTree], object]) -> Callable[[], object]:
     return run
 
 
+def entry(**wrong: object) -> Entry:
+    fields = {"kind": stat.S_IFREG, "mode": 0o644, "uid": 0, "gid": 0, "mtime_ns": 0, "atime_ns": 0, "size": 0} | wrong
+    return Entry(b"file", **fields)  # type: ignore[arg-type]
+
+
 def filled(**wrong: object) -> Callable[[], object]:
-    fields = {"uid": 0, "gid": 0, "mtime_ns": 0, "atime_ns": 0, "size": 0} | wrong
-    entry = Entry(b"file", stat.S_IFREG, 0o644, **fields)  # type: ignore[arg-type]
-    return lambda: populate(MemoryDisk(8 * MIB), [entry])
+    return lambda: populate(MemoryDisk(8 * MIB), [entry(**wrong)])
+
+
+def added(**wrong: object) -> Callable[[], object]:
+    return changed(lambda tree: tree.put([entry(**wrong)], "/lost+found"))
 
 
 def of_store(change: Callable[[Store], object]) -> Callable[[], object]:
     def run() -> None:
         with open_qcow2_store(made("image")) as store:
             change(store)
+
+    return run
+
+
+BLOCK = memoryview(bytes(4096))
+WRONG_ENTRIES: dict[str, dict[str, object]] = {
+    "pieces that do not ascend": {"size": 8192, "contents": [(4096, BLOCK), (0, BLOCK)]},
+    "pieces that overlap": {"size": 8192, "contents": [(0, BLOCK), (100, BLOCK)]},
+    "a type that no file has": {"kind": stat.S_IFREG | stat.S_IFIFO | stat.S_IFDIR},
+    "a type that is a mode": {"kind": 0o644},
+    "a mode below zero": {"mode": -1},
+    "a target with a null byte": {"kind": stat.S_IFLNK, "link": b"a\0b"},
+}
+
+
+def written(view: memoryview) -> Callable[[], object]:
+    def run() -> None:
+        with new_image("image", MIB, format="qcow2") as disk:
+            Region(disk, 0, 1024).write(0, view)  # 1024 items of it would fit
+
+    return run
+
+
+def filling(view: memoryview) -> Callable[[], object]:
+    def run() -> None:
+        with new_image("image", MIB, format="qcow2") as disk:
+            SourceRegion(disk, 0, 1024).read_into(0, view)
 
     return run
 
@@ -278,9 +312,14 @@ WRONG: dict[str, Callable[[], object]] = {
     "an entry's owner": filled(uid=1 << 40),
     "an entry's group": filled(gid=-1),
     "an entry's contents": filled(size=10, contents=[(-5, b"contents")]),
-    "an entry that is added": changed(
-        lambda tree: tree.put([Entry(b"new", stat.S_IFREG, 0o644, 1 << 40, 0, 0, 0)]),
-    ),
+    "an entry that is added": added(uid=1 << 40),
+    **{
+        f"{name} of an entry, {how}": use
+        for name, wrong in WRONG_ENTRIES.items()
+        for how, use in (("filled", filled(**wrong)), ("added", added(**wrong)))
+    },
+    "items that are written": written(memoryview(bytes(4096)).cast("I")),
+    "items that are read": filling(memoryview(bytearray(4096)).cast("Q")),
 }
 
 

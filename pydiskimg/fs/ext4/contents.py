@@ -9,7 +9,7 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.map_reader import file_pieces
-from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range
+from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_buffer
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class FileSource(Source):
             yield Extent(pending, self.size - pending, Kind.HOLE)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         end = offset + len(buffer)
         starts, stored, lengths = self._read_map()
         beginning = bisect_right(starts, offset) - 1
@@ -152,7 +152,7 @@ class InlineSource(Source):
             yield 0, memoryview(self._data)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         memoryview(buffer)[:] = self._data[offset : offset + len(buffer)]
 
 

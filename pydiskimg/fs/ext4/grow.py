@@ -10,6 +10,7 @@ journal is marked as not unmounted meanwhile, and e2fsck -p repairs it after an 
 
 from __future__ import annotations
 
+from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.descriptors import Descriptor, read_descriptors
 from pydiskimg.fs.ext4.features import Compat
@@ -29,8 +30,10 @@ def plan_ext_growth(disk: Disk) -> ExtGrowth:
     """Return how the file system at the start of disk grows to its end; nothing is written.
 
     Raises FileSystemError for a file system that is damaged, has unknown features or cannot be grown here,
-    DoesNotFitError for a disk that is too large for it, StorageError as reading does.
+    DoesNotFitError for a disk that is too large for it, InUseError if an open tree changes it, StorageError as reading
+    does.
     """
+    require_unclaimed(disk)
     try:
         return ExtGrowth(disk)
     except NotBelievedError as error:

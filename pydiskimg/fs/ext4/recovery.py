@@ -12,7 +12,7 @@ from pydiskimg.fs.ext4.features import Compat, Features
 from pydiskimg.fs.ext4.file_system import FileSystem, read_file_system
 from pydiskimg.fs.ext4.journal_reader import Copy, Log
 from pydiskimg.fs.ext4.layout import ERROR_FS
-from pydiskimg.protocols import Source, WritableBuffer, check_range
+from pydiskimg.protocols import Source, WritableBuffer, check_buffer
 
 
 class OverlaidSource(Source):
@@ -32,7 +32,7 @@ class OverlaidSource(Source):
             yield Extent(0, self.size, Kind.DATA)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         self._source.read_into(offset, buffer)
         view, size, end = memoryview(buffer), self._block_size, offset + len(buffer)
         for block in range(offset // size, -(-end // size)):

@@ -9,7 +9,7 @@ from pydiskimg.errors import InvalidImageError, UnsupportedImageError, closed_er
 from pydiskimg.images.qcow2.header import read_header, require_readable, warn_of_corruption
 from pydiskimg.images.qcow2.mapping import L2_CACHE, Mapping
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE
-from pydiskimg.protocols import ImageSource, Source, check_range
+from pydiskimg.protocols import ImageSource, Source, check_buffer, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Qcow2Source(ImageSource):
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does."""
         self._require_open()
-        check_range(self, offset, len(buffer))
+        check_buffer(self, offset, buffer)
         self._reader.read(self.mapping.coarse_runs(offset, len(buffer)), offset, memoryview(buffer))
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]], buffer: memoryview) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from pydiskimg.files.entry import unordered
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import Run, total
 from pydiskimg.fs.ext4.change.inodes import changed, value_blocks
@@ -267,7 +268,11 @@ def _aligned(data: Pieces, unit: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _sliced(data: Pieces) -> Iterator[tuple[int, memoryview]]:
+    end = 0
     for offset, piece in data:
         view = memoryview(piece)
+        if offset < end:
+            raise unordered(offset, end)
+        end = offset + len(view)
         for at in range(0, len(view), _AT_ONCE):
             yield offset + at, view[at : at + _AT_ONCE]

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pydiskimg.errors import DiskImageError, NoSpaceError, StorageError
 from pydiskimg.files.acl import AclNames, mode_with
 from pydiskimg.files.attributes import ACL_ACCESS, ACLS, AttributesLeftOut
-from pydiskimg.files.entry import Entry
+from pydiskimg.files.entry import Entry, check_entry
 from pydiskimg.files.resolve import UnsafePathError, check_length
 from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4 import layout
@@ -81,6 +81,7 @@ class EntryWriter:
         at is a path without symlinks that is used instead of its own; a symlink there is replaced, too.
         """
         with self.errors(entry), self._batch.change(entry.size):
+            check_entry(entry)
             check_length(entry.path)
             name = self._paths.locate(entry.path if at is None else at)
             if name is None:

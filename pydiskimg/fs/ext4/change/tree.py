@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,8 +74,9 @@ class ChangedTree(ExtTree, Tree):
     durable when the call returns, and an interruption leaves it done or not done, once the journal has been replayed by
     mounting or `e2fsck -p`. A call that fails has changed nothing. together() makes several changes one transaction.
     close() marks the file system as clean, which can fail as a change can. Paths and other errors are those of ExtTree;
-    NoSpaceError is raised when the file system is full. One thread at a time may use a tree, and until it is closed
-    nothing else may write to its part of the disk: no copy(), and no growth or shrinking of the file system.
+    NoSpaceError is raised when the file system is full. Changes by several threads are made one after the other; no
+    thread may read while another one changes the tree. Until it is closed, copy(), make_ext() and others that would write
+    to its part of the disk raise InUseError.
 
     >>> from pydiskimg import open_tree
     >>> with open_tree("disk.qcow2", writable=True) as tree:
@@ -93,15 +95,17 @@ class ChangedTree(ExtTree, Tree):
         super().__init__(ExtFiles(transaction.fs), close)
         self._transaction = transaction
         self._changes = FileChanges(transaction, now=now)
+        self._lock = threading.RLock()  # of the thread that makes a change, or several together
         self._is_together = False
         self._has_orphans = bool(orphans(transaction.fs))
 
     def close(self) -> None:
         """Mark the file system as clean on the disk, which may fail as a change may."""
-        try:
-            self._transaction.close()
-        finally:
-            super().close()
+        with self._lock:
+            try:
+                self._transaction.close()
+            finally:
+                super().close()
 
     def __enter__(self) -> ChangedTree:
         return self
@@ -112,18 +116,19 @@ class ChangedTree(ExtTree, Tree):
 
         Without a journal, an interruption may leave some of them.
         """
-        self._release_orphans()
-        savepoint = self._transaction.savepoint()
-        self._is_together = True
-        try:
-            yield
-            self._transaction.commit()
-        except BaseException:
-            self._transaction.restore(savepoint)
-            raise
-        finally:
-            self._is_together = False
-            self.files = ExtFiles(self._transaction.fs)
+        with self._lock:
+            self._release_orphans()
+            savepoint = self._transaction.savepoint()
+            self._is_together = True
+            try:
+                yield
+                self._transaction.commit()
+            except BaseException:
+                self._transaction.restore(savepoint)
+                raise
+            finally:
+                self._is_together = False
+                self.files = ExtFiles(self._transaction.fs)
 
     def write(
         self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
@@ -174,22 +179,23 @@ class ChangedTree(ExtTree, Tree):
 
         An interruption or an error may leave only the first of them, each complete.
         """
-        with self._changing(directory) as changes:
-            above = changes.inode(self.inode(directory).number)
-            if above.kind != layout.DIRECTORY:
-                raise RefusedError("is not a directory", errno.ENOTDIR)
-            changes.check_changeable(above)
-        batch = self._batch()
-        try:
-            for name, data in files:
-                with batch.change(len(data)):
-                    error = self._put_new(batch, above, name, data, mode, attributes, directory)
-                if error is not None:
-                    raise error
-        finally:  # those before one that failed are there
-            with self._errors(directory):
-                batch.commit()
-            self.files = ExtFiles(self._transaction.fs)
+        with self._lock:
+            with self._changing(directory) as changes:
+                above = changes.inode(self.inode(directory).number)
+                if above.kind != layout.DIRECTORY:
+                    raise RefusedError("is not a directory", errno.ENOTDIR)
+                changes.check_changeable(above)
+            batch = self._batch()
+            try:
+                for name, data in files:
+                    with batch.change(len(data)):
+                        error = self._put_new(batch, above, name, data, mode, attributes, directory)
+                    if error is not None:
+                        raise error
+            finally:  # those before one that failed are there
+                with self._errors(directory):
+                    batch.commit()
+                self.files = ExtFiles(self._transaction.fs)
 
     def _put_new(
         self,
@@ -236,19 +242,20 @@ class ChangedTree(ExtTree, Tree):
     @contextmanager
     def putting(self, directory: str, wording: Wording) -> Iterator[EntryWriter]:
         """Give an object that makes entries as put() does, all of which exist when the block ends."""
-        with self._changing(directory):
-            if self.inode(directory).kind != layout.DIRECTORY:
-                raise RefusedError("is not a directory", errno.ENOTDIR)
-        batch = self._batch()
-        writer = EntryWriter(self._transaction, batch, directory, wording)
-        try:
-            yield writer
-            writer.finish()
-        except BaseException:
-            batch.take_back()
-            raise
-        finally:
-            self.files = ExtFiles(self._transaction.fs)
+        with self._lock:
+            with self._changing(directory):
+                if self.inode(directory).kind != layout.DIRECTORY:
+                    raise RefusedError("is not a directory", errno.ENOTDIR)
+            batch = self._batch()
+            writer = EntryWriter(self._transaction, batch, directory, wording)
+            try:
+                yield writer
+                writer.finish()
+            except BaseException:
+                batch.take_back()
+                raise
+            finally:
+                self.files = ExtFiles(self._transaction.fs)
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make a directory of exactly this mode; its parent must exist. Raises ValueError for more than 12 bits."""
@@ -297,22 +304,23 @@ class ChangedTree(ExtTree, Tree):
         The files of a large directory are removed in several steps: after an interruption or error some may still
         exist.
         """
-        with self._changing(path):
-            parent, name, inode = self._located(path)
-            if inode is None:
-                raise RefusedError("does not exist", errno.ENOENT)
-        if inode.kind != layout.DIRECTORY:
-            self.remove(path)
-            return
-        batch = self._batch()
-        try:
-            remover = TreeRemover(self._transaction.fs, batch, lambda below: self._errors(os.fsdecode(below)))
-            remover.remove(parent.number, name, inode, os.fsencode(path.rstrip("/")))
-        except BaseException:
-            batch.take_back()
-            raise
-        finally:
-            self.files = ExtFiles(self._transaction.fs)
+        with self._lock:
+            with self._changing(path):
+                parent, name, inode = self._located(path)
+                if inode is None:
+                    raise RefusedError("does not exist", errno.ENOENT)
+            if inode.kind != layout.DIRECTORY:
+                self.remove(path)
+                return
+            batch = self._batch()
+            try:
+                remover = TreeRemover(self._transaction.fs, batch, lambda below: self._errors(os.fsdecode(below)))
+                remover.remove(parent.number, name, inode, os.fsencode(path.rstrip("/")))
+            except BaseException:
+                batch.take_back()
+                raise
+            finally:
+                self.files = ExtFiles(self._transaction.fs)
 
     def rename(self, path: str, new_path: str) -> None:
         """Rename the file at path, replacing an existing file, as rename(2) does."""
@@ -400,19 +408,20 @@ class ChangedTree(ExtTree, Tree):
         """Commit the changes in the block, or undo them all."""
         if not path.startswith("/"):
             raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
-        transaction, is_outermost = self._transaction, not self._is_together
-        self._release_orphans()
-        savepoint = transaction.savepoint()
-        try:
-            with self._errors(path):
-                yield self._changes
-                if is_outermost:
-                    transaction.commit()
-        except BaseException:
-            transaction.restore(savepoint)
-            raise
-        finally:
-            self.files = ExtFiles(transaction.fs)
+        with self._lock:
+            transaction, is_outermost = self._transaction, not self._is_together
+            self._release_orphans()
+            savepoint = transaction.savepoint()
+            try:
+                with self._errors(path):
+                    yield self._changes
+                    if is_outermost:
+                        transaction.commit()
+            except BaseException:
+                transaction.restore(savepoint)
+                raise
+            finally:
+                self.files = ExtFiles(transaction.fs)
 
     def _release_orphans(self) -> None:
         """Delete or truncate the inodes that a crash left, before the first change."""

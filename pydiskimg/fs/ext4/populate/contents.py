@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.files.entry import Contents
+from pydiskimg.files.entry import Contents, unordered
 from pydiskimg.fs.ext4.map_writer import MapPiece
 from pydiskimg.fs.ext4.populate.sequential import SequentialWriter
 from pydiskimg.fs.ext4.populate.space import Space
@@ -14,7 +14,7 @@ def write_contents(
 ) -> list[MapPiece]:
     """Write the contents up to size and return their location; holes that are whole blocks stay holes.
 
-    Raises as contents does, FullError, and as writing does.
+    Raises as contents does, ValueError for pieces that do not ascend, FullError, and as writing does.
     """
     pieces: list[MapPiece] = []
     end = 0  # in the file; data between it and the next block is not yet written
@@ -23,6 +23,8 @@ def write_contents(
             _write_blocks(pieces, 0, whole, space, output, block_size)
             end = size
             continue
+        if offset < end:
+            raise unordered(offset, end)
         data = whole if offset + len(whole) <= size else whole[: max(size - offset, 0)]
         left = -end % block_size
         if left and offset < end + left:  # in the incomplete block

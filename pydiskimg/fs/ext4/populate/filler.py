@@ -16,7 +16,7 @@ from dataclasses import replace
 from pydiskimg.errors import DiskImageError, NoSpaceError, StorageError
 from pydiskimg.files.acl import AclNames
 from pydiskimg.files.attributes import AttributesLeftOut
-from pydiskimg.files.entry import Entry
+from pydiskimg.files.entry import Entry, check_entry
 from pydiskimg.files.resolve import UnsafePathError, check_length
 from pydiskimg.files.writer import MOUNT_POINT, NAME_TAKEN, MountPointInTheWayError, NameTakenError, Wording
 from pydiskimg.fs.ext4 import layout
@@ -92,6 +92,7 @@ class Filler:
     def make(self, entry: Entry) -> None:
         """Make a file of an entry. Raises as its contents do, the wording's errors, and as writing does."""
         try:
+            check_entry(entry)
             if self._replacing:
                 check_length(entry.path)
             name = self.paths.locate(entry.path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.errors import DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
 from pydiskimg.fs.ext4.change.quota import keep_quota
@@ -53,6 +54,7 @@ def shrink_ext(disk: Disk, size: int | None = None) -> int:
     >>> shrink_ext(disk, 32 << 20)
     33554432
     """
+    require_unclaimed(disk)
     try:
         return _shrink(disk, size)
     except NotBelievedError as error:

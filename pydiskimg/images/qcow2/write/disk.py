@@ -12,7 +12,7 @@ from pydiskimg.images.qcow2.sizes import l1_entries, round_size
 from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.l2_map import GuestMap
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
-from pydiskimg.protocols import Disk, check_range
+from pydiskimg.protocols import Disk, check_buffer, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Qcow2Disk(Disk):
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         self._require_open()
         view = memoryview(buffer)
-        check_range(self, offset, len(view))
+        check_buffer(self, offset, view)
         clusters = self._clusters
         with clusters.ranges.reading(*self._clusters_around(offset, len(view))):
             for cluster, count, start, end in self._by_table(offset, len(view)):
@@ -148,7 +148,7 @@ class Qcow2Disk(Disk):
     def write(self, offset: int, data: Buffer) -> None:
         self._require_open(writing=True)
         view = memoryview(data)
-        check_range(self, offset, len(view))
+        check_buffer(self, offset, view)
         if not view:
             return
         self._record(offset, len(view))
