@@ -23,8 +23,6 @@ from pydiskimg.startup import TYPE_CHECKING, found_when_used
 if TYPE_CHECKING:
     from pydiskimg import errors as errors
     from pydiskimg.disks.memory import MemoryDisk as MemoryDisk
-    from pydiskimg.disks.region import Region as Region
-    from pydiskimg.disks.region import SourceRegion as SourceRegion
     from pydiskimg.errors import ArchiveError as ArchiveError
     from pydiskimg.errors import BootLoaderError as BootLoaderError
     from pydiskimg.errors import DiskImageError as DiskImageError
@@ -100,6 +98,8 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Source as Source
     from pydiskimg.protocols import Store as Store
     from pydiskimg.protocols import read_bytes as read_bytes
+    from pydiskimg.regions.region import Region as Region
+    from pydiskimg.regions.region import SourceRegion as SourceRegion
     from pydiskimg.system.build import BuiltSystem as BuiltSystem
     from pydiskimg.system.build import SystemOptions as SystemOptions
     from pydiskimg.system.build import build_system as build_system
@@ -132,7 +132,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "disks.memory": "MemoryDisk",
-    "disks.region": "Region SourceRegion",
+    "regions.region": "Region SourceRegion",
     "errors": (
         "ArchiveError BootLoaderError DiskImageError DoesNotFitError FileSystemError InUseError InvalidImageError "
         "MountPointError NoSpaceError PartitionError ReferenceDeniedError StorageError UnsupportedImageError "

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from ganeti_os.guest.mounted_guest import mounted_guest, mounted_root
 from ganeti_os.guest.root import Guest, LeftAloneError
 from pydiskimg.disks.read_only import ReadOnlyDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.protocols import Disk, ShownDisk, Source
+from pydiskimg.regions.region import Region
 from pydiskimg.volumes.find import Volume
 
 log = logging.getLogger(__name__)

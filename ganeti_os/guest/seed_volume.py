@@ -27,13 +27,13 @@ from ganeti_os.guest.network.cloud_config import network_config
 from ganeti_os.request import Request
 from ganeti_os.settings.authorized_keys import keys_of_settings
 from ganeti_os.settings.settings import Settings
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.fat12 import make_fat12, read_fat12
 from pydiskimg.fs.probe.kind import EXT_TYPES
 from pydiskimg.partitions.gap_partition import GapPartition, NoGapError, plan_gap_partition
 from pydiskimg.partitions.partition import Partition
 from pydiskimg.protocols import ShownDisk
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from pydiskimg.volumes.find import find_volumes
 

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 from ganeti_os.install.wiping import WholeDisk
 from pydiskimg.disks.deferred_head import HEAD_SIZE
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.disks.wipe import wipe_partition_table
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError
 from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.provisional import finish, provisional
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import ShownDisk
+from pydiskimg.regions.region import SourceRegion
 
 log = logging.getLogger(__name__)
 

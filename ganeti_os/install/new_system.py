@@ -17,7 +17,6 @@ from ganeti_os.install.installation import Installation, require_mounting
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.disks.descriptor import DescriptorDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.disks.wipe import wipe_partition_table
 from pydiskimg.errors import DoesNotFitError, StorageError
 from pydiskimg.files.tree import Tree
@@ -29,6 +28,7 @@ from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
 from pydiskimg.partitions.make import MBR_LIMIT, PlannedPartition
+from pydiskimg.regions.region import Region
 from pydiskimg.system import layout as system_layout
 from pydiskimg.system.layout import SMALLEST_FILE_SYSTEM_MIB, Layout, NewUuids
 from pydiskimg.units import MIB, format_bytes

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from pydiskimg.boot.boot_sector import SECTOR, names_core
 from pydiskimg.boot.core_image import BLOCKS
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import BootLoaderError
 from pydiskimg.fs.signatures import trace
 from pydiskimg.partitions.layout import MBR, has_protective, mbr_entries
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.regions.region import SourceRegion
 
 BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
 # libparted writes this into a new MBR: code that only prints that the disk does not boot.

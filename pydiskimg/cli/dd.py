@@ -61,8 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.cli.image_options import ImageOptions
     from pydiskimg.cli.progress import progress
     from pydiskimg.disks.fits import check_size_fits
-    from pydiskimg.disks.region import SourceRegion
     from pydiskimg.images.qcow2.sizes import round_size
+    from pydiskimg.regions.region import SourceRegion
     from pydiskimg.transfer.copy import copy
     from pydiskimg.transfer.joined import JoinedSource
 

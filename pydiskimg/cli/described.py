@@ -8,7 +8,6 @@ from typing import cast
 
 from pydiskimg.cli.arguments import without_protocol
 from pydiskimg.cli.image_description import JSON, ImageDescription, described_image
-from pydiskimg.disks.region import Region, SourceRegion
 from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
 from pydiskimg.images import detect_image
 from pydiskimg.images.open import open_image
@@ -16,6 +15,7 @@ from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import ImageBytes, ImageSource
+from pydiskimg.regions.region import Region, SourceRegion
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from pydiskimg.disks.region import Region
     from pydiskimg.protocols import Disk
+    from pydiskimg.regions.region import Region
 
 KEPT = (
     "A file system, RAID, volume, partition table or image is not overwritten without --force, even if it is damaged: "
@@ -70,8 +70,8 @@ def disk_argument(arguments: argparse.Namespace) -> Iterator[Disk]:
 
 
 def _partition(disk: Disk, number: int) -> Region:
-    from pydiskimg.disks.region import Region
     from pydiskimg.partitions.read import read_partition_table
+    from pydiskimg.regions.region import Region
     from pydiskimg.volumes.find import refuse_other_sectors
 
     refuse_other_sectors(disk)

@@ -14,7 +14,6 @@ from pydiskimg.cli.interruption import after_interruption
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.references import references
 from pydiskimg.disks.block import BlockDisk
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.signatures import signature_name
@@ -28,6 +27,7 @@ from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.read import gpt_sector_size, read_partition_table, table_label
 from pydiskimg.partitions.types import name_of
 from pydiskimg.protocols import Disk, Source
+from pydiskimg.regions.region import SourceRegion
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import refuse_other_sectors, table_sector_size

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.protocols import Disk
+from pydiskimg.regions.claims import require_unclaimed
 from pydiskimg.units import MIB
 
 

@@ -17,8 +17,8 @@ LUKS2 second headers (16 KiB to 4 MiB). End: GPT backup, md 0.90 and 1.0, DRBD, 
 
 from __future__ import annotations
 
-from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.protocols import Disk
+from pydiskimg.regions.claims import require_unclaimed
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import KIB, MIB
 

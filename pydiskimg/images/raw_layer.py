@@ -6,10 +6,10 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.extents import Kind
 from pydiskimg.images.map import STORED, UNFILLED, layers_of, pieces_of
 from pydiskimg.images.qcow2.reader import Qcow2Source
+from pydiskimg.regions.region import SourceRegion
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.partitions.make import Content, NewPartition, PartitionTable, PlannedPartition, plan_partition_table
 from pydiskimg.protocols import Disk
+from pydiskimg.regions.region import Region
 from pydiskimg.system.boot.volumes import BootVolumes
 from pydiskimg.system.fstab import FstabLine
 from pydiskimg.units import MIB, format_bytes

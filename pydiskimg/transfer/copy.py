@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import threading
 
-from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.disks.fits import check_fits
-from pydiskimg.disks.overlap import distance
 from pydiskimg.errors import InUseError
 from pydiskimg.extents import Kind
+from pydiskimg.regions.claims import require_unclaimed
+from pydiskimg.regions.overlap import distance
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.pieces import CHUNK_SIZE, MIN_UNIT, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, batches, pieces

@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pydiskimg.disks.overlap import is_read_from
 from pydiskimg.errors import InUseError, InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images import FORMATS
@@ -22,6 +21,7 @@ from pydiskimg.images.qcow2.stream.layout import Contents, Layout, lay_out
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
 from pydiskimg.protocols import Buffer, Progress, Source
+from pydiskimg.regions.overlap import is_read_from
 from pydiskimg.transfer.meter import Meter
 from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZeroRuns, pieces

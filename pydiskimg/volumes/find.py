@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError, StorageError
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition, has_mbr
 from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.regions.region import SourceRegion
 from pydiskimg.startup import TYPE_CHECKING, ValueObject
 
 if TYPE_CHECKING:

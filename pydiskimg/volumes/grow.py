@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.probe import FileSystemKind, probe
@@ -30,6 +29,7 @@ from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
 from pydiskimg.partitions.read import other_sectors
 from pydiskimg.protocols import Disk, ShownDisk
+from pydiskimg.regions.region import Region
 from pydiskimg.units import format_size
 from pydiskimg.volumes.grow_mounted import MOUNTED_AS, grow_mounted
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.fs.ext4.shrink import shrink_ext
@@ -21,6 +20,7 @@ from pydiskimg.partitions.layout import EXTENDED
 from pydiskimg.partitions.partition import Partition, has_mbr
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.regions.region import Region
 from pydiskimg.units import format_bytes
 
 _SECTOR = 512

@@ -109,9 +109,9 @@ def _open_changed(
     from contextlib import ExitStack  # imported here: reading does not need it
     from typing import cast
 
-    from pydiskimg.disks.claims import claim, release
-    from pydiskimg.disks.region import Region
     from pydiskimg.fs.ext4.change.tree import open_changed_tree
+    from pydiskimg.regions.claims import claim, release
+    from pydiskimg.regions.region import Region
 
     with ExitStack() as stack:
         source: Source

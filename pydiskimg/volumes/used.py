@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.fs.ext4.file_system import NotBelievedError
@@ -25,6 +24,7 @@ from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.read import gpt_sector_size, read_partition_table, refuse_hybrid
 from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_buffer
 from pydiskimg.ranges import RangeList
+from pydiskimg.regions.region import SourceRegion
 from pydiskimg.units import KIB
 from pydiskimg.volumes.find import Volume, volume_readings
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.images.raw import open_raw
+from pydiskimg.regions.region import SourceRegion
 from pydiskimg.units import MIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext, some_files

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from pydiskimg import open_tree
-from pydiskimg.disks.region import Region
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.fat12 import make_fat12
 from pydiskimg.images.open_disk import open_disk
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from tests.fixtures.block_devices import beginning
 from tests.fixtures.dumps import Dir, File, dump

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.layout import SUPERBLOCK
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.images.open_disk import open_disk
+from pydiskimg.regions.region import Region
 from pydiskimg.units import GIB, KIB, MIB
 from tests.fixtures.ext_files import made_ext, sized, some_files
 from tests.fixtures.growing import digest

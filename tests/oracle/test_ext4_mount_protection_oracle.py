@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
@@ -21,6 +20,7 @@ from pydiskimg.fs.ext4.layout import MMP, MMP_CLEAN, MMP_FSCK
 from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext
 from pydiskimg.fs.ext4.superblock import superblock
 from pydiskimg.records import Value
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext, some_files

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.disks.region import Region
 from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk
+from pydiskimg.regions.region import Region
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_files import sized
 from tests.fixtures.made_entries import FIXED, everything, filled_file, folder, hard_link, regular, sparse, symlink

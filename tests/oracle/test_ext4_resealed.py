@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.shrink import shrink_ext
 from pydiskimg.protocols import Disk
+from pydiskimg.regions.region import Region
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_damage import full_of_metadata
 from tests.fixtures.hostile_reading import look_at_everything

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
@@ -24,6 +23,7 @@ from pydiskimg.fs.ext4.layout import SUPERBLOCK
 from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext, tables
 from pydiskimg.records import Value
+from pydiskimg.regions.region import Region
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext
 from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext

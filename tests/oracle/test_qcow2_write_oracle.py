@@ -15,7 +15,6 @@ from uuid import UUID
 
 import pytest
 
-from pydiskimg.disks.region import Region
 from pydiskimg.disks.store import GrowingFile
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.images.create import new_image
@@ -26,6 +25,7 @@ from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.images.references import allow_references
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
+from pydiskimg.regions.region import Region
 from pydiskimg.transfer.copy import copy
 from tests.fixtures.qcow2_images import SHAPES, make_image, run
 from tests.fixtures.stores import CrashingStore, MemoryStore

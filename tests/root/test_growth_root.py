@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError, StorageError
 from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
@@ -27,6 +26,7 @@ from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.grow import plan_partition_growth
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from pydiskimg.volumes.grow import grow_last_volume
 from tests.fixtures.all_imported import IMPORT_ALL

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from pydiskimg.disks.region import Region
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.read import read_partition_table
+from pydiskimg.regions.region import Region
 from tests.archive_trees import picture
 from tests.fixtures.debian_system import DebianSystem
 from tests.fixtures.judges import blkid, inside, partitions

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.fs.fat12 import read_fat12
 from pydiskimg.fs.luks import LUKS2
 from pydiskimg.images.open_disk import open_disk
+from pydiskimg.regions.region import Region
 from pydiskimg.volumes.find import find_volumes
 from tests.fixtures.block_devices import beginning
 from tests.fixtures.judges import inside, partitions

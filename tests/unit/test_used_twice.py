@@ -52,7 +52,7 @@ def test_a_file_system_that_is_changed(write: Callable[[Disk], object]) -> None:
     with open_tree(disk, writable=True) as tree:
         tree.write("/file", b"contents")
         before = bytes(disk.data)
-        with pytest.raises(InUseError, match="a tree changes files on it; close the tree first"):
+        with pytest.raises(InUseError, match="tree changes it; close that one first"):
             write(first)
         assert disk.data == before
         make_swap(second)
@@ -67,7 +67,7 @@ def test_a_disk_on_which_files_are_changed() -> None:
         tree.write("/file", b"contents")
         before = bytes(disk.data)
         for write in (lambda: new_table(disk), lambda: copy(MemoryDisk(40 * MIB, fill=1), disk)):
-            with pytest.raises(InUseError, match="a tree changes files on it"):
+            with pytest.raises(InUseError, match="a tree changes it"):
                 write()
         assert disk.data == before
     assert [volume.is_ext for volume in find_volumes(disk)] == [True, False]
@@ -81,7 +81,7 @@ def test_the_growth_of_a_file_system_that_is_changed() -> None:
     with open_tree(disk, writable=True) as tree:
         tree.write("/file", b"contents")
         before = bytes(disk.data)
-        with pytest.raises(InUseError, match="a tree changes files on it"):
+        with pytest.raises(InUseError, match="a tree changes it"):
             grow_last_volume(disk)
         assert disk.data == before
     assert grow_last_volume(disk).has_grown

@@ -10,7 +10,6 @@ journal is marked as not unmounted meanwhile, and e2fsck -p repairs it after an 
 
 from __future__ import annotations
 
-from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.descriptors import Descriptor, read_descriptors
 from pydiskimg.fs.ext4.features import Compat
@@ -24,6 +23,7 @@ from pydiskimg.fs.ext4.resizing import Resizing
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Disk
 from pydiskimg.records import Value
+from pydiskimg.regions.claims import require_unclaimed
 
 
 def plan_ext_growth(disk: Disk) -> ExtGrowth:

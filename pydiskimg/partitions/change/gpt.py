@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, PartitionError
 from pydiskimg.partitions.change.free import FreeSpace
 from pydiskimg.partitions.change.table import ChangedTable, PartitionChange, in_sectors, no_partition
@@ -16,6 +15,7 @@ from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.partitions.types import type_named
 from pydiskimg.protocols import Disk
+from pydiskimg.regions.region import Region
 
 _SPAN = ("StartingLBA", "EndingLBA")
 _NAME_UNITS = GPT_ENTRY.slice_of("PartitionName").stop - GPT_ENTRY.slice_of("PartitionName").start

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.tar.writer import write_archive
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
@@ -23,6 +22,7 @@ from pydiskimg.fs.ext4.shrink import shrink_ext
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.fs.ext4.tree.entries import TreeEntries
 from pydiskimg.protocols import Buffer, Disk, WritableBuffer
+from pydiskimg.regions.region import Region
 from pydiskimg.units import KIB, MIB
 from pydiskimg.volumes.used import used_source
 from tests.fixtures.hostile_reading import look_at_everything

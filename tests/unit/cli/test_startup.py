@@ -111,7 +111,7 @@ CAT = {
     "_struct",
     *("pydiskimg.cli.cat", "pydiskimg.cli.signals", "pydiskimg.cli.tree_argument"),
     "pydiskimg.crc32c",
-    *("pydiskimg.disks", "pydiskimg.disks.region"),
+    *("pydiskimg.regions", "pydiskimg.regions.region"),
     *("pydiskimg.fs", "pydiskimg.fs.ext4"),
     "pydiskimg.fs.ext4.checksums",
     "pydiskimg.fs.ext4.contents",
@@ -140,7 +140,10 @@ PARTITIONED = {"encodings.utf_16_le", "pydiskimg.partitions.layout", "pydiskimg.
 # What only the work of a command needs, with all that is in it.
 WORK = {
     *("ctypes", "dataclasses", "hashlib", "inspect", "json", "logging", "mmap", "threading", "typing", "uuid", "xml"),
-    *(f"pydiskimg.{room}" for room in ("boot", "disks", "files", "fs", "host", "partitions", "system", "transfer")),
+    *(
+        f"pydiskimg.{room}"
+        for room in ("boot", "disks", "files", "fs", "host", "partitions", "regions", "system", "transfer")
+    ),
     *("pydiskimg.volumes", "pydiskimg.web", "pydiskimg.images.qcow2"),
 }
 # The modules with what --help lists: types of file systems and partitions, kinds of checksums.

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from pydiskimg.disks.file import FileDisk
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.new_file import new_disk_file
-from pydiskimg.disks.region import Region, SourceRegion
 from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.disks.zeroing import Rung, ZeroLadder
 from pydiskimg.errors import InUseError, StorageError
@@ -27,6 +26,7 @@ from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import Disk
+from pydiskimg.regions.region import Region, SourceRegion
 
 REFUSALS = [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.ENODEV, errno.EPERM, errno.EIO]
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from pydiskimg.crc32c import crc32c
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Compat, Incompat, RoCompat
@@ -23,6 +22,7 @@ from pydiskimg.fs.ext4.grow_geometry import larger
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Buffer
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from tests.fixtures.journals import JournalWriter
 from tests.fixtures.stopping_disk import StoppingDisk

@@ -16,7 +16,6 @@ import pytest
 
 from pydiskimg import populate
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import ArchiveError, FileSystemError, NoSpaceError, StorageError
 from pydiskimg.files.acl import AclEntry, decode
 from pydiskimg.files.dump import open_dump
@@ -24,6 +23,7 @@ from pydiskimg.files.dump.entries import DumpEntries
 from pydiskimg.files.entry import Entry
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.fs.ext4.tree.tree import ExtTree
+from pydiskimg.regions.region import Region
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.dumps import dump, small_tree
 from tests.fixtures.made_entries import (

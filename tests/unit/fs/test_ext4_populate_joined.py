@@ -13,7 +13,6 @@ import pytest
 
 from pydiskimg import NewExt, populate_joined
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import ArchiveError, FileSystemError, MountPointError, NoSpaceError
 from pydiskimg.files.acl import AclEntry, decode
 from pydiskimg.files.entry import Entry
@@ -21,6 +20,7 @@ from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4.populate.filling import Filling
 from pydiskimg.fs.ext4.populate.populate import Populated
 from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from tests.fixtures.made_entries import (
     FIXED,

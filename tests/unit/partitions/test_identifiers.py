@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.partitions.identifiers import with_identifiers
 from pydiskimg.partitions.make import Content, NewPartition, PartitionTable, plan_partition_table
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import read_bytes
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 
 ONE, OTHER = UUID(int=1), UUID(int=2)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import PartitionError
 from pydiskimg.extents import Kind
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.partitions.read import gpt_sector_size, read_partition_table
+from pydiskimg.regions.region import Region
 from pydiskimg.units import MIB
 from pydiskimg.volumes.described_end import LOOK_AT, described_end
 from pydiskimg.volumes.used import used_source

@@ -10,13 +10,13 @@ from uuid import UUID
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import ArchiveError, BootLoaderError, DoesNotFitError, FileSystemError, NoSpaceError
 from pydiskimg.files.entry import Entry
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.swap import swap_used
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import read_bytes
+from pydiskimg.regions.region import Region
 from pydiskimg.system.build import BuiltSystem, SystemOptions, build_system
 from pydiskimg.units import MIB
 from pydiskimg.volumes.tree import open_tree

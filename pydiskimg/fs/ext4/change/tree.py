@@ -75,8 +75,8 @@ class ChangedTree(ExtTree, Tree):
     mounting or `e2fsck -p`. A call that fails has changed nothing. together() makes several changes one transaction.
     close() marks the file system as clean, which can fail as a change can. Paths and other errors are those of ExtTree;
     NoSpaceError is raised when the file system is full. Changes by several threads are made one after the other; no
-    thread may read while another one changes the tree. Until it is closed, copy(), make_ext() and others that would write
-    to its part of the disk raise InUseError.
+    thread may read while another one changes the tree. Until it is closed, copy(), make_ext() and others that would
+    write to its part of the disk raise InUseError.
 
     >>> from pydiskimg import open_tree
     >>> with open_tree("disk.qcow2", writable=True) as tree:

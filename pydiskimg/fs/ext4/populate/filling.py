@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
-from pydiskimg.disks.overlap import overlap
 from pydiskimg.errors import FileSystemError
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
@@ -32,6 +31,7 @@ from pydiskimg.fs.ext4.populate.new_files import MOST_LINKS, SECOND, NewFiles
 from pydiskimg.fs.ext4.populate.space import FullError
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.fs.wipe import wipe_signatures
+from pydiskimg.regions.overlap import overlap
 
 _log = logging.getLogger(__name__)
 

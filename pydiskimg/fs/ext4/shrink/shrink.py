@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from pydiskimg.disks.claims import require_unclaimed
 from pydiskimg.errors import DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
 from pydiskimg.fs.ext4.change.quota import keep_quota
@@ -35,6 +34,7 @@ from pydiskimg.fs.ext4.shrink.tables import move_tables
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Disk
+from pydiskimg.regions.claims import require_unclaimed
 from pydiskimg.units import format_bytes
 
 

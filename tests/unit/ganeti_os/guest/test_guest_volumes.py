@@ -12,12 +12,12 @@ from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.mounted_guest import mount_point_inside
 from ganeti_os.guest.root import _volume_at
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import StorageError
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
 from pydiskimg.partitions.partition import Partition
+from pydiskimg.regions.region import Region
 from pydiskimg.system.fstab import FstabLine
 from pydiskimg.units import MIB
 from pydiskimg.volumes.find import Volume, find_volumes

@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import suppress
 
-from pydiskimg.disks.region import SourceRegion
+from pydiskimg.regions.region import SourceRegion
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:

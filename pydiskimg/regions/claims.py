@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 from weakref import WeakSet
 
-from pydiskimg.disks.overlap import overlap
-from pydiskimg.disks.region import Region
 from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.regions.overlap import overlap
+from pydiskimg.regions.region import Region
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def claim(region: Region) -> None:
 
     Raises InUseError if a tree changes a part of it.
     """
-    require_unclaimed(region)
+    require_unclaimed(region, "another tree")
     _CLAIMED.add(region)
 
 
@@ -34,10 +34,10 @@ def release(region: Region) -> None:
     _CLAIMED.discard(region)
 
 
-def require_unclaimed(disk: Disk) -> None:
-    """Raise InUseError if an open tree changes a part of disk."""
+def require_unclaimed(disk: Disk, by: str = "a tree") -> None:
+    """Raise InUseError if an open tree, which by names, changes a part of disk."""
     if _CLAIMED and any(_overlap(disk, region) for region in [*_CLAIMED]):
-        text = f"{disk.name}: is in use (a tree changes files on it; close the tree first); nothing was written"
+        text = f"{disk.name}: is in use ({by} changes it; close that one first); nothing was written"
         raise InUseError(text, errno=errno.EBUSY, filename=disk.name)
 
 
