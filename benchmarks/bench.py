@@ -45,11 +45,12 @@ class Bench:
             if row.limit:
                 commands[LIMIT] = row.limit.command
             contenders = {name: where.turn(row.before, command) for name, command in commands.items()}
-            for name, run in contenders.items():  # the inputs are in memory from here on
-                run()
+            few = {peer.name: peer.rounds for peer in row.peers if peer.rounds is not None}
+            for name in [name for name in contenders if name not in few]:  # the inputs are in memory from here on
+                contenders[name]()
                 if name == OURS and row.check:
                     where.run(row.check)
-            return in_turns(contenders, rounds=self.rounds * row.times_as_many_rounds)
+            return in_turns(contenders, rounds=self.rounds * row.times_as_many_rounds, few=few)
 
     def environment(self, commands: tuple[str, ...], work: Path, stack: ExitStack) -> Mapping[str, str]:
         """Make all that the commands name, and return the environment that they run in; targets end with the stack."""

@@ -96,7 +96,7 @@ def lines(result: Result) -> Iterator[str]:
         ours = ours[0], f"{ours[1]}: above {MOST_MEMORY // MIB}"
     for one in result.comparisons:
         wanted = "" if one.wanted is None else f"{one.wanted:.2g}{'' if one.reached else ': missed'}"
-        rounds = f"{one.clock.least:.2f} to {one.clock.most:.2f}"
+        rounds = f"{one.clock.least:.2f} to {one.clock.most:.2f}" if len(one.theirs) > 1 else "one round"
         theirs = f"{_seconds(one.theirs):.3f} s, {_memory(one.theirs)} MiB"
         clock, processor = f"**{one.clock.median:.2f}**", f"{one.processor.median:.2f}"
         cells = (result.row.name, one.peer, clock, rounds, processor, wanted, limit, *ours, theirs)
@@ -115,7 +115,8 @@ def page(results: Sequence[Result], rounds: int, directory: Path) -> str:
         "Written by `make bench` ([how to repeat and read it](../docs/performance.md#all-measurements-in-one-table)).",
         "",
         *(f"- {line}" for line in machine(directory)),
-        f"- {rounds} rounds in turns (short commands more), medians; a ratio above 1: ours is faster.",
+        f"- {rounds} rounds in turns (short commands more, very slow ones as many as the row says), medians; a ratio "
+        "above 1: ours is faster.",
         "",
         "![How many times as fast as its peers each row is](ratios.svg)",
         "",

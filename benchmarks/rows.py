@@ -31,13 +31,15 @@ def installed(*needed: str) -> bool:
 class Peer:
     """Another command for the same result; wanted: how many times as fast ours is to be.
 
-    The command is measured if its first word and all of needs are installed.
+    The command is measured if its first word and all of needs are installed. One that takes many minutes is measured
+    in the first rounds only, without a turn before them.
     """
 
     name: str
     command: str
     wanted: float | None = None
     needs: tuple[str, ...] = ()
+    rounds: int | None = None
     when: Callable[[], bool] = lambda: True
 
     @property

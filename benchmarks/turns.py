@@ -101,12 +101,15 @@ def _words(command: str) -> list[str]:
     return shlex.split(command)
 
 
-def in_turns(contenders: Mapping[str, Callable[[], Taken]], *, rounds: int) -> dict[str, list[Taken]]:
-    """Run each contender once in each round, and return its measurements."""
+def in_turns(
+    contenders: Mapping[str, Callable[[], Taken]], *, rounds: int, few: Mapping[str, int] | None = None
+) -> dict[str, list[Taken]]:
+    """Run each contender once in each round, and those in few in that many first rounds; return the measurements."""
     taken: dict[str, list[Taken]] = {name: [] for name in contenders}
-    for _ in range(rounds):
+    for done in range(rounds):
         for name, run in contenders.items():
-            taken[name].append(run())
+            if done < (few or {}).get(name, rounds):
+                taken[name].append(run())
     return taken
 
 
@@ -120,6 +123,7 @@ class Ratio:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Compare two contenders' measurements of the same rounds; noise that lasts longer than a round affects both."""
+    """Compare two contenders' measurements of the rounds that theirs has; noise longer than a round affects both."""
+    ours = ours[: len(theirs)]
     by_round = [b / a for a, b in zip(ours, theirs, strict=True)]
     return Ratio(statistics.median(theirs) / statistics.median(ours), min(by_round), max(by_round))

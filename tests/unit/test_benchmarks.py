@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import svg
-from benchmarks.bench import NAME
+from benchmarks.bench import NAME, OURS
 from benchmarks.growth import SERIES, Step, exponent, plot
 from benchmarks.inputs import INPUTS
 from benchmarks.options import chosen
@@ -18,7 +18,7 @@ from benchmarks.rows import Limit, Peer, Row
 from benchmarks.scale import FULL, SMALL
 from benchmarks.table import DRAWN, ROWS
 from benchmarks.targets import TARGETS
-from benchmarks.turns import Taken
+from benchmarks.turns import Taken, in_turns
 
 KNOWN = {*INPUTS, *TARGETS, *FULL.numbers, "python", "inflate", "deflate", "temporary"}
 ASSIGNED = re.compile(r"\b([a-z]+)=\$")
@@ -64,6 +64,17 @@ def test_ratios_are_of_medians_and_rounds() -> None:
     assert "2.00 (at most 1.25: missed)" in first
     assert "200: above 150" in first
     assert "**0.50**" in second
+
+
+def test_a_slow_peer_takes_part_in_the_first_rounds() -> None:
+    clock = iter(range(1, 20))
+    contenders = {name: lambda: Taken(next(clock), 1, 1) for name in (OURS, "slow", "quick")}
+    taken = in_turns(contenders, rounds=3, few={"slow": 1})
+    assert [[one.seconds for one in some] for some in taken.values()] == [[1, 4, 6], [2], [3, 5, 7]]
+    row = Row("row", "what", "ours", (Peer("slow", "slow", rounds=1), Peer("quick", "quick")))
+    slow, quick = Result(row, taken).comparisons
+    assert (slow.clock.median, quick.clock.median) == (2, 1.25)
+    assert "| **2.00** | one round |" in next(lines(Result(row, taken)))
 
 
 def test_ratios_are_drawn() -> None:
