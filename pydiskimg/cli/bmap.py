@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from pydiskimg.cli.arguments import require_file_name, require_name
 from pydiskimg.cli.options import add_format_option, add_progress_option
+from pydiskimg.cli.pipes import write_text
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -29,7 +29,9 @@ def add_parser(subparsers: Any) -> None:
         examples=_EXAMPLES,
     )
     add_format_option(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the map to FILE (default: standard output)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="-", help="write the map to FILE (default: standard output)"
+    )
     add_progress_option(parser)
     add_references_option(parser)
     parser.add_argument("image", metavar="IMAGE", help="disk image or block device")
@@ -44,23 +46,12 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.transfer.bmap import make_bmap
 
     require_file_name(arguments.image)
-    if arguments.output == "-":
-        arguments.output = None
-    if arguments.output is not None:
-        require_name(arguments.output, "block map")
+    require_name(arguments.output, "block map")
     with (
         references(arguments) as policy,
         open_image(arguments.image, format=arguments.format, references=policy) as source,
         progress(os.path.basename(arguments.image), shown=arguments.progress) as callback,
     ):
-        if arguments.output is not None:
-            refuse_own_file(source, arguments.output, named=[arguments.image])
+        refuse_own_file(source, arguments.output, named=[arguments.image])
         block_map = make_bmap(source, progress=callback)
-    if arguments.output is None:
-        sys.stdout.write(block_map.decode())
-        return
-    from pydiskimg.disks.new_file import new_file
-    from pydiskimg.linux.fileio import pwrite_all
-
-    with new_file(arguments.output) as (fd, name):
-        pwrite_all(fd, 0, block_map, name=name)
+    write_text(arguments.output, block_map.decode())

@@ -59,6 +59,28 @@ def destination_pipe(path: str) -> Iterator[tuple[int, str]]:
         yield fd, name
 
 
+def write_text(path: str, text: str) -> None:
+    """Write text to a pipe or a new file; "-" and /dev/stdout are standard output, also if that is a terminal.
+
+    Raises StorageError; a named pipe waits for its reader.
+    """
+    if path == "-" or _number(path) == 1:
+        sys.stdout.write(text)
+    elif is_destination_pipe(path):
+        with destination_pipe(path) as (fd, name):
+            try:
+                with open(fd, "w", closefd=False) as file:
+                    file.write(text)
+            except OSError as error:
+                raise storage_error(error, name, "cannot write") from error
+    else:
+        from pydiskimg.disks.new_file import new_file  # imported here: a pipe does not need them
+        from pydiskimg.linux.fileio import pwrite_all
+
+        with new_file(path) as (fd, name):
+            pwrite_all(fd, 0, text.encode(), name=name)
+
+
 @contextmanager
 def _pipe(path: str, standard: int, flags: int) -> Iterator[tuple[int, str]]:
     number = standard if path == "-" else _number(path)

@@ -14,9 +14,8 @@ from pydiskimg.cli.columns import aligned
 from pydiskimg.cli.convert_target import refuse_own_file
 from pydiskimg.cli.drawing import svg
 from pydiskimg.cli.output import can_print, show, tell
+from pydiskimg.cli.pipes import write_text
 from pydiskimg.cli.references import references
-from pydiskimg.disks.new_file import new_file
-from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.partitions.types import name_of
 from pydiskimg.text import printable
 from pydiskimg.units import format_size
@@ -33,27 +32,21 @@ _BLUE, _GREEN = 34, 32  # ECMA-48
 def show_disk(arguments: argparse.Namespace) -> None:
     """Draw the disk in the arguments."""
     require_file_name(arguments.disk)
-    to_file = arguments.svg not in (None, "-")
-    if to_file:
+    if arguments.svg is not None:
         require_name(arguments.svg, "drawing")
     width = min(_MOST, max(_LEAST, shutil.get_terminal_size().columns - _LEFT))
     with (
         references(arguments) as policy,
         open_source(arguments.disk, format=arguments.format, references=policy) as source,
     ):
-        if to_file:
+        if arguments.svg is not None:
             refuse_own_file(source, arguments.svg, named=[arguments.disk])
         picture = disk_picture(source, width if arguments.svg is None else _SVG_COLUMNS)
         title = f"{arguments.disk}: {source.format}, {format_size(picture.size)}"
     for note in picture.notes:
         tell(note)
     if arguments.svg is not None:
-        drawing = svg(picture, title, [_text(one) for one in picture.volumes])
-        if not to_file:
-            sys.stdout.write(drawing)
-            return
-        with new_file(arguments.svg) as (fd, name):
-            pwrite_all(fd, 0, drawing.encode(), name=name)
+        write_text(arguments.svg, svg(picture, title, [_text(one) for one in picture.volumes]))
         return
     if arguments.output == "json":
         show(_facts(arguments.disk, picture), (), "json")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Shrink the last partition of a disk and its ext file system, and report where the disk can be cut.
 
-file system, by us ── partition table, durably ── the backup of a GPT, to the new end ── the image's file is cut Each
-step leaves a valid disk: a partition may be larger than its file system, and a disk larger than its table.
+    file system, by us ── partition table, durably ── backup of a GPT or end of an extended partition ── the file is cut
+
+Each step leaves a valid disk: a partition may be larger than its file system, and a disk larger than its table.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ change is one sector.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from pydiskimg.errors import PartitionError
@@ -124,10 +125,25 @@ class ChangedMbr(ChangedTable):
                 f"{self.disk.name}: partition {number} is extended, or has no more than {length} bytes"
             )
         self._change_sector(sector, {slot: {"EndingCHS": _BEYOND_CHS, "SizeInLBA": sectors}})
+        before = next((one for one, record in pairwise(self._records) if record.sector == sector), None)
+        if before is not None:  # its link has the length of this partition, too
+            self._link(before, sector, self._record_of(number).end)
 
     @property
     def end_of_disk(self) -> int:
-        return max([span.end for span in self._spans]) * self.sector_size
+        ends = [span.end for span in [*self._spans, *self._logical_spans()]]
+        if self._container is not None:  # moved_to() shortens it
+            ends.remove(self._container.end)
+        return max(ends) * self.sector_size
+
+    def moved_to(self, end: int) -> None:
+        if self.end_of_disk > end:
+            raise PartitionError(f"{self.disk.name}: its partitions need {self.end_of_disk} bytes, more than {end}")
+        sectors = end // self.sector_size
+        if self._container is not None and self._container.end > sectors:
+            slot = next(slot for slot, entry in enumerate(self._slots()) if entry["OSType"] in EXTENDED)
+            length = sectors - self._container.start
+            self._change_sector(0, {slot: {"EndingCHS": _BEYOND_CHS, "SizeInLBA": length}})
 
     def _read(self) -> None:
         """Read and check the whole table."""

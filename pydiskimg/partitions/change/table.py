@@ -64,6 +64,12 @@ class ChangedTable(Protocol):
     def set_length(self, number: int, length: int) -> None:
         """Shorten a partition to length (bytes). The extended partition around a logical one keeps its size."""
 
+    def moved_to(self, end: int) -> None:
+        """Let the table be that of a disk of end bytes, durably; an extended partition that reaches further is cut.
+
+        Raises PartitionError if other partitions reach further.
+        """
+
     @property
     def end_of_disk(self) -> int:
         """The size in bytes that the disk needs at least, for all partitions and the table."""
